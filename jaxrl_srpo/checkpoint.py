@@ -1,0 +1,46 @@
+"""Orbax checkpoints that are whole or absent: one directory per save, renamed into place when complete."""
+
+import pathlib
+import shutil
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+
+def save(path: pathlib.Path, tree: Any) -> None:
+    """Saves a pytree of arrays; an older save of the same path is replaced."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), tree, force=True)
+
+
+def load(path: pathlib.Path, template: Any) -> Any:
+    """Restores a pytree with the structure, shapes and types of `template` (arrays or `jax.ShapeDtypeStruct`)."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(path.absolute(), template)
+
+
+class Progress:
+    """The latest checkpoint of a stage under way, in `directory/<step>`."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+
+    def latest(self) -> int | None:
+        """Step of the newest whole checkpoint; None if there is none."""
+        steps = [int(p.name) for p in self._directory.glob("*") if p.name.isdigit()]
+        return max(steps, default=None)
+
+    def save(self, step: int, tree: Any) -> None:
+        """Saves, then removes what came before; a kill in between leaves both."""
+        save(self._directory / str(step), tree)
+        for path in self._directory.glob("*"):
+            if path.name != str(step):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def load(self, step: int, template: Any) -> Any:
+        """Restores the checkpoint of a step."""
+        return load(self._directory / str(step), template)
+
+    def clear(self) -> None:
+        """Removes all checkpoints of the stage."""
+        shutil.rmtree(self._directory, ignore_errors=True)

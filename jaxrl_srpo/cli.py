@@ -1,0 +1,282 @@
+"""The command line: parses, calls, prints. All logic is elsewhere."""
+
+import os
+import pathlib
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl import flags
+
+from jaxrl_srpo.errors import UserError
+
+OVERVIEW = """\
+Score Regularized Policy Optimization for whole populations at once.
+
+  jaxrl-srpo train --datasets=NAME_OR_PATH,... --seeds=0:4 --beta=0.05,0.2 --preset=quick|paper --out=RUN_DIR
+  jaxrl-srpo evaluate RUN_DIR        evaluate the policies of a run again
+  jaxrl-srpo report RUN_DIR          write its tables and pictures again
+  jaxrl-srpo data info NAME_OR_PATH  say what is in a dataset
+  jaxrl-srpo data plot NAME_OR_PATH  draw it
+  jaxrl-srpo data make NAME          make a dataset here, for instance pointmaze/umaze
+  jaxrl-srpo data download NAME      fetch a D4RL or Minari dataset
+
+A dataset is a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2), pointmaze/umaze, or the path of an HDF5
+file in D4RL's layout. `jaxrl-srpo COMMAND --help` lists the flags of a command."""
+
+
+def run(argv: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of `jaxrl-srpo`; exits with 0, with 2 after bad input, or with 130 after an interrupt."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        main(arguments)
+    except (UserError, flags.Error) as error:
+        message = " ".join(str(error).split())
+        print(f"jaxrl-srpo: {message.removeprefix('FATAL Flags parsing error: ')}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\njaxrl-srpo: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs one command.
+
+    Raises:
+      UserError: after bad input.
+      flags.Error: after bad flags.
+    """
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(OVERVIEW)
+        return
+    command, rest = arguments[0], list(arguments[1:])
+    if command == "data":
+        _data(rest)
+        return
+    commands: dict[str, Callable[[list[str]], None]] = {"train": _train, "evaluate": _evaluate, "report": _report}
+    if command not in commands:
+        raise UserError(f"{command}: unknown command; choose one of {', '.join(commands)}, data")
+    commands[command](rest)
+
+
+def _train(arguments: list[str]) -> None:
+    values = _flags()
+    text = flags.DEFINE_string
+    text("datasets", None, "Comma-separated names or paths.", flag_values=values)
+    text("seeds", "0:4", "Seeds: a range 0:4, or a list 0,1,5.", flag_values=values)
+    text("preset", "quick", "quick: small budgets, for CPUs; paper: the published protocol.", flag_values=values)
+    text("out", None, "Run directory; one that holds a part of this sweep is continued.", flag_values=values)
+    text("env", None, "Gymnasium id to evaluate in, for data that names none.", flag_values=values)
+    text("artefacts", None, "Directory of finished stages shared between runs.", flag_values=values)
+    text("mirror", None, "Address to download D4RL files from.", flag_values=values)
+    text("precision", "auto", "Matrix products: float32, tf32, bfloat16; auto: float32 on CPU.", flag_values=values)
+    flags.DEFINE_enum(
+        "strategy", "auto", ["auto", "vmap", "map"], "Members batched (vmap) or in turn (map).", flag_values=values
+    )
+    flags.DEFINE_boolean("evaluate", True, "Evaluate in the environment.", flag_values=values)
+    flags.DEFINE_boolean("allow_invalid_data", False, "Train on data that failed its checks.", flag_values=values)
+    flags.DEFINE_integer("cpu_devices", 0, "JAX devices to make of this CPU; 0: one per core.", flag_values=values)
+    _define_settings(values)
+    rest = _parse(values, arguments, "train --datasets=NAME_OR_PATH,... --out=RUN_DIR [--FLAG=VALUE ...]", _defaults_note())
+    if rest is None:
+        return
+    _refuse(rest, "train takes flags only")
+    for name in ("datasets", "out"):
+        if not values[name].value:
+            raise UserError(f"--{name}: is required; for instance --datasets=pointmaze/umaze --out=runs/umaze")
+    _prepare_jax(values.cpu_devices)
+    from jaxrl_srpo import api, report
+
+    options = api.Options(
+        artefacts=pathlib.Path(values.artefacts) if values.artefacts else None,
+        environment=values.env,
+        evaluate=values.evaluate,
+        allow_invalid_data=values.allow_invalid_data,
+        mirror=values.mirror,
+        strategy=values.strategy,
+        precision=values.precision,
+    )
+    datasets = [name for name in values.datasets.split(",") if name]
+    rows = api.train(datasets, values.out, parse_seeds(values.seeds), values.preset, options, **_settings(values))
+    print(report.format_table(rows))
+    print(f"report: {pathlib.Path(values.out) / 'report'}")
+
+
+def _evaluate(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_integer("episodes", None, "Episodes per member; as trained by default.", 1, flag_values=values)
+    flags.DEFINE_string("artefacts", None, "Directory of finished stages, if the run used one.", flag_values=values)
+    rest = _parse(values, arguments, "evaluate RUN_DIR [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    run_dir = _one(rest, "evaluate", "RUN_DIR")
+    _prepare_jax(1)
+    from jaxrl_srpo import api, report
+
+    artefacts = pathlib.Path(values.artefacts) if values.artefacts else None
+    print(report.format_table(api.evaluate(run_dir, values.episodes, artefacts)))
+
+
+def _report(arguments: list[str]) -> None:
+    rest = _parse(flags.FlagValues(), arguments, "report RUN_DIR")
+    if rest is None:
+        return
+    run_dir = _one(rest, "report", "RUN_DIR")
+    from jaxrl_srpo import report
+
+    paths = report.write_report(run_dir)
+    print(report.format_table(report.collect(run_dir)))
+    for path in paths:
+        print(f"wrote {path}")
+
+
+def _data(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_string("mirror", None, "Address to download D4RL files from.", flag_values=values)
+    flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
+    flags.DEFINE_string("out", None, "Picture to write (plot); NAME.png here by default.", flag_values=values)
+    flags.DEFINE_boolean("allow_invalid_data", False, "Read data that failed its checks.", flag_values=values)
+    rest = _parse(values, arguments, "data info|plot|make|download NAME_OR_PATH [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    commands = ("info", "plot", "make", "download")
+    if not rest or rest[0] not in commands:
+        raise UserError(f"data {' '.join(rest[:1])}: choose one of {', '.join(commands)}, then a dataset")
+    name = _one(rest[1:], f"data {rest[0]}", "NAME_OR_PATH")
+    from jaxrl_srpo.data import inspect, loading
+
+    if rest[0] in ("make", "download"):
+        fetch = loading.make_dataset if rest[0] == "make" else loading.download_dataset
+        print(fetch(name) if rest[0] == "make" else loading.download_dataset(name, mirror=values.mirror))
+        return
+    dataset = loading.load_dataset(
+        name, mirror=values.mirror, env=values.env, allow_invalid=values.allow_invalid_data
+    )
+    if rest[0] == "info":
+        print(inspect.describe(dataset))
+    else:
+        path = pathlib.Path(values.out or f"{dataset.name.replace('/', '_')}.png")
+        inspect.plot(dataset, path)
+        print(f"wrote {path}")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds of `0:4` (0 to 3) or `0,1,5`.
+
+    Raises:
+      UserError: for anything else.
+    """
+    try:
+        if ":" in text:
+            start, stop = (int(part) for part in text.split(":"))
+            seeds = tuple(range(start, stop))
+        else:
+            seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**31:
+        raise UserError(f"--seeds={text}: give a range such as 0:4 or a list such as 0,1,5 of numbers from 0 to 2^31 - 1")
+    return seeds
+
+
+def _flags() -> flags.FlagValues:
+    return flags.FlagValues()
+
+
+def _define_settings(values: flags.FlagValues) -> None:
+    """One flag per setting; the preset's value stands unless it is given."""
+    from jaxrl_srpo.settings import FIELDS
+
+    for name, field in FIELDS.items():
+        note = " Takes several values." if field.metadata["swept"] else ""
+        choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata["choices"] else ""
+        text = field.metadata["help"]
+        if field.type is bool or isinstance(field.default, bool):
+            flags.DEFINE_boolean(name, None, text, flag_values=values)
+        else:
+            flags.DEFINE_string(name, None, f"{text}.{choices}{note}", flag_values=values)
+
+
+def _settings(values: flags.FlagValues) -> dict[str, Any]:
+    """The settings given by flags, converted to their types.
+
+    Raises:
+      UserError: for a value that is none.
+    """
+    from jaxrl_srpo.settings import FIELDS
+
+    given: dict[str, Any] = {}
+    for name, field in FIELDS.items():
+        value = values[name].value
+        if value is None:
+            continue
+        kind = type(field.default)
+        if kind is bool:
+            given[name] = value
+            continue
+        try:
+            given[name] = tuple(kind(part) for part in value.split(","))
+        except ValueError:
+            what = "whole numbers" if kind is int else "numbers"
+            raise UserError(f"--{name}={value}: expects {what}, for instance --{name}={field.default}") from None
+    return given
+
+
+def _defaults_note() -> str:
+    from jaxrl_srpo.settings import Settings, preset
+
+    maze, locomotion = preset("quick", "", "pointmaze"), preset("quick", "", "locomotion")
+    paper_maze, paper = preset("paper", "", "antmaze"), preset("paper", "", "locomotion")
+    lines = ["Values of the presets (a flag of the same name replaces one):", ""]
+    header = ("setting", "quick maze", "quick other", "paper maze", "paper other")
+    lines.append("  " + header[0].ljust(30) + "".join(column.rjust(16) for column in header[1:]))
+    for name in Settings.__dataclass_fields__:
+        cells = [str(getattr(settings, name)) for settings in (maze, locomotion, paper_maze, paper)]
+        lines.append("  " + name.ljust(30) + "".join(cell.rjust(16) for cell in cells))
+    lines += ["", "`paper` gives the 15 published datasets their published beta; rewards go by dataset family."]
+    return "\n".join(lines)
+
+
+def _parse(values: flags.FlagValues, arguments: list[str], usage: str, note: str = "") -> list[str] | None:
+    """The positional arguments; None after printing help."""
+    if any(argument in ("--help", "-h", "-help") for argument in arguments):
+        print(f"usage: jaxrl-srpo {usage}\n")
+        for name in values:
+            print(_flag_help(values[name]))
+        if note:
+            print(f"\n{note}")
+        return None
+    return values(["jaxrl-srpo", *arguments])[1:]
+
+
+def _flag_help(flag: flags.Flag) -> str:
+    default = "" if flag.default is None else f" (default {flag.default_as_str})"
+    name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+    body = textwrap.wrap(f"{flag.help}{default}", 86)
+    head = f"  {name}".ljust(32)
+    return "\n".join([head + body[0], *(" " * 32 + line for line in body[1:])])
+
+
+def _refuse(rest: Sequence[str], why: str) -> None:
+    if rest:
+        raise UserError(f"{rest[0]}: unexpected; {why}")
+
+
+def _one(rest: Sequence[str], command: str, what: str) -> str:
+    if len(rest) != 1:
+        given = f"{len(rest)} were given" if rest else "none was given"
+        raise UserError(f"{command}: takes exactly one {what}; {given}")
+    return rest[0]
+
+
+def _prepare_jax(cpu_devices: int) -> None:
+    """Makes one JAX device per core, so that members are trained side by side; must come before any computation."""
+    import jax
+
+    if cpu_devices < 0:
+        raise UserError(f"--cpu_devices={cpu_devices}: must not be negative")
+    jax.config.update("jax_num_cpu_devices", cpu_devices or os.cpu_count() or 1)

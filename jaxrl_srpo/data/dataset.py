@@ -1,0 +1,102 @@
+"""What every dataset becomes after reading: validated transitions with the facts about their source."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvironmentSpec:
+    """A Gymnasium environment by name, without importing Gymnasium.
+
+    Attributes:
+      id: Gymnasium id, for instance `Hopper-v4`.
+      kwargs: keyword arguments of `gymnasium.make`, JSON-serialisable.
+      max_episode_steps: time limit in steps; None leaves the environment's own.
+      goal_task: whether an episode counts as a success when it terminates or reports `info["success"]`.
+    """
+
+    id: str
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    max_episode_steps: int | None = None
+    goal_task: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "EnvironmentSpec":
+        """The inverse of `to_json`."""
+        return cls(**value)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceReturns:
+    """Returns of a random and of an expert policy; D4RL's score is 100 (R - random) / (expert - random)."""
+
+    random: float
+    expert: float
+
+    def normalize(self, returns: np.ndarray) -> np.ndarray:
+        """D4RL-normalised scores, 0 for random and 100 for expert, of undiscounted returns of any shape."""
+        return 100.0 * (np.asarray(returns) - self.random) / (self.expert - self.random)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Transitions (s, a, r, s', terminal) of N steps, in the order of the file.
+
+    Attributes:
+      name: what tables call it, for instance `hopper-medium-v2`, `pointmaze/umaze` or a file's stem.
+      source: where it was read from (a path or a Minari id), for messages.
+      observations: [N, observation_size] float32.
+      actions: [N, action_size] float32, in the environment's units.
+      rewards: [N] float32, untransformed.
+      next_observations: [N, observation_size] float32.
+      terminals: [N] bool, true terminations only.
+      episode_ends: [N] bool, the last transition kept of each episode.
+      episode_returns: [E] float64, undiscounted, over all steps of the file (dropped ones included).
+      episode_lengths: [E] int64, likewise.
+      timeouts: number of episodes of the file that ended by a time limit.
+      action_low: [action_size] float32, lower bound of the actions.
+      action_high: [action_size] float32, upper bound.
+      fingerprint: SHA-256 in hex of the transitions' bytes; equal fingerprints mean equal training data.
+      family: `locomotion`, `antmaze`, `pointmaze`, `adroit`, `kitchen` or `other`; presets and rewards go by it.
+      environment: where policies learned from it are evaluated; None if unknown.
+      reference: D4RL's or Minari's reference returns; None if there are none.
+    """
+
+    name: str
+    source: str
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    next_observations: np.ndarray
+    terminals: np.ndarray
+    episode_ends: np.ndarray
+    episode_returns: np.ndarray
+    episode_lengths: np.ndarray
+    timeouts: int
+    action_low: np.ndarray
+    action_high: np.ndarray
+    fingerprint: str
+    family: str = "other"
+    environment: EnvironmentSpec | None = None
+    reference: ReferenceReturns | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of transitions N."""
+        return len(self.observations)
+
+    @property
+    def observation_size(self) -> int:
+        """Width of one observation."""
+        return self.observations.shape[1]
+
+    @property
+    def action_size(self) -> int:
+        """Width of one action."""
+        return self.actions.shape[1]

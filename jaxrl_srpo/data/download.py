@@ -1,0 +1,225 @@
+"""Downloads that survive cuts, into a cache, with the standard library alone."""
+
+import contextlib
+import http.client
+import os
+import pathlib
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import tqdm
+
+from jaxrl_srpo.errors import DatasetError
+
+CACHE_VARIABLE = "JAXRL_SRPO_CACHE"
+"""Environment variable: the directory of downloaded files, by default `~/.cache/jaxrl_srpo`."""
+
+MIRROR_VARIABLE = "JAXRL_SRPO_MIRROR"
+"""Environment variable: a mirror's root address, which replaces everything before a file's path.
+
+With `https://example.org/d4rl`, `hopper-medium-v2` comes from `https://example.org/d4rl/gym_mujoco_v2/hopper_medium-v2.hdf5`.
+"""
+
+_BLOCK = 1 << 20
+_RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
+
+
+class _CutError(OSError):
+    """The connection ended before the file did."""
+
+
+class _DiskError(Exception):
+    """The destination cannot be written; trying again does not help."""
+
+
+def cache_dir() -> pathlib.Path:
+    """The directory of downloaded files; it need not exist yet."""
+    return pathlib.Path(os.environ.get(CACHE_VARIABLE) or pathlib.Path.home() / ".cache" / "jaxrl_srpo").expanduser()
+
+
+def mirrored(url: str, path: str, mirror: str | None = None) -> str:
+    """The address of a file under a mirror.
+
+    Args:
+      url: the original address.
+      path: the file's path below the server's root, for instance `gym_mujoco_v2/hopper_medium-v2.hdf5`.
+      mirror: the mirror's root; None takes `JAXRL_SRPO_MIRROR`, and without it the original address stays.
+
+    Returns:
+      The address to download from.
+    """
+    root = mirror or os.environ.get(MIRROR_VARIABLE)
+    return f"{root.rstrip('/')}/{path}" if root else url
+
+
+def download(
+    url: str,
+    destination: str | os.PathLike[str],
+    progress: bool = True,
+    *,
+    retries: int = 4,
+    timeout: float = 30.0,
+    backoff: float = 1.0,
+) -> pathlib.Path:
+    """Fetches a file, continuing where an earlier attempt was cut.
+
+    The bytes go to `destination` + `.part`, which stays behind on failure and is continued by the next call (HTTP
+    Range); the file gets its name only when it is as long as the server said.
+
+    Args:
+      url: `http://` or `https://`.
+      destination: the file to make; its directory is made too. If it exists, nothing is fetched.
+      progress: draw a progress bar on stderr.
+      retries: attempts after the first one that may bring nothing new; an attempt that gets further is not counted.
+      timeout: seconds without any byte after which an attempt counts as cut.
+      backoff: seconds before the first repetition; each further one waits twice as long.
+
+    Returns:
+      `destination` as a path.
+
+    Raises:
+      DatasetError: no network, the server refuses, or the disk does; it says where to put the file by hand.
+    """
+    target = pathlib.Path(destination)
+    if not url.startswith(("http://", "https://")):
+        raise DatasetError(f"cannot download from {url!r}: the address must start with http:// or https://")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target):
+            if not target.exists():
+                _fetch_with_retries(url, target, progress, retries, timeout, backoff)
+    except urllib.error.HTTPError as error:
+        raise _failure(url, target, f"the server answers {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException, _DiskError) as error:
+        raise _failure(url, target, str(getattr(error, "reason", None) or error or type(error).__name__)) from error
+    return target
+
+
+def _fetch_with_retries(
+    url: str, target: pathlib.Path, progress: bool, retries: int, timeout: float, backoff: float
+) -> None:
+    """Attempts until the file is whole, then names it."""
+    part = target.with_name(target.name + ".part")
+    failures, furthest = 0, _size(part)
+    while True:
+        try:
+            _fetch(url, part, target.name, progress, timeout)
+            break
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+                if error.code not in _RETRIED_STATUS:
+                    raise
+            reached = _size(part)
+            failures = 0 if reached > furthest else failures + 1
+            furthest = max(furthest, reached)
+            if failures > retries:
+                raise
+            time.sleep(backoff * 2.0 ** max(failures - 1, 0))
+    os.replace(part, target)
+
+
+def _fetch(url: str, part: pathlib.Path, name: str, progress: bool, timeout: float) -> None:
+    """One attempt: requests what is missing of `part` and appends it."""
+    have = _size(part)
+    request = urllib.request.Request(url, headers={"User-Agent": "jaxrl-srpo", "Accept-Encoding": "identity"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        error.close()
+        if _total(error.headers.get("Content-Range")) == have:
+            return
+        # The part is longer than the file, or of another one: begin again.
+        part.unlink()
+        raise _CutError("the server has no more bytes than the part already here") from error
+    with response:
+        start, total = _extent(response, have)
+        _append(response, part, start, total, name, progress)
+    reached = _size(part)
+    if total is not None and reached > total:
+        part.unlink()
+        raise _CutError(f"{reached} bytes came of a file of {total}")
+    if total is not None and reached < total:
+        raise _CutError(f"the connection ended after {reached} of {total} bytes")
+
+
+def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
+    """Where the body of a response begins in the file, and how long the file is, if the server says so."""
+    if response.status == 206:
+        header = response.headers.get("Content-Range", "")
+        match = re.match(r"bytes (\d+)-", header)
+        if match and int(match[1]) <= have:
+            return int(match[1]), _total(header)
+        raise _CutError(f"the server sent {header or 'no range'} where bytes from {have} were asked for")
+    # Any other answer is the whole file: the server does not know ranges.
+    length = response.headers.get("Content-Length")
+    return 0, int(length) if length is not None else None
+
+
+def _append(
+    response: http.client.HTTPResponse, part: pathlib.Path, start: int, total: int | None, name: str, progress: bool
+) -> None:
+    """Writes the body of a response to `part` from byte `start` on."""
+    bar = tqdm.tqdm(
+        total=total, initial=start, unit="B", unit_scale=True, desc=name, file=sys.stderr, disable=not progress
+    )
+    with bar, _open_at(part, start) as file:
+        while block := response.read(_BLOCK):
+            try:
+                file.write(block)
+            except OSError as error:
+                raise _DiskError(f"cannot write {part}: {error.strerror}") from error
+            bar.update(len(block))
+
+
+@contextlib.contextmanager
+def _open_at(part: pathlib.Path, start: int) -> Iterator[contextlib.AbstractContextManager]:
+    """`part`, cut to `start` bytes and open for appending."""
+    try:
+        file = part.open("r+b" if part.exists() else "wb", buffering=0)
+    except OSError as error:
+        raise _DiskError(f"cannot write {part}: {error.strerror}") from error
+    with file:
+        file.truncate(start)
+        file.seek(start)
+        yield file
+
+
+@contextlib.contextmanager
+def _lock(target: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes from downloading the same file; the second one finds it there."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock.
+        yield
+        return
+    with target.with_name(target.name + ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _size(path: pathlib.Path) -> int:
+    """Bytes of a file, 0 if there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def _total(content_range: str | None) -> int | None:
+    """The length after the slash of a Content-Range header, None if it is unknown."""
+    match = re.search(r"/(\d+)$", content_range or "")
+    return int(match[1]) if match else None
+
+
+def _failure(url: str, target: pathlib.Path, reason: str) -> DatasetError:
+    """The one line a user reads when a download fails."""
+    return DatasetError(
+        f"cannot download {target.name} from {url}: {reason}; "
+        f"name a mirror (--mirror=URL or {MIRROR_VARIABLE}), or put the file at {target} by hand"
+    )

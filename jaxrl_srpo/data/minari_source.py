@@ -1,0 +1,202 @@
+"""Minari datasets by id, through the `minari` package, which is imported only when one is asked for."""
+
+import difflib
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxrl_srpo.data import d4rl, validation
+from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
+from jaxrl_srpo.data.fingerprint import fingerprint
+from jaxrl_srpo.data.observations import flatten_observation
+from jaxrl_srpo.errors import DatasetError
+
+_LOG = logging.getLogger(__name__)
+
+
+def read_minari(
+    dataset_id: str, name: str | None = None, *, env: str | None = None, allow_invalid: bool = False
+) -> Dataset:
+    """Reads a Minari dataset that is on this machine; the network is not touched.
+
+    Episodes hold T + 1 observations, so every step has its s' and none is dropped. `terminals` are terminations; an
+    episode that was truncated counts as a time-out. Dictionary observations become vectors by `flatten_observation`.
+
+    Args:
+      dataset_id: for instance `D4RL/door/human-v2`.
+      name: what tables call it; default: the id.
+      env: Gymnasium id that overrides the environment in the metadata.
+      allow_invalid: log what validation finds instead of raising.
+
+    Returns:
+      The dataset; environment and reference returns come from the metadata, where the evaluation environment
+      goes before the one of collection.
+
+    Raises:
+      DatasetError: Minari is not installed, the dataset is not on this machine, its spaces are not boxes, or it
+        fails validation.
+    """
+    stored = _open(dataset_id)
+    low, high = _action_bounds(stored, dataset_id)
+    episodes = [_read_episode(episode, dataset_id) for episode in stored.iterate_episodes()]
+    if not episodes:
+        raise DatasetError(f"{dataset_id}: the Minari dataset has no episodes")
+    columns = [np.concatenate(column) for column in zip(*episodes, strict=True)]
+    observations, actions, rewards, following, terminals, truncations = columns
+    lengths = np.array([len(episode[2]) for episode in episodes], np.int64)
+    ends = np.zeros(len(rewards), bool)
+    ends[np.cumsum(lengths) - 1] = True
+    for finding in validation.validate(
+        dataset_id,
+        observations=observations,
+        actions=actions,
+        rewards=rewards,
+        terminals=terminals,
+        ends=ends,
+        next_observations=following,
+        action_low=low,
+        action_high=high,
+        allow_invalid=allow_invalid,
+    ):
+        _LOG.warning("%s", finding)
+    transitions = (observations, actions, rewards.astype(np.float32), following, terminals)
+    spec = d4rl.environment_spec(env) if env else _environment(stored)
+    return Dataset(
+        name or dataset_id,
+        dataset_id,
+        *transitions,
+        episode_ends=ends,
+        episode_returns=np.add.reduceat(rewards, np.cumsum(lengths) - lengths),
+        episode_lengths=lengths,
+        timeouts=int((truncations & ~terminals & ends).sum()),
+        action_low=low,
+        action_high=high,
+        fingerprint=fingerprint(*transitions, low, high),
+        family=_family(dataset_id, spec),
+        environment=spec,
+        reference=_reference(stored),
+    )
+
+
+def download_minari(dataset_id: str) -> None:
+    """Fetches a Minari dataset from its server into Minari's own directory; without a network this takes half a minute.
+
+    Raises:
+      DatasetError: no network, no such id on the server, or it needs another version of Minari.
+    """
+    minari = _minari()
+    try:
+        minari.download_dataset(dataset_id)
+    # Minari lets the exceptions of whichever remote it uses through, which have no common base.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DatasetError(
+            f"cannot download Minari dataset {dataset_id}: {reason}; check the id and the network, or copy its "
+            f"directory to {_place(dataset_id)} by hand"
+        ) from error
+
+
+def local_ids() -> list[str]:
+    """Ids of the Minari datasets on this machine.
+
+    Raises:
+      DatasetError: Minari is not installed.
+    """
+    return list(_minari().list_local_datasets())
+
+
+def _minari() -> Any:
+    """The `minari` package."""
+    try:
+        import minari
+    except ImportError as error:
+        raise DatasetError(
+            f"Minari datasets need the minari package ({error}); install it with pip install 'minari[hdf5]'"
+        ) from error
+    return minari
+
+
+def _place(dataset_id: str) -> str:
+    """Where Minari looks for a dataset."""
+    from minari.storage import get_dataset_path
+
+    return str(get_dataset_path(dataset_id))
+
+
+def _open(dataset_id: str) -> Any:
+    """The dataset as Minari's own object."""
+    minari = _minari()
+    try:
+        return minari.load_dataset(dataset_id)
+    except FileNotFoundError as error:
+        here = difflib.get_close_matches(dataset_id, local_ids(), n=3, cutoff=0.4)
+        hint = f"; close to it here: {', '.join(here)}" if here else ""
+        raise DatasetError(
+            f"Minari dataset {dataset_id!r} is not at {_place(dataset_id)}: fetch it with "
+            f"`jaxrl-srpo data download {dataset_id}` or set MINARI_DATASETS_PATH{hint}"
+        ) from error
+    except (ValueError, KeyError, OSError, AssertionError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DatasetError(f"Minari dataset {dataset_id!r} cannot be read: {reason}") from error
+
+
+def _action_bounds(stored: Any, dataset_id: str) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds [action_size] each of a box of one axis."""
+    space = stored.action_space
+    low, high = getattr(space, "low", None), getattr(space, "high", None)
+    if low is None or high is None or low.ndim != 1:
+        raise DatasetError(f"{dataset_id}: action space {space} is not a box of one axis; only those can be trained on")
+    return low.astype(np.float32), high.astype(np.float32)
+
+
+def _read_episode(episode: Any, dataset_id: str) -> tuple[np.ndarray, ...]:
+    """One episode as observations, actions, rewards, next observations, terminations and truncations of T steps."""
+    if not isinstance(episode.observations, Mapping | np.ndarray) or not isinstance(episode.actions, np.ndarray):
+        raise DatasetError(f"{dataset_id}, episode {episode.id}: only array or dictionary observations can be read")
+    observations = flatten_observation(episode.observations)
+    steps = len(episode.rewards)
+    if observations.ndim != 2 or episode.actions.ndim != 2:
+        raise DatasetError(
+            f"{dataset_id}, episode {episode.id}: observations have shape {observations.shape} and actions "
+            f"{episode.actions.shape}; expected one vector per step"
+        )
+    if steps == 0 or len(observations) != steps + 1 or len(episode.actions) != steps:
+        raise DatasetError(
+            f"{dataset_id}, episode {episode.id}: {len(observations)} observations, {len(episode.actions)} actions and "
+            f"{steps} rewards; expected T + 1, T and T"
+        )
+    return (
+        observations[:-1],
+        episode.actions.astype(np.float32),
+        np.asarray(episode.rewards, np.float64),
+        observations[1:],
+        np.asarray(episode.terminations, bool),
+        np.asarray(episode.truncations, bool),
+    )
+
+
+def _environment(stored: Any) -> EnvironmentSpec | None:
+    """The environment for evaluation in the metadata, else the one of collection."""
+    metadata = stored.storage.metadata
+    text = metadata.get("eval_env_spec") or metadata.get("env_spec")
+    if not text:
+        return None
+    spec = json.loads(text)
+    return d4rl.environment_spec(spec["id"], spec.get("kwargs") or {}, spec.get("max_episode_steps"))
+
+
+def _reference(stored: Any) -> ReferenceReturns | None:
+    """Reference returns in the metadata."""
+    metadata = stored.storage.metadata
+    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    return None if low is None or high is None else ReferenceReturns(float(low), float(high))
+
+
+def _family(dataset_id: str, spec: EnvironmentSpec | None) -> str:
+    """By environment, else by the words of the id."""
+    kind = d4rl.environment_family(spec.id) if spec else "other"
+    words = (d4rl.family(word) for word in dataset_id.split("/"))
+    return kind if kind != "other" else next((word for word in words if word != "other"), "other")

@@ -1,0 +1,72 @@
+"""Reward transforms by name, as the published results use them."""
+
+import numpy as np
+
+from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.errors import DatasetError, UserError
+
+TRANSFORMS = ("d4rl-locomotion", "d4rl-antmaze", "none")
+"""`d4rl-locomotion`: r * 1000 / (best - worst return); `d4rl-antmaze`: r - 1; `none`: r."""
+
+_DEFAULTS = {"locomotion": "d4rl-locomotion", "antmaze": "d4rl-antmaze", "pointmaze": "d4rl-antmaze"}
+
+
+def default_transform(family: str) -> str:
+    """The name of the transform that a dataset family gets unless one is chosen; see `TRANSFORMS`."""
+    return _DEFAULTS.get(family, "none")
+
+
+def return_range(rewards: np.ndarray, terminals: np.ndarray, max_episode_steps: int = 1000) -> tuple[float, float]:
+    """The smallest and the largest return, counted as IQL's and SRPO's published code does.
+
+    A running sum over the transitions ends at a terminal or when it is `max_episode_steps` long, whatever the time-outs
+    of the file say. `qlearning_dataset` drops the last step of an episode that timed out, so episodes of 1000 steps
+    come as 999 and the windows drift across them; published rewards are scaled by this range, so it is kept as it is.
+    The last, unfinished sum does not count unless it is the only one.
+
+    Args:
+      rewards: [N] untransformed rewards of the transitions.
+      terminals: [N] bool.
+      max_episode_steps: length at which a sum is closed.
+
+    Returns:
+      (smallest, largest) return.
+    """
+    rows = np.arange(len(rewards))
+    after_terminal = np.concatenate([[0], np.where(terminals[:-1], rows[1:], 0)])
+    position = rows - np.maximum.accumulate(after_terminal)
+    ends = np.asarray(terminals, bool) | (position % max_episode_steps == max_episode_steps - 1)
+    starts = np.concatenate([[0], np.flatnonzero(ends)[:-1] + 1]) if ends.any() else np.array([0])
+    stop = int(np.flatnonzero(ends)[-1]) + 1 if ends.any() else len(rewards)
+    returns = np.add.reduceat(np.asarray(rewards[:stop], np.float64), starts)
+    return float(returns.min()), float(returns.max())
+
+
+def transform_rewards(dataset: Dataset, name: str) -> np.ndarray:
+    """The rewards of a dataset under a named transform.
+
+    Args:
+      dataset: N transitions with untransformed rewards.
+      name: one of `TRANSFORMS`.
+
+    Returns:
+      [N] float32.
+
+    Raises:
+      UserError: there is no such transform.
+      DatasetError: `d4rl-locomotion` on data whose returns are all equal.
+    """
+    if name not in TRANSFORMS:
+        raise UserError(f"unknown reward transform {name!r}; choose one of {', '.join(TRANSFORMS)}")
+    rewards = np.asarray(dataset.rewards, np.float32)
+    if name == "none":
+        return rewards
+    if name == "d4rl-antmaze":
+        return rewards - np.float32(1.0)
+    low, high = return_range(rewards, dataset.terminals)
+    if not high > low:
+        raise DatasetError(
+            f"{dataset.name}: reward transform d4rl-locomotion divides by the range of returns, "
+            f"but every episode returns {low:.6g}; choose d4rl-antmaze or none"
+        )
+    return rewards / np.float32(high - low) * np.float32(1000.0)

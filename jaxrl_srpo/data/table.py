@@ -1,0 +1,109 @@
+"""All datasets of a population as one packed array on the device, and the shuffled walk through it.
+
+A row is `[s | a | r | s' | discount]` in float32. The table is an argument of the compiled chunk, never captured.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.types import Array, Batch, Spec
+
+
+class Slice(NamedTuple):
+    """Where the rows of one member's dataset lie in the table: `rows[offset : offset + size]`."""
+
+    offset: Array | int
+    size: Array | int
+
+
+class PackedTable(NamedTuple):
+    """`rows` [sum of N, 2 observation_size + action_size + 2] float32, and one slice per dataset."""
+
+    rows: np.ndarray
+    slices: list[Slice]
+
+
+def pack(datasets: Sequence[Dataset], rewards: Sequence[np.ndarray]) -> PackedTable:
+    """Packs datasets of equal sizes; `rewards` [N] each, after the reward transform. Actions are scaled to [-1, 1]."""
+    blocks, slices, offset = [], [], 0
+    for dataset, reward in zip(datasets, rewards, strict=True):
+        columns = (
+            dataset.observations,
+            scale_actions(dataset, dataset.actions),
+            reward[:, None],
+            dataset.next_observations,
+            1.0 - dataset.terminals[:, None].astype(np.float32),
+        )
+        blocks.append(np.concatenate(columns, axis=1, dtype=np.float32))
+        slices.append(Slice(offset, dataset.size))
+        offset += dataset.size
+    return PackedTable(np.concatenate(blocks), slices)
+
+
+def scale_actions(dataset: Dataset, actions: np.ndarray) -> np.ndarray:
+    """Actions [..., action_size] of the environment's bounds to [-1, 1]; bounds of -1 and 1 change no bit."""
+    low, high = dataset.action_low, dataset.action_high
+    if np.all(low == -1.0) and np.all(high == 1.0):
+        return actions
+    return (2.0 * (actions - low) / (high - low) - 1.0).astype(np.float32)
+
+
+def permute(positions: Array, size: Array, key: Array) -> Array:
+    """A random permutation of 0 .. size - 1, evaluated at `positions` [B] uint32 only.
+
+    Three rounds of multiply, shift and add are a bijection of the next power of two, and walking until the value
+    falls below `size` makes it one of 0 .. size - 1 ("cycle walking", Black and Rogaway 2002). No permutation is
+    stored, so any step of any epoch can be drawn by itself, which makes resuming exact.
+    """
+    size = size.astype(jnp.uint32)
+    bits = 32 - jax.lax.clz(size - 1)
+    mask = (jnp.uint32(1) << bits) - 1
+    shift = jnp.maximum((bits + 1) // 2, 1)
+    multipliers, offsets = jax.random.bits(key, (2, 3), jnp.uint32)
+
+    def scramble(x: Array) -> Array:
+        for i in range(3):
+            x = (x * (multipliers[i] | 1) + offsets[i]) & mask
+            x = x ^ (x >> shift)
+        return x
+
+    def walk(x: Array) -> Array:
+        return jnp.where(x >= size, scramble(x), x)
+
+    return jax.lax.while_loop(lambda x: jnp.any(x >= size), walk, scramble(positions))
+
+
+def sample(rows: Array, where: Slice, spec: Spec, batch_size: int, key: Array, step: Array) -> Batch:
+    """The batch of update `step`: the dataset is walked in a new random order each epoch, a partial batch dropped.
+
+    Args:
+      rows: the packed table.
+      where: the member's slice of it.
+      spec: sizes of the problem.
+      batch_size: B; a dataset with fewer rows is walked round and round.
+      key: the member's sampling key.
+      step: number of the update, from 0.
+    """
+    size = jnp.asarray(where.size, jnp.int32)
+    steps_per_epoch = jnp.maximum(size // batch_size, 1)
+    epoch, turn = jnp.divmod(step, steps_per_epoch)
+    positions = (turn * batch_size + jnp.arange(batch_size, dtype=jnp.int32)) % size
+    order = permute(positions.astype(jnp.uint32), size, jax.random.fold_in(key, epoch))
+    return unpack(jnp.take(rows, where.offset + order.astype(jnp.int32), axis=0, mode="clip"), spec)
+
+
+def unpack(rows: Array, spec: Spec) -> Batch:
+    """Rows [B, width] as a batch."""
+    s, a = spec
+    return Batch(
+        observations=rows[:, :s],
+        actions=rows[:, s : s + a],
+        rewards=rows[:, s + a],
+        next_observations=rows[:, s + a + 1 : 2 * s + a + 1],
+        discounts=rows[:, -1],
+    )

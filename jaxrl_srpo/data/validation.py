@@ -1,0 +1,222 @@
+"""Checks on load: a message names file, field and row, and nothing is trained on data that failed them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.errors import DatasetError
+
+BOUND_TOLERANCE = 1e-5
+"""How far an action may lie outside its bounds; float32 rounding of a clipped action stays below it."""
+
+JUMP_FACTOR = 20.0
+"""A step inside an episode is a jump when it is this many times the 99th percentile of steps in one dimension ...
+
+Steps of Hopper, HalfCheetah and AdroitHandDoor stay below 5 times it; an unmarked reset across a maze is 30 times and
+more.
+"""
+
+JUMP_DEVIATIONS = 0.5
+"""... and at least this share of the standard deviation of that dimension, so that rare impulses do not count."""
+
+_OVERRIDE = "--allow_invalid_data trains on it all the same"
+
+
+def require_fields(source: str, fields: Mapping[str, np.ndarray | None], required: Sequence[str]) -> int:
+    """Checks that fields exist, have the right rank and one row per step.
+
+    Args:
+      source: file or dataset id, for messages.
+      fields: arrays by name, None (or absent) where the file has none.
+      required: names that must be there.
+
+    Returns:
+      The number of rows N > 0.
+
+    Raises:
+      DatasetError: a field is missing, empty, of the wrong rank, or of another length than the first one. None of
+        these can be overridden.
+    """
+    missing = [name for name in required if fields.get(name) is None]
+    if missing:
+        found = ", ".join(name for name, value in fields.items() if value is not None) or "none of the known fields"
+        raise DatasetError(f"{source}: missing field {', '.join(missing)}; found {found}")
+    present = {name: value for name, value in fields.items() if value is not None}
+    first = required[0]
+    rows = len(present[first]) if present[first].ndim else 0
+    if rows == 0:
+        raise DatasetError(f"{source}: {first} is empty; a dataset needs at least two steps")
+    for name, value in present.items():
+        rank = 2 if name in ("observations", "next_observations", "actions") else 1
+        if value.ndim != rank:
+            raise DatasetError(f"{source}: {name} has shape {value.shape}; expected {rank} axes, the first one steps")
+        if len(value) != rows:
+            raise DatasetError(f"{source}: {name} has {len(value)} rows, {first} has {rows}; every step needs both")
+    following = present.get("next_observations")
+    if following is not None and following.shape != present["observations"].shape:
+        raise DatasetError(
+            f"{source}: next_observations has width {following.shape[1]}, "
+            f"observations has width {present['observations'].shape[1]}; they must be equal"
+        )
+    return rows
+
+
+def validate(
+    source: str,
+    *,
+    observations: np.ndarray,
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    terminals: np.ndarray,
+    ends: np.ndarray,
+    next_observations: np.ndarray | None = None,
+    action_low: np.ndarray | None = None,
+    action_high: np.ndarray | None = None,
+    allow_invalid: bool = False,
+) -> list[str]:
+    """Checks the values of a dataset's rows, as they are in the file.
+
+    Args:
+      source: file or dataset id, for messages.
+      observations: [N, observation_size].
+      actions: [N, action_size].
+      rewards: [N].
+      terminals: [N], 0 or 1.
+      ends: [N] bool, the last row of each episode, by termination or time limit.
+      next_observations: [N, observation_size] where the source has them; without, consecutive rows are compared.
+      action_low: [action_size] lower bounds; None skips the check.
+      action_high: [action_size] upper bounds; None skips the check.
+      allow_invalid: return the findings instead of raising.
+
+    Returns:
+      One message per field that failed (the first bad row of each); empty when all is well.
+
+    Raises:
+      DatasetError: shapes are wrong, always; or a value is, unless `allow_invalid`.
+    """
+    fields: dict[str, np.ndarray | None] = {
+        "observations": observations,
+        "actions": actions,
+        "rewards": rewards,
+        "terminals": terminals,
+        "next_observations": next_observations,
+    }
+    require_fields(source, fields, ("observations", "actions", "rewards", "terminals"))
+    findings = [
+        message for name, value in fields.items() if value is not None and (message := _not_finite(name, value))
+    ]
+    if action_low is not None and action_high is not None:
+        findings += _out_of_bounds(actions, action_low, action_high)
+    if not findings:
+        findings += _jumps(observations, next_observations, np.asarray(ends, bool))
+    return report(source, findings, allow_invalid)
+
+
+def report(source: str, findings: Sequence[str], allow_invalid: bool) -> list[str]:
+    """Raises the first finding as one line, or returns all of them with the source in front if `allow_invalid`."""
+    messages = [f"{source}: {finding}" for finding in findings]
+    if messages and not allow_invalid:
+        more = f" (and {len(messages) - 1} more fields with problems)" if len(messages) > 1 else ""
+        raise DatasetError(f"{messages[0]}{more}; {_OVERRIDE}")
+    return messages
+
+
+def check_fits(dataset: Dataset, observation_size: int, action_size: int) -> None:
+    """Checks that a dataset has the widths of the environment in which its policies are to act.
+
+    Args:
+      dataset: a loaded dataset.
+      observation_size: width of the environment's (flattened) observation.
+      action_size: width of the environment's action.
+
+    Raises:
+      DatasetError: a width differs.
+    """
+    if (dataset.observation_size, dataset.action_size) == (observation_size, action_size):
+        return
+    where = dataset.environment.id if dataset.environment else "the environment"
+    raise DatasetError(
+        f"{dataset.name} ({dataset.source}): observations have width {dataset.observation_size} and actions "
+        f"{dataset.action_size}, but {where} has {observation_size} and {action_size}; "
+        "name the environment of the data with --env"
+    )
+
+
+def _not_finite(name: str, values: np.ndarray) -> str | None:
+    """A message on the first NaN or infinity of `values` [N, ...], None if there is none."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return None
+    # The sum is finite only if all values are (up to overflow), which spares the mask in the common case.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values.sum(dtype=np.float64)):
+            return None
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return None
+    index = tuple(int(i) for i in np.argwhere(bad)[0])
+    where = f", dimension {index[1]}" if len(index) > 1 else ""
+    rows = bad.any(axis=1) if bad.ndim > 1 else bad
+    return f"{name}, row {index[0]}{where}: {values[index]} ({_rows(rows)} in all); every value must be finite"
+
+
+def _out_of_bounds(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[str]:
+    """A message on the first action [N, action_size] that leaves its bounds."""
+    bad = (actions < low - BOUND_TOLERANCE) | (actions > high + BOUND_TOLERANCE)
+    if not bad.any():
+        return []
+    row, dimension = (int(i) for i in np.argwhere(bad)[0])
+    return [
+        f"actions, row {row}, dimension {dimension}: {float(actions[row, dimension]):.6g} is outside "
+        f"[{float(low[dimension]):.6g}, {float(high[dimension]):.6g}] ({_rows(bad.any(axis=1))} in all)"
+    ]
+
+
+def _jumps(observations: np.ndarray, following: np.ndarray | None, ends: np.ndarray) -> list[str]:
+    """A message on the first row inside an episode whose successor is not where the next row starts."""
+    inside = ~ends[:-1]
+    if not inside.any():
+        return []
+    if following is None:
+        jump = _implausible_steps(observations, inside)
+        reason = "the next row is implausibly far away, as after a reset that terminals and timeouts do not mark"
+    else:
+        jump = _discontinuities(observations, following, inside)
+        reason = "next_observations differs from the next row's observations, though no episode ends here"
+    if not jump.any():
+        return []
+    row, dimension = (int(i) for i in np.argwhere(jump)[0])
+    name = "observations" if following is None else "next_observations"
+    source = observations[row] if following is None else following[row]
+    return [
+        f"{name}, row {row}, dimension {dimension}: {float(source[dimension]):.6g} and then "
+        f"{float(observations[row + 1, dimension]):.6g} ({_rows(jump.any(axis=1))} in all); {reason}"
+    ]
+
+
+def _discontinuities(observations: np.ndarray, following: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """[N - 1, observation_size] bool: where s' of a row is not s of the next one, up to rounding."""
+    gap = np.abs(following[:-1] - observations[1:])
+    tolerance = 1e-5 + 1e-4 * observations.std(axis=0, dtype=np.float64)
+    return (gap > tolerance.astype(gap.dtype)) & inside[:, None]
+
+
+def _implausible_steps(observations: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """[N - 1, observation_size] bool: steps far beyond what the dimension does inside episodes.
+
+    The 99th percentile is a scale that unmarked resets, fewer than one step in a hundred, do not move. Dimensions that
+    move in fewer than one step in a hundred give no scale and are skipped.
+    """
+    steps = np.abs(np.diff(observations, axis=0))
+    # Some 100,000 rows fix a percentile well enough and keep a million rows fast.
+    stride = max(1, int(inside.sum()) // 100_000)
+    typical = np.quantile(steps[inside][::stride], 0.99, axis=0)
+    limit = np.maximum(JUMP_FACTOR * typical, JUMP_DEVIATIONS * observations.std(axis=0, dtype=np.float64))
+    limit = np.where(typical > 0.0, limit, np.inf)
+    return (steps > limit.astype(steps.dtype)) & inside[:, None]
+
+
+def _rows(bad: np.ndarray) -> str:
+    """How many rows are bad, in words."""
+    count = int(bad.sum())
+    return f"{count} row" + ("s" if count != 1 else "")

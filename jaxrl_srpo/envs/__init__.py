@@ -1,0 +1,1 @@
+"""Environments: the embedded mazes, and Gymnasium's by their specs."""

@@ -1,0 +1,269 @@
+"""Lifts pure functions of one member to a population; the only place that knows vmap, map, meshes and donation.
+
+A population is laid out as groups x members. The members of a group share the results of earlier stages (`frozen`),
+which are therefore stored and applied once per group: a sweep of K temperatures over one behaviour model and critic
+is one group of K members, and their forward passes through the frozen networks merge into one product.
+
+Three ways to run it, equal in result up to rounding:
+  vmap: all members in one batched program, for accelerators.
+  map: members one after another inside the compiled program, for CPUs, where batched small matrices are slow.
+Either is spread over the devices of a mesh without communication: groups (or the members of a group, whichever
+divides better) are dealt to devices, and padded when they do not come out even.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxrl_srpo.data import table
+from jaxrl_srpo.types import Array, Batch, Metrics, Spec
+
+Strategy = Literal["auto", "vmap", "map"]
+Act = Callable[[Any, Array, Array], Array]
+
+
+class Init(Protocol):
+    """`init` of an algorithm, for one member."""
+
+    def __call__(self, key: Array, spec: Spec, config: Any, hyper: Any, frozen: Any) -> Any:
+        """A fresh state."""
+
+
+class Update(Protocol):
+    """`update` of an algorithm, for one member."""
+
+    def __call__(self, state: Any, batch: Batch, key: Array, hyper: Any, frozen: Any) -> tuple[Any, Metrics]:
+        """The next state and scalar metrics, `loss` among them."""
+
+
+@struct.dataclass
+class Members:
+    """What distinguishes the members; every leaf has leading axes [groups, members per group].
+
+    Attributes:
+      keys: typed random keys.
+      where: rows of the transition table.
+      hyper: the algorithm's `Hyper`.
+    """
+
+    keys: Array
+    where: table.Slice
+    hyper: Any
+
+
+@struct.dataclass
+class Carry:
+    """State of a population between chunks; leaves [groups, members per group, ...].
+
+    Attributes:
+      state: the algorithm's `State`.
+      diverged_at: update at which a loss or a parameter stopped being finite; -1 while all is well.
+    """
+
+    state: Any
+    diverged_at: Array
+
+
+class Layout(NamedTuple):
+    """Shape of a population and the axis that is dealt to devices."""
+
+    groups: int
+    members: int
+    sharded: Literal["groups", "members"]
+    padded: int
+
+
+class Population:
+    """Compiled training of groups x members on one or several devices.
+
+    Args:
+      init: the algorithm's `init`.
+      update: the algorithm's `update`.
+      spec: sizes of the problem.
+      config: the algorithm's `Config`, with a `batch_size`.
+      shape: (groups, members per group).
+      strategy: "vmap", "map", or "auto": map on CPU, vmap elsewhere.
+      devices: devices to spread over; all by default.
+    """
+
+    def __init__(
+        self,
+        init: Init,
+        update: Update,
+        spec: Spec,
+        config: Any,
+        shape: tuple[int, int],
+        strategy: Strategy = "auto",
+        devices: list[jax.Device] | None = None,
+    ) -> None:
+        devices = devices or jax.devices()
+        if strategy == "auto":
+            strategy = "map" if devices[0].platform == "cpu" else "vmap"
+        self.layout = _layout(*shape, len(devices))
+        self._mesh = Mesh(np.asarray(devices), ("devices",))
+        lift = _lift(strategy, self.layout, self._mesh)
+        self._init = jax.jit(lift(functools.partial(_init_member, init, spec, config), per_member=1, outputs=1))
+        chunk = functools.partial(_train_member, update, spec, config.batch_size)
+        self._chunk = jax.jit(lift(chunk, per_member=2, outputs=2), donate_argnums=(0,))
+
+    def place(self, tree: Any) -> Any:
+        """Pads leaves [groups, members, ...] and deals them to the devices."""
+        return self._place(tree, _member_spec(self.layout))
+
+    def place_frozen(self, tree: Any) -> Any:
+        """Pads leaves [groups, ...] and deals them to the devices."""
+        spec = PartitionSpec("devices") if self.layout.sharded == "groups" else PartitionSpec()
+        return self._place(tree, spec)
+
+    def place_table(self, rows: np.ndarray) -> Array:
+        """Copies the transition table to every device."""
+        return jax.device_put(rows, NamedSharding(self._mesh, PartitionSpec()))
+
+    def _place(self, tree: Any, spec: PartitionSpec) -> Any:
+        axis = next((i for i, name in enumerate(spec) if name), None)
+
+        def place(x: Any) -> Array:
+            if axis is not None and (missing := self.layout.padded - x.shape[axis]):
+                last = jax.lax.slice_in_dim(x, x.shape[axis] - 1, x.shape[axis], axis=axis)
+                x = jnp.concatenate([x, *[last] * missing], axis=axis)
+            return jax.device_put(x, NamedSharding(self._mesh, spec))
+
+        return jax.tree.map(place, tree)
+
+    def init(self, members: Members, frozen: Any) -> Carry:
+        """Fresh states, already on the devices. `members` and `frozen` are placed."""
+        return self._init(members, frozen)
+
+    def chunk(
+        self, carry: Carry, members: Members, frozen: Any, rows: Array, start: int, steps: int
+    ) -> tuple[Carry, Metrics]:
+        """`steps` updates of every member from update `start` on; donates `carry`.
+
+        Returns the new carry and the mean of each metric over the chunk's good updates, [groups, members].
+        """
+        return self._chunk(carry, members, frozen, rows, jnp.int32(start), jnp.int32(steps))
+
+    def unpad(self, tree: Any) -> Any:
+        """Host copies of leaves [groups, members, ...] without the padding."""
+        return jax.tree.map(lambda x: _fetch(x)[: self.layout.groups, : self.layout.members], tree)
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Trees of equal structure as one tree with a leading axis."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+@functools.partial(jax.jit, static_argnames="act")
+def act_members(act: Act, policies: Any, observations: Array, keys: Array) -> Array:
+    """Actions [members, episodes, action_size] of every member for `observations` [members, episodes, ...].
+
+    Args:
+      act: (policy, observations [episodes, ...], key) of one member.
+      policies: leaves [members, ...].
+      observations: of all members.
+      keys: [members] typed random keys.
+    """
+    over = _sequential if jax.devices()[0].platform == "cpu" else jax.vmap
+    return over(act)(policies, observations, keys)
+
+
+def _fetch(x: Array) -> Any:
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return x
+    return np.asarray(x)
+
+
+def _layout(groups: int, members: int, devices: int) -> Layout:
+    def padded(n: int) -> int:
+        return -(-n // devices) * devices
+
+    if padded(groups) * members <= groups * padded(members):
+        return Layout(groups, members, "groups", padded(groups))
+    return Layout(groups, members, "members", padded(members))
+
+
+def _member_spec(layout: Layout) -> PartitionSpec:
+    return PartitionSpec("devices") if layout.sharded == "groups" else PartitionSpec(None, "devices")
+
+
+def _lift(strategy: Strategy, layout: Layout, mesh: Mesh) -> Callable[..., Callable]:
+    """Turns f(*per-member arguments, frozen, *shared arguments) of one member into one of the population."""
+    over = jax.vmap if strategy == "vmap" else _sequential
+
+    def lift(function: Callable, per_member: int, outputs: int) -> Callable:
+        def local(*args: Any) -> Any:
+            frozen, shared = args[per_member], args[per_member + 1 :]
+
+            def group(frozen: Any, *own: Any) -> Any:
+                return over(lambda *member: function(*member, frozen, *shared))(*own)
+
+            return over(group)(frozen, *args[:per_member])
+
+        member, frozen = _member_spec(layout), PartitionSpec("devices" if layout.sharded == "groups" else None)
+        n_shared = len(_SHARED) if per_member == 2 else 0
+        in_specs = (member,) * per_member + (frozen,) + (PartitionSpec(),) * n_shared
+        out_specs = member if outputs == 1 else (member,) * outputs
+        return jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+    return lift
+
+
+_SHARED = ("rows", "start", "steps")
+
+
+def _sequential(function: Callable) -> Callable:
+    """Like `jax.vmap(function)`, one after another."""
+    return lambda *args: jax.lax.map(lambda xs: function(*xs), args)
+
+
+def _init_member(init: Init, spec: Spec, config: Any, members: Members, frozen: Any) -> Carry:
+    state = init(jax.random.fold_in(members.keys, 0), spec, config, members.hyper, frozen)
+    return Carry(state, jnp.int32(-1))
+
+
+def _train_member(
+    update: Update,
+    spec: Spec,
+    batch_size: int,
+    carry: Carry,
+    members: Members,
+    frozen: Any,
+    rows: Array,
+    start: Array,
+    steps: Array,
+) -> tuple[Carry, Metrics]:
+    """`steps` updates of one member, frozen at its last good state once something is not finite."""
+    sample_key, update_key = (jax.random.fold_in(members.keys, i) for i in (1, 2))
+
+    def step(i: Array, carry: tuple[Carry, Metrics, Array]) -> tuple[Carry, Metrics, Array]:
+        current, sums, count = carry
+        number = start + i
+        batch = table.sample(rows, members.where, spec, batch_size, sample_key, number)
+        state, metrics = update(current.state, batch, jax.random.fold_in(update_key, number), members.hyper, frozen)
+        healthy = current.diverged_at < 0
+        good = healthy & jnp.isfinite(metrics["loss"]) & _all_finite(state)
+        state = jax.tree.map(lambda new, old: jnp.where(good, new, old), state, current.state)
+        diverged_at = jnp.where(healthy & ~good, number, current.diverged_at)
+        sums = jax.tree.map(lambda total, x: total + jnp.where(good, x, 0.0), sums, metrics)
+        return Carry(state, diverged_at), sums, count + good
+
+    def metrics_of(state: Any, frozen: Any) -> Metrics:
+        batch = table.sample(rows, members.where, spec, batch_size, sample_key, start)
+        return update(state, batch, update_key, members.hyper, frozen)[1]
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(metrics_of, carry.state, frozen))
+    carry, sums, count = jax.lax.fori_loop(0, steps, step, (carry, zeros, jnp.int32(0)))
+    means = jax.tree.map(lambda total: total / count.astype(jnp.float32), sums)
+    return carry, means
+
+
+def _all_finite(state: Any) -> Array:
+    """Whether every floating leaf is finite; a sum is enough, for a NaN or an infinity survives in it."""
+    leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.isfinite(functools.reduce(jnp.add, [jnp.sum(x) for x in leaves]))

@@ -1,0 +1,36 @@
+"""Published scores, to be printed beside the scores of a run."""
+
+import functools
+import importlib.resources
+import json
+from typing import Any
+
+# The names that tables use, and those of the literature. Cloning by diffusion has no published score.
+_METHODS = {"iql": "IQL", "srpo": "SRPO"}
+
+
+@functools.cache
+def _published() -> dict[str, Any]:
+    """The contents of `published.json`."""
+    text = importlib.resources.files("jaxrl_srpo.report").joinpath("published.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def published_score(dataset_name: str, algorithm: str) -> float | None:
+    """The published D4RL-normalised score (0 random, 100 expert; a mean over seeds) of a method on a dataset.
+
+    Args:
+      dataset_name: the exact D4RL name, for instance `hopper-medium-v2`. Regenerated or renamed data have no published
+        score, however similar their names.
+      algorithm: `srpo` or `iql`, else no score is known.
+
+    Returns:
+      The score, or None where the literature has none.
+    """
+    method = _METHODS.get(algorithm)
+    return None if method is None else _published()["scores"].get(dataset_name, {}).get(method)
+
+
+def published_source() -> str:
+    """One sentence that says where the published scores come from."""
+    return _published()["source"]

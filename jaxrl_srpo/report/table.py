@@ -1,0 +1,361 @@
+"""The table of a run: every dataset, algorithm and hyperparameter setting, averaged over seeds, as CSV and Markdown."""
+
+import csv
+import dataclasses
+import io
+import os
+import pathlib
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.report.published import published_score, published_source
+from jaxrl_srpo.report.records import Evaluation, read_evaluations, read_sweep, write_atomically
+
+ALGORITHM_LABELS = {"data": "behaviour data", "bc": "behaviour cloning", "iql": "IQL actor", "srpo": "SRPO"}
+METRIC_LABELS = {
+    "normalized_score": "D4RL-normalised score",
+    "success_rate": "success rate",
+    "return": "undiscounted return",
+}
+_METRIC_EXPLANATIONS = {
+    "normalized_score": "normalised score as in D4RL: 0 for a random policy, 100 for an expert",
+    "success_rate": "success rate: fraction of episodes, 0 to 1, that reach the goal",
+    "return": "undiscounted return of an episode, not normalised",
+}
+_ALGORITHM_ORDER = tuple(ALGORITHM_LABELS)
+_STAGES = {"bc": "behavior", "iql": "critic", "srpo": "policy"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One dataset, algorithm and hyperparameter setting, averaged over seeds; the columns of `table.csv` in order.
+
+    Attributes:
+      dataset: the dataset's name.
+      algorithm: `data` (the dataset's own episodes), `bc`, `iql` or `srpo`.
+      beta: temperature of SRPO; None for the others.
+      seeds: number of seeds; None for `data`.
+      episodes: evaluation episodes of each seed (the fewest, if they differ); episodes in the dataset for `data`.
+      mean: mean over seeds of each seed's last evaluation; over episodes for `data`.
+      std: sample standard deviation (n - 1) over seeds of the same, 0 for one seed; over episodes for `data`.
+      published: the published score (a mean), where there is one in the same metric.
+      metric: what mean, std, published, best_mean and worst_seed measure.
+      setting: other hyperparameters varied, as `expectile=0.9`, ';' between them.
+      return_mean: mean undiscounted return of the same evaluations.
+      best_mean: mean over seeds of each seed's best evaluation during training; a choice no offline method can make.
+      worst_seed: the lowest of the seeds' last evaluations.
+      diverged: number of members that diverged and were frozen at their last good state.
+      success_rate: mean success rate, 0 to 1, in goal tasks.
+      unfinished: number of seeds whose stage has not ended; their latest evaluation stands in.
+    """
+
+    dataset: str
+    algorithm: str
+    beta: float | None
+    seeds: int | None
+    episodes: int | None
+    mean: float
+    std: float
+    published: float | None
+    metric: str
+    setting: str
+    return_mean: float
+    best_mean: float | None
+    worst_seed: float | None
+    diverged: int
+    success_rate: float | None
+    unfinished: int
+
+
+def collect(run_dir: str | os.PathLike[str]) -> list[Row]:
+    """The rows of a run's table: datasets in the order of the sweep; data, bc, iql, then srpo by setting and beta.
+
+    Raises:
+      UserError: not a run directory, or a file in it is damaged.
+    """
+    sweep = read_sweep(run_dir)
+    groups: dict[tuple[str, str, str, float | None], list[Evaluation]] = defaultdict(list)
+    for evaluation in read_evaluations(run_dir):
+        groups[evaluation.dataset, evaluation.algorithm, evaluation.setting, evaluation.beta].append(evaluation)
+    names = [entry["name"] for entry in sweep["datasets"]]
+    unknown = sorted({dataset for dataset, *_ in groups}.difference(names))
+    if unknown:
+        raise UserError(
+            f"{pathlib.Path(run_dir) / 'evaluations.csv'} has dataset {unknown[0]!r}, sweep.json has "
+            f"{', '.join(names)}; both should come from one run"
+        )
+    rows = []
+    for entry in sweep["datasets"]:
+        # A dataset read without its environment may not say how well it did in the metric.
+        if entry.get("data_mean") is not None:
+            rows.append(_data_row(entry))
+        members = [key for key in groups if key[0] == entry["name"]]
+        rows += [_row(groups[key], sweep.get("diverged", [])) for key in sorted(members, key=_position)]
+    return rows
+
+
+def write_table(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """Writes `report/table.csv` and `report/table.md`; equal run files give equal bytes.
+
+    Raises:
+      UserError: not a run directory, or a file in it is damaged.
+    """
+    rows = collect(run_dir)
+    report = pathlib.Path(run_dir) / "report"
+    paths = [report / "table.csv", report / "table.md"]
+    for path, text in zip(paths, (_csv(rows), _markdown(rows, read_sweep(run_dir))), strict=True):
+        write_atomically(path, text.encode())
+    return paths
+
+
+def best_betas(rows: Sequence[Row]) -> set[Row]:
+    """The finished SRPO row of the highest mean for each dataset; the smaller beta wins a tie."""
+    best: dict[str, Row] = {}
+    for row in rows:
+        if row.algorithm != "srpo" or row.unfinished or not np.isfinite(row.mean):
+            continue
+        if row.dataset not in best or row.mean > best[row.dataset].mean:
+            best[row.dataset] = row
+    return set(best.values())
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """The table as aligned plain text for a terminal, without a newline at its end."""
+    if not rows:
+        return "no scores yet"
+    header, lines = _display(rows)
+    best = best_betas(rows)
+    lines = [[*cells, "* best beta" if row in best else ""] for row, cells in zip(rows, lines, strict=True)]
+    table = [[*header, ""], *lines]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    # Names are read from the left, numbers are compared from the right.
+    text = [
+        "  ".join(_pad(*cell) for cell in zip([*header, ""], cells, widths, strict=True)).rstrip() for cells in table
+    ]
+    text.insert(1, "-" * max(map(len, text)))
+    metrics = ", ".join(METRIC_LABELS.get(metric, metric) for metric in sorted({row.metric for row in rows}))
+    text.append(f"{metrics}: mean +- std over seeds of each seed's last evaluation (behaviour data: over its episodes)")
+    if any(row.unfinished for row in rows):
+        text.append("(u) unfinished: latest evaluation so far")
+    if any(row.diverged for row in rows):
+        text.append("(d) some members diverged and were frozen")
+    # Terminals that only know ASCII are still around.
+    return "\n".join(text).replace("±", "+-")
+
+
+def _pad(title: str, text: str, width: int) -> str:
+    """One cell of the plain-text table."""
+    return text.ljust(width) if title in ("dataset", "algorithm", "setting", "metric", "") else text.rjust(width)
+
+
+def _position(key: tuple[str, str, str, float | None]) -> tuple[int, str, str, float]:
+    """Sorts rows of one dataset: known algorithms in their order, others behind by name."""
+    _, algorithm, setting, beta = key
+    rank = _ALGORITHM_ORDER.index(algorithm) if algorithm in _ALGORITHM_ORDER else len(_ALGORITHM_ORDER)
+    return rank, algorithm, setting, -1.0 if beta is None else beta
+
+
+def _data_row(entry: dict[str, Any]) -> Row:
+    """What the dataset's own episodes score."""
+    missing = [key for key in ("metric", "data_std", "return_mean") if entry.get(key) is None]
+    if missing:
+        raise UserError(
+            f"sweep.json: dataset {entry['name']!r} has no {missing[0]!r}; it should be the file that train wrote"
+        )
+    return Row(
+        dataset=entry["name"],
+        algorithm="data",
+        beta=None,
+        seeds=None,
+        episodes=entry.get("episodes"),
+        mean=float(entry["data_mean"]),
+        std=float(entry["data_std"]),
+        published=None,
+        metric=entry["metric"],
+        setting="",
+        return_mean=float(entry["return_mean"]),
+        best_mean=None,
+        worst_seed=None,
+        diverged=0,
+        success_rate=entry.get("data_success_rate"),
+        unfinished=0,
+    )
+
+
+def _row(evaluations: Sequence[Evaluation], diverged: Sequence[str]) -> Row:
+    """All evaluations of one dataset, algorithm and setting, reduced to one row."""
+    by_seed: dict[int, list[Evaluation]] = defaultdict(list)
+    for evaluation in evaluations:
+        by_seed[evaluation.seed].append(evaluation)
+    last = [_last(by_seed[seed]) for seed in sorted(by_seed)]
+    means = np.array([evaluation.mean for evaluation in last])
+    first = last[0]
+    metrics = sorted({evaluation.metric for evaluation in evaluations})
+    if len(metrics) > 1:
+        raise UserError(
+            f"evaluations.csv mixes metrics {', '.join(metrics)} for {first.dataset}; one run has one metric"
+        )
+    rates = [evaluation.success_rate for evaluation in last if evaluation.success_rate is not None]
+    # Published scores are normalised; beside another metric they would only mislead.
+    published = published_score(first.dataset, first.algorithm) if first.metric == "normalized_score" else None
+    return Row(
+        dataset=first.dataset,
+        algorithm=first.algorithm,
+        beta=first.beta,
+        seeds=len(last),
+        episodes=min(evaluation.episodes for evaluation in last),
+        mean=float(means.mean()),
+        std=float(means.std(ddof=1)) if len(means) > 1 else 0.0,
+        published=published,
+        metric=first.metric,
+        setting=first.setting,
+        return_mean=float(np.mean([evaluation.return_mean for evaluation in last])),
+        best_mean=float(np.mean([max(evaluation.mean for evaluation in seed) for seed in by_seed.values()])),
+        worst_seed=float(means.min()),
+        diverged=sum(_names(name, first) for name in diverged),
+        success_rate=float(np.mean(rates)) if rates else None,
+        unfinished=sum(not evaluation.final for evaluation in last),
+    )
+
+
+def _last(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """A member's last evaluation: the final one, else the latest; a repeated one replaces the earlier."""
+    return max(enumerate(evaluations), key=lambda item: (item[1].final, item[1].step, item[0]))[1]
+
+
+def _names(member: str, evaluation: Evaluation) -> bool:
+    """Whether a diverged member's name belongs to the row of an evaluation, whatever its seed."""
+    if not re.search(rf"(?<![\w-]){re.escape(evaluation.dataset)}(?![\w-])", member):
+        return False
+    words = set(re.split(r"[^\w.=+-]+", member))
+    stage = _STAGES.get(evaluation.algorithm, evaluation.algorithm)
+    if not words & {stage, evaluation.algorithm}:
+        return False
+    named = dict(word.split("=", 1) for word in words if "=" in word)
+    own = dict(part.split("=", 1) for part in evaluation.setting.split(";") if "=" in part)
+    if any(named.get(name, value) != value for name, value in own.items()):
+        return False
+    return evaluation.beta is None or float(named.get("beta", evaluation.beta)) == evaluation.beta
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV, one column per field of `Row`, absent values blank."""
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow([field.name for field in dataclasses.fields(Row)])
+    for row in rows:
+        cells = dataclasses.astuple(row)
+        writer.writerow(["" if x is None else f"{x:.8g}" if isinstance(x, float) else x for x in cells])
+    return output.getvalue()
+
+
+def _number(value: float | None, metric: str) -> str:
+    """A score with the digits that mean something in its metric."""
+    if value is None:
+        return ""
+    return f"{value:.3f}" if metric == "success_rate" else f"{value:.1f}"
+
+
+def _display(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells of the readable table; columns that are blank in every row are left out."""
+    titles = ["dataset", "algorithm", "beta", "setting", "seeds", "episodes", "metric", "mean ± std", "published"]
+    titles += ["worst seed", "best (not last)", "success rate", "return"]
+    lines = [_cells(row) for row in rows]
+    drop = {title for index, title in enumerate(titles) if not any(line[index] for line in lines)}
+    # One metric for all rows is said once, above or below the table.
+    drop |= {"metric"} if len({row.metric for row in rows}) <= 1 else set()
+    keep = [index for index, title in enumerate(titles) if title not in drop]
+    return [titles[index] for index in keep], [[line[index] for index in keep] for line in lines]
+
+
+def _cells(row: Row) -> list[str]:
+    """One row of the readable table, all columns."""
+    marks = (" (u)" if row.unfinished else "") + (" (d)" if row.diverged else "")
+    return [
+        row.dataset,
+        ALGORITHM_LABELS.get(row.algorithm, row.algorithm),
+        "" if row.beta is None else f"{row.beta:g}",
+        row.setting,
+        "" if row.seeds is None else str(row.seeds),
+        "" if row.episodes is None else str(row.episodes),
+        METRIC_LABELS.get(row.metric, row.metric),
+        f"{_number(row.mean, row.metric)} ± {_number(row.std, row.metric)}{marks}",
+        _number(row.published, row.metric),
+        _number(row.worst_seed, row.metric),
+        _number(row.best_mean, row.metric),
+        "" if row.metric == "success_rate" else _number(row.success_rate, "success_rate"),
+        "" if row.metric == "return" else _number(row.return_mean, "return"),
+    ]
+
+
+def _markdown(rows: Sequence[Row], sweep: dict[str, Any]) -> str:
+    """The table with its protocol above it."""
+    if not rows:
+        return "\n".join(["# Results", "", "No scores yet.", "", *_provenance(sweep)]) + "\n"
+    header, lines = _display(rows)
+    best = best_betas(rows)
+    text = ["# Results", "", *_protocol(rows, sweep), "", _markdown_line(header)]
+    text.append("|" + "|".join("---" if _pad(title, "x", 2) == "x " else "--:" for title in header) + "|")
+    for row, cells in zip(rows, lines, strict=True):
+        bold = {"algorithm", "beta", "setting", "mean ± std"} if row in best else set()
+        cells = [f"**{cell}**" if title in bold and cell else cell for title, cell in zip(header, cells, strict=True)]
+        text.append(_markdown_line(cells))
+    return "\n".join(text) + "\n"
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    """One line of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _protocol(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
+    """What the numbers mean and which program made them, as a Markdown list."""
+    metrics = sorted({row.metric for row in rows})
+    lines = [f"- Metric: {'; '.join(_METRIC_EXPLANATIONS.get(metric, metric) for metric in metrics)}."]
+    lines.append(
+        "- Protocol: each seed counts with the mean over its episodes at the **last evaluation**, never the best. "
+        "mean ± std is over seeds (sample standard deviation, n − 1; 0 for a single seed); episodes are per seed."
+    )
+    lines.append("- Behaviour data: the dataset's own episodes; their mean ± std is over episodes.")
+    if best_betas(rows):
+        lines.append(
+            "- Bold: the beta (and setting) of the highest mean for each dataset. It was picked by these same "
+            "evaluations, in the environment, which a purely offline method could not do."
+        )
+    if any(row.best_mean is not None for row in rows):
+        lines.append(
+            "- best (not last): mean over seeds of each seed's best evaluation during training; not the result."
+        )
+    if any(row.published is not None for row in rows):
+        lines.append(f"- published: means over seeds from the literature, not from this run. {published_source()}")
+    lines += _warnings(rows, sweep)
+    return lines + _provenance(sweep)
+
+
+def _warnings(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
+    """Lines about members that did not end as they should."""
+    lines = []
+    if any(row.unfinished for row in rows):
+        lines.append("- (u): **unfinished**; some seeds have not had their last evaluation, the latest stands in.")
+    if sweep.get("diverged"):
+        names = ", ".join(f"`{name}`" for name in sweep["diverged"])
+        lines.append(f"- (d): members diverged and were frozen at their last good state: {names}.")
+    return lines
+
+
+def _provenance(sweep: dict[str, Any]) -> list[str]:
+    """Lines that say which command, code and versions made the run."""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(sweep.get("versions", {}).items()))
+    facts = {"preset": "preset", "created": "started", "commit": "commit"}
+    run = [f"{label} {sweep[key]}" for key, label in facts.items() if sweep.get(key)]
+    lines = [f"- Run: {', '.join(run)}."] if run else []
+    if versions:
+        lines.append(f"- Versions: {versions}.")
+    if sweep.get("command"):
+        lines.append(f"- Command: `{' '.join(map(str, sweep['command']))}`")
+    return lines

@@ -1,0 +1,384 @@
+"""A sweep: datasets x seeds x hyperparameters as members, and the run directory that holds everything about it.
+
+The result of a stage is addressed by what determines it: the dataset's fingerprint, the seed, the stage's own settings
+and code version, and the addresses of the earlier stages it uses. Members that differ in beta alone therefore share
+behaviour and critic, and a sweep that is extended or killed trains only what is missing.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import pathlib
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from jaxrl_srpo import metrics
+from jaxrl_srpo.checkpoint import Progress
+from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.settings import FIELDS, SWEPT, Settings, StageName, override, preset
+from jaxrl_srpo.stages import STAGES, Stage
+from jaxrl_srpo.types import Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One training run: a dataset, a seed and one set of numbers.
+
+    Attributes:
+      dataset: the dataset's name in tables.
+      fingerprint: of its transitions.
+      spec: sizes of the problem.
+      seed: of all random numbers.
+      settings: concrete values.
+      setting: the swept settings other than beta, as `expectile=0.9`, ';' between them; empty if there are none.
+    """
+
+    dataset: str
+    fingerprint: str
+    spec: Spec
+    seed: int
+    settings: Settings
+    setting: str = ""
+
+    def address(self, stage: Stage) -> str:
+        """Name of the stage's result; equal for members whose stage would compute the same."""
+        payload = {
+            "stage": stage.name,
+            "version": stage.version,
+            "fingerprint": self.fingerprint,
+            "seed": self.seed,
+            "settings": stage.own_settings(self.settings),
+            "needs": [self.address(STAGES[name]) for name in stage.needs],
+        }
+        return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:16]
+
+    def row(self, stage: Stage) -> dict[str, Any]:
+        """The columns that name this member in `metrics.csv` and `evaluations.csv`."""
+        beta = f"{self.settings.beta:g}" if stage.name == "policy" else ""
+        return {
+            "stage": stage.name,
+            "dataset": self.dataset,
+            "seed": self.seed,
+            "setting": _label(self.setting, stage),
+            "beta": beta,
+        }
+
+    def name(self, stage: Stage) -> str:
+        """What messages and `sweep.json` call it, for instance `srpo pointmaze/umaze seed=0 beta=0.1`."""
+        row = self.row(stage)
+        beta = f"beta={row['beta']}" if row["beta"] else ""
+        parts = (stage.algorithm, row["dataset"], f"seed={row['seed']}", beta, *row["setting"].split(";"))
+        return " ".join(part for part in parts if part)
+
+
+def _label(setting: str, stage: Stage) -> str:
+    """Only the swept settings that reach a stage: its own and those of the stages it needs."""
+    reach: dict[str, Any] = {}
+    for name in (*stage.needs, stage.name):
+        reach |= STAGES[name].own_settings(Settings())
+    return ";".join(part for part in setting.split(";") if part.split("=")[0] in reach)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What to train.
+
+    Attributes:
+      datasets: names or paths.
+      seeds: one member per seed.
+      preset: `quick` or `paper`; gives each dataset its settings.
+      overrides: settings that replace the preset's; a sequence of several values of a swept setting makes members of
+        all of them.
+    """
+
+    datasets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    preset: str = "quick"
+    overrides: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be trained."""
+        if not self.datasets:
+            raise UserError("--datasets: name at least one dataset, for instance pointmaze/umaze")
+        if not self.seeds:
+            raise UserError("--seeds: name at least one seed, for instance 0:4")
+        for what, values in (("--datasets", self.datasets), ("--seeds", self.seeds), *self.overrides.items()):
+            if len(set(values)) < len(values):
+                raise UserError(f"{what}: a value is given twice in {', '.join(map(str, values))}")
+        for name, values in self.overrides.items():
+            if len(values) > 1 and name not in SWEPT:
+                raise UserError(f"--{name}: takes one value; settings that take several are {', '.join(SWEPT)}")
+        for values in itertools.islice(itertools.product(*self.overrides.values()), 1000):
+            settings = override(Settings(), dict(zip(self.overrides, values, strict=True)))
+            if settings.time_min >= settings.time_max:
+                raise UserError(f"--time_min={settings.time_min}: must be below --time_max={settings.time_max}")
+
+    def settings_of(self, dataset: Dataset) -> list[tuple[str, Settings]]:
+        """All combinations of the swept settings for a dataset, each with its label."""
+        base = preset(self.preset, dataset.name, dataset.family)
+        combinations = []
+        for values in itertools.product(*self.overrides.values()):
+            chosen = dict(zip(self.overrides, values, strict=True))
+            varied = [name for name in chosen if len(self.overrides[name]) > 1 and name != "beta"]
+            label = ";".join(f"{name}={chosen[name]:g}" for name in varied)
+            combinations.append((label, override(base, chosen)))
+        return combinations
+
+    def members(self, datasets: Sequence[Dataset]) -> list[Member]:
+        """Every member, datasets outermost and hyperparameters innermost."""
+        return [
+            Member(
+                dataset.name,
+                dataset.fingerprint,
+                Spec(dataset.observation_size, dataset.action_size),
+                seed,
+                settings,
+                label,
+            )
+            for dataset in datasets
+            for seed in self.seeds
+            for label, settings in self.settings_of(dataset)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetFacts:
+    """What is kept of a dataset in `sweep.json`: enough to evaluate and load policies without the data.
+
+    `data_mean` and `data_std` are over the dataset's episodes, in `metric`.
+    """
+
+    name: str
+    source: str
+    transitions: int
+    episodes: int
+    fingerprint: str
+    family: str
+    observation_size: int
+    action_size: int
+    action_low: list[float]
+    action_high: list[float]
+    reward_transform: str
+    metric: str
+    data_mean: float
+    data_std: float
+    return_mean: float
+    environment: dict[str, Any] | None
+    reference: dict[str, float] | None
+    data_success_rate: float | None = None
+
+    @property
+    def environment_spec(self) -> EnvironmentSpec | None:
+        """Where its policies are evaluated; None if unknown."""
+        return None if self.environment is None else EnvironmentSpec.from_json(self.environment)
+
+    @property
+    def reference_returns(self) -> ReferenceReturns | None:
+        """Reference returns; None if there are none."""
+        return None if self.reference is None else ReferenceReturns(**self.reference)
+
+
+class RunDirectory:
+    """The plain files of one run.
+
+    sweep.json         everything needed to run it again
+    metrics.csv        one row per member and chunk
+    evaluations.csv    one row per member and evaluation
+    checkpoints/       Orbax: results by stage and address, and the stage under way
+    report/            tables and pictures
+    """
+
+    def __init__(self, path: pathlib.Path, artefacts: pathlib.Path | None = None) -> None:
+        self.path = path
+        self._artefacts = artefacts or path / "checkpoints"
+
+    def create(self) -> None:
+        """Makes the directory and its CSV files, or repairs lines cut short by a kill."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.metrics = metrics.CsvLog(self.path / "metrics.csv", metrics.METRICS_COLUMNS)
+            self.evaluations = metrics.CsvLog(self.path / "evaluations.csv", metrics.EVALUATION_COLUMNS)
+        except OSError as error:
+            raise UserError(f"--out={self.path}: cannot be written ({error.strerror}); choose another place") from None
+
+    def artefact(self, stage: Stage, address: str) -> pathlib.Path:
+        """Where the result of a stage lies once it is finished."""
+        return self._artefacts / stage.name / address
+
+    def progress(self, stage: Stage, addresses: Sequence[str]) -> Progress:
+        """Checkpoints of a population under way."""
+        digest = hashlib.sha256(",".join(addresses).encode()).hexdigest()[:16]
+        return Progress(self.path / "checkpoints" / "under_way" / f"{stage.name}-{digest}")
+
+    def add_trajectories(self, dataset: str, paths: Mapping[str, np.ndarray]) -> None:
+        """Adds positions [T, 2] to `trajectories/<dataset>.npz`; keys are `<algorithm>_<episode>`."""
+        file = self.path / "trajectories" / f"{dataset.replace('/', '_')}.npz"
+        file.parent.mkdir(exist_ok=True)
+        content = dict(np.load(file)) if file.exists() else {}
+        algorithms = {key.rsplit("_", 1)[0] for key in paths}
+        content = {key: path for key, path in content.items() if key.rsplit("_", 1)[0] not in algorithms}
+        temporary = file.with_name(f".{file.stem}.npz")
+        np.savez_compressed(temporary, **content, **paths)
+        temporary.rename(file)
+
+    def read(self) -> dict[str, Any]:
+        """The content of `sweep.json`.
+
+        Raises:
+          UserError: if there is none, or it cannot be read.
+        """
+        path = self.path / "sweep.json"
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{self.path}: not a run directory (it has no sweep.json)") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}: damaged ({error}); remove it and train again") from None
+
+    def update(self, **values: Any) -> None:
+        """Replaces entries of `sweep.json`."""
+        metrics.write_atomically(self.path / "sweep.json", json.dumps(self.read() | values, indent=1) + "\n")
+
+    def describe(
+        self, sweep: Sweep, facts: Sequence[DatasetFacts], members: Sequence[Member], command: Sequence[str]
+    ) -> None:
+        """Writes `sweep.json`, or checks that the one there is of a sweep that this one continues or extends.
+
+        Raises:
+          UserError: if the directory holds a sweep with other settings.
+        """
+        content: dict[str, Any] = {
+            "datasets": [dataclasses.asdict(fact) for fact in facts],
+            "preset": sweep.preset,
+            "seeds": list(sweep.seeds),
+            "overrides": {name: list(values) for name, values in sweep.overrides.items()},
+            "settings": {member.dataset: dataclasses.asdict(member.settings) for member in members},
+            "members": [_member_json(member) for member in members],
+            "command": list(command),
+            "versions": versions(),
+            "commit": commit(),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "diverged": [],
+        }
+        if (self.path / "sweep.json").exists():
+            self._refuse_other(members)
+            before = self.read()
+            content |= {name: before[name] for name in ("created", "diverged")}
+        self.path.mkdir(parents=True, exist_ok=True)
+        metrics.write_atomically(self.path / "sweep.json", json.dumps(content, indent=1) + "\n")
+
+    def _refuse_other(self, members: Sequence[Member]) -> None:
+        """Rows of the same name must mean the same training, or the tables of this directory would lie."""
+        known = {tuple(old.row(stage).values()): old for old in self.members() for stage in STAGES.values()}
+        for member, stage in itertools.product(members, STAGES.values()):
+            old = known.get(tuple(member.row(stage).values()), member)
+            if old.fingerprint != member.fingerprint:
+                raise UserError(f"--out={self.path}: holds a run on other data named {old.dataset}; choose another --out")
+            if old.address(stage) == member.address(stage) and _protocol(old) == _protocol(member):
+                continue
+            ours, theirs = dataclasses.asdict(member.settings), dataclasses.asdict(old.settings)
+            name = next(name for name in ours if ours[name] != theirs[name])
+            raise UserError(
+                f"--out={self.path}: holds a run with {name}={theirs[name]}, not {ours[name]}; choose another --out, "
+                f"or give --{name}={theirs[name]}"
+            )
+
+    def members(self) -> list[Member]:
+        """The members of the sweep on disk."""
+        content = self.read()
+        sizes = {entry["name"]: entry for entry in content["datasets"]}
+        return [
+            Member(
+                dataset=entry["dataset"],
+                fingerprint=sizes[entry["dataset"]]["fingerprint"],
+                spec=Spec(sizes[entry["dataset"]]["observation_size"], sizes[entry["dataset"]]["action_size"]),
+                seed=entry["seed"],
+                settings=Settings(**content["settings"][entry["dataset"]] | entry["values"]),
+                setting=entry["setting"],
+            )
+            for entry in content["members"]
+        ]
+
+    def facts(self) -> dict[str, DatasetFacts]:
+        """Facts of the datasets by name."""
+        return {entry["name"]: DatasetFacts(**entry) for entry in self.read()["datasets"]}
+
+
+def _protocol(member: Member) -> dict[str, Any]:
+    """How a member is evaluated and logged."""
+    return {name: getattr(member.settings, name) for name in FIELDS if FIELDS[name].metadata["stage"] == "evaluation"}
+
+
+def _member_json(member: Member) -> dict[str, Any]:
+    return {
+        "dataset": member.dataset,
+        "seed": member.seed,
+        "setting": member.setting,
+        "values": {name: getattr(member.settings, name) for name in SWEPT},
+        "results": {name: member.address(stage) for name, stage in STAGES.items()},
+    }
+
+
+def unique(members: Sequence[Member], stage: Stage) -> list[Member]:
+    """One member per distinct result of a stage, in order."""
+    return list({member.address(stage): member for member in reversed(members)}.values())[::-1]
+
+
+def populations(members: Sequence[Member], stage: Stage) -> list[list[Member]]:
+    """Members of equal shapes and budgets, which share a compiled program."""
+    groups: dict[Any, list[Member]] = {}
+    for member in members:
+        settings = member.settings
+        schedule = (stage.steps(settings), stage.interval(settings), settings.log_interval, settings.episodes)
+        extra = settings.policy_start if stage.needs else None
+        groups.setdefault((member.spec, stage.config(settings), schedule, extra), []).append(member)
+    return list(groups.values())
+
+
+def shared_groups(members: Sequence[Member], stage: Stage) -> list[list[Member]]:
+    """Members by the earlier results they share; groups of one where their sizes would differ."""
+    if not stage.needs:
+        return [[member] for member in members]
+    groups: dict[Any, list[Member]] = {}
+    for member in members:
+        needs: tuple[str, ...] = tuple(member.address(STAGES[name]) for name in stage.needs)
+        groups.setdefault(needs, []).append(member)
+    if len({len(group) for group in groups.values()}) > 1:
+        return [[member] for member in members]
+    return list(groups.values())
+
+
+def results_of(member: Member, stage: Stage) -> dict[StageName, str]:
+    """Addresses of the earlier results that a stage of a member uses."""
+    return {name: member.address(STAGES[name]) for name in stage.needs}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    names = ("jaxrl-srpo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    optional = ("gymnasium", "mujoco", "gymnasium-robotics", "minari")
+    found = {"python": platform.python_version()}
+    for name in (*names, *optional):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """Commit of the checkout that this package runs from; empty outside one."""
+    root = pathlib.Path(__file__).resolve().parent
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

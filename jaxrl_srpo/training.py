@@ -1,0 +1,234 @@
+"""Trains the populations of a sweep stage by stage: chunks on the device, everything else between them on the host."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from jaxrl_srpo import checkpoint
+from jaxrl_srpo.data import table
+from jaxrl_srpo.population import Carry, Members, Population, Strategy, stack
+from jaxrl_srpo.stages import STAGES, Stage, frozen_of
+from jaxrl_srpo.sweep import Member, RunDirectory, populations, results_of, shared_groups, unique
+from jaxrl_srpo.types import Spec
+
+if TYPE_CHECKING:
+    from jaxrl_srpo.scoring import Scorer
+
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """Transitions of every dataset of a sweep by name: packed rows [N, width], already reward-transformed."""
+
+    rows: Mapping[tuple[str, str], np.ndarray]
+
+    def pack(self, members: Sequence[Member]) -> table.PackedTable:
+        """One array of the datasets that some members use, and a slice per member."""
+        names = list(dict.fromkeys((m.dataset, m.settings.reward_transform) for m in members))
+        blocks = [self.rows[name] for name in names]
+        offsets = np.cumsum([0, *(len(block) for block in blocks)])
+        where = {name: table.Slice(int(offsets[i]), len(blocks[i])) for i, name in enumerate(names)}
+        return table.PackedTable(
+            np.concatenate(blocks), [where[m.dataset, m.settings.reward_transform] for m in members]
+        )
+
+
+class Trainer:
+    """Trains what a run directory lacks.
+
+    Args:
+      run: the run directory.
+      data: transitions of its datasets.
+      scorer: evaluates policies; None trains only.
+      strategy: see `population.Population`.
+    """
+
+    def __init__(self, run: RunDirectory, data: TrainingData, scorer: "Scorer | None", strategy: Strategy) -> None:
+        self._run = run
+        self._data = data
+        self._scorer = scorer
+        self._strategy: Strategy = strategy
+
+    def train(self, members: Sequence[Member]) -> None:
+        """Trains and evaluates every stage of every member that is not finished yet."""
+        for stage in STAGES.values():
+            for population in populations(unique(members, stage), stage):
+                missing = [m for m in population if not self._run.artefact(stage, m.address(stage)).exists()]
+                if missing:
+                    _StageRun(stage, missing, self._run, self._data, self._scorer, self._strategy).train()
+                if self._scorer is not None:
+                    self._scorer.finish(stage, population)
+
+
+class _Plan(NamedTuple):
+    """When things happen, in updates."""
+
+    total: int
+    evaluation: int
+    log: int
+
+    def stops(self, start: int) -> Iterator[tuple[int, int]]:
+        """Pairs (from, to) of chunks after `start`, cut at every log row and evaluation."""
+        while start < self.total:
+            stop = min(self.total, *((start // every + 1) * every for every in (self.evaluation, self.log)))
+            yield start, stop
+            start = stop
+
+
+class _StageRun:
+    """One stage of one population, from its last checkpoint (or the start) to its results."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        members: Sequence[Member],
+        run: RunDirectory,
+        data: TrainingData,
+        scorer: "Scorer | None",
+        strategy: Strategy,
+    ) -> None:
+        self._stage, self._run, self._scorer = stage, run, scorer
+        groups = shared_groups(members, stage)
+        self._members = [member for group in groups for member in group]
+        self._shape = (len(groups), len(groups[0]))
+        first = self._members[0]
+        settings = first.settings
+        self._plan = _Plan(stage.steps(settings), stage.interval(settings), settings.log_interval)
+        self._addresses = [member.address(stage) for member in self._members]
+        self._progress = run.progress(stage, self._addresses)
+        self._population = Population(
+            stage.init, stage.update, first.spec, stage.config(settings), self._shape, strategy
+        )
+        packed = data.pack(self._members)
+        self._rows = self._population.place_table(packed.rows)
+        self._placed = self._population.place(self._describe(packed.slices))
+        self._frozen = self._population.place_frozen(stack([self._frozen_of(group[0]) for group in groups]))
+        self._reported: set[int] = set()
+
+    def train(self) -> None:
+        """Runs to the end and saves the results."""
+        carry, start = self._restore()
+        self._forget_after(start)
+        if self._scorer is not None and start > 0:
+            self._scorer.resume(self._stage, self._members, start, lambda: self._results(carry))
+        saved = time.monotonic()
+        with self._bar(start) as bar:
+            for begin, stop in self._plan.stops(start):
+                began = time.monotonic()
+                carry, means = self._population.chunk(carry, self._placed, self._frozen, self._rows, begin, stop - begin)
+                means = self._population.unpad(means)
+                rate = (stop - begin) * len(self._members) / (time.monotonic() - began)
+                self._log(stop, means, rate)
+                bar.update((stop - begin) * len(self._members))
+                self._report_diverged(carry, bar)
+                self._evaluate(stop, carry)
+                if stop < self._plan.total and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    self._checkpoint(stop, carry)
+                    saved = time.monotonic()
+            if self._scorer is not None:
+                bar.set_postfix_str("evaluating")
+                self._scorer.wait()
+        self._save_results(carry)
+
+    def _describe(self, slices: Sequence[table.Slice]) -> Members:
+        """Keys, rows and hyperparameters of all members, [groups, members per group]."""
+        index = list(STAGES).index(self._stage.name)
+        keys = jnp.stack([jax.random.fold_in(jax.random.key(member.seed), index) for member in self._members])
+        where = table.Slice(*(jnp.asarray(column, jnp.int32) for column in zip(*slices, strict=True)))
+        hypers = [self._stage.hyper(member.settings) for member in self._members]
+        hyper = jax.tree.map(lambda *values: jnp.asarray(values, jnp.float32), *hypers)
+        return jax.tree.map(lambda x: x.reshape(self._shape), Members(keys, where, hyper))
+
+    def _frozen_of(self, member: Member) -> Any:
+        results = {
+            name: load_result(self._run, STAGES[name], member) for name in results_of(member, self._stage)
+        }
+        return frozen_of(member.settings, results)
+
+    def _restore(self) -> tuple[Carry, int]:
+        carry = self._population.init(self._placed, self._frozen)
+        step = self._progress.latest()
+        if step is None:
+            return carry, 0
+        template = jax.tree.map(lambda x: np.zeros(self._shape + x.shape[2:], x.dtype), carry)
+        return self._population.place(self._progress.load(step, template)), step
+
+    def _checkpoint(self, step: int, carry: Carry) -> None:
+        # What a checkpoint promises is that everything before its step is on disk; evaluations under way are not.
+        if self._scorer is not None:
+            self._scorer.wait(before=step)
+        self._progress.save(step, self._population.unpad(carry))
+
+    def _forget_after(self, step: int) -> None:
+        """Drops rows that a killed run wrote after its last checkpoint; they will be written again."""
+        names = {tuple(map(str, member.row(self._stage).values())) for member in self._members}
+        columns = tuple(self._members[0].row(self._stage))
+
+        def kept(row: dict[str, str]) -> bool:
+            return tuple(row[column] for column in columns) not in names or int(row["step"]) <= step
+
+        self._run.metrics.keep(kept)
+        self._run.evaluations.keep(kept)
+
+    def _bar(self, start: int) -> tqdm:
+        groups, members = self._shape
+        what = f"{self._stage.name} ({groups * members} members)"
+        total = self._plan.total * len(self._members)
+        initial = start * len(self._members)
+        return tqdm(total=total, initial=initial, desc=what, unit=" updates", unit_scale=True, dynamic_ncols=True)
+
+    def _log(self, step: int, means: Mapping[str, np.ndarray], rate: float) -> None:
+        values = {name: np.asarray(x).reshape(-1) for name, x in means.items()}
+        rows = []
+        for i, member in enumerate(self._members):
+            numbers = {name: f"{x[i]:.6g}" for name, x in values.items() if math.isfinite(x[i])}
+            rows.append(member.row(self._stage) | {"step": step, "updates_per_second": f"{rate:.1f}"} | numbers)
+        self._run.metrics.append(rows)
+
+    def _report_diverged(self, carry: Carry, bar: tqdm) -> None:
+        diverged_at = np.asarray(self._population.unpad(carry.diverged_at)).reshape(-1)
+        new = [i for i in np.flatnonzero(diverged_at >= 0) if int(i) not in self._reported]
+        for i in new:
+            name = self._members[i].name(self._stage)
+            bar.write(f"diverged: {name} at update {diverged_at[i]}; it keeps its last good state, the others go on")
+            self._reported.add(int(i))
+        if new:
+            known = self._run.read()["diverged"]
+            names = [self._members[i].name(self._stage) for i in new]
+            self._run.update(diverged=known + [name for name in names if name not in known])
+
+    def _results(self, carry: Carry) -> Any:
+        """Results of all members on the host, leaves [members, ...]."""
+        state = self._population.unpad(carry.state)
+        return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), self._stage.result(state))
+
+    def _evaluate(self, step: int, carry: Carry) -> None:
+        if self._scorer is None or (step % self._plan.evaluation and step != self._plan.total):
+            return
+        final = step == self._plan.total
+        self._scorer.submit(self._stage, self._members, step, self._results(carry), final=final)
+
+    def _save_results(self, carry: Carry) -> None:
+        results = self._results(carry)
+        for i, address in enumerate(self._addresses):
+            checkpoint.save(self._run.artefact(self._stage, address), jax.tree.map(lambda x, i=i: x[i], results))
+        self._progress.clear()
+
+
+def load_result(run: RunDirectory, stage: Stage, member: Member) -> Any:
+    """The finished result of a stage of a member."""
+    template = stage.template(member.settings, Spec(*member.spec))
+    return checkpoint.load(run.artefact(stage, member.address(stage)), template)
+
+
+def result_loader(run: RunDirectory, stage: Stage, members: Sequence[Member]) -> Callable[[], Any]:
+    """Loads the results of members stacked, leaves [members, ...], when called."""
+    return lambda: stack([load_result(run, stage, member) for member in members])

@@ -1,0 +1,50 @@
+"""The few types that every algorithm shares."""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from flax import struct
+
+Array = jax.Array
+Params = Any
+Metrics = dict[str, Array]
+
+
+class Spec(NamedTuple):
+    """Sizes of a problem. They change shapes, so members of one population share them."""
+
+    observation_size: int
+    action_size: int
+
+
+@struct.dataclass
+class Batch:
+    """Transitions of one update of one member; B is the batch size.
+
+    Attributes:
+      observations: [B, observation_size].
+      actions: [B, action_size], scaled to [-1, 1].
+      rewards: [B], after the dataset's reward transform.
+      next_observations: [B, observation_size].
+      discounts: [B], 0 where the transition terminated and 1 elsewhere (time-outs bootstrap).
+    """
+
+    observations: Array
+    actions: Array
+    rewards: Array
+    next_observations: Array
+    discounts: Array
+
+
+class ScoreModel(Protocol):
+    """A behaviour distribution known through its noise prediction eps(a_t | s, t)."""
+
+    def noise_prediction(self, noisy_actions: Array, times: Array, observations: Array) -> Array:
+        """[B, action_size] noise predicted in `noisy_actions` [B, action_size] at `times` [B]."""
+
+
+class Critic(Protocol):
+    """A critic that the policy climbs."""
+
+    def q_values(self, observations: Array, actions: Array) -> Array:
+        """[B, ensemble] action values."""

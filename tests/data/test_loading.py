@@ -1,0 +1,96 @@
+"""Names and paths find their datasets."""
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+from test_download import serving
+
+from jaxrl_srpo.data import load_dataset, loading
+from jaxrl_srpo.errors import DatasetError
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXRL_SRPO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAXRL_SRPO_MIRROR", raising=False)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def file(tmp_path):
+    random = np.random.default_rng(0)
+    observations = np.cumsum(random.normal(size=(50, 11)), axis=0).astype(np.float32)
+    path = tmp_path / "some.hdf5"
+    with h5py.File(path, "w") as content:
+        content["observations"] = observations
+        content["actions"] = random.uniform(-1, 1, (50, 3)).astype(np.float32)
+        content["rewards"] = np.ones(50, np.float32)
+        content["terminals"] = np.arange(50) == 24
+        content["timeouts"] = np.zeros(50, bool)
+    return path
+
+
+def test_path(file):
+    data = load_dataset(file)
+    assert (data.name, data.source, data.size, data.family) == ("some", str(file), 49, "other")
+    assert load_dataset(str(file), env="Hopper-v4").family == "locomotion"
+
+
+def test_d4rl_name_is_downloaded_from_a_mirror_once(file, cache):
+    with serving(plan=["cut"]) as server:
+        server.content = file.read_bytes()
+        data = load_dataset("hopper-medium-v2", mirror=f"{server.url}/offline", progress=False)
+        assert {path for path, _ in server.asked} == {"/offline/gym_mujoco_v2/hopper_medium-v2.hdf5"}
+        assert len(server.asked) == 2
+        again = load_dataset("hopper-medium-v2", mirror=server.url, progress=False)
+        assert len(server.asked) == 2
+    assert data.source == str(cache / "gym_mujoco_v2" / "hopper_medium-v2.hdf5")
+    assert (data.name, data.size, data.family) == ("hopper-medium-v2", 49, "locomotion")
+    assert data.reference is not None
+    assert data.reference.expert == 3234.3
+    assert data.fingerprint == again.fingerprint == load_dataset(file).fingerprint
+
+
+def test_mirror_by_environment_variable(file, cache, monkeypatch):
+    with serving() as server:
+        server.content = file.read_bytes()
+        monkeypatch.setenv("JAXRL_SRPO_MIRROR", server.url)
+        path = loading.d4rl_file("hopper-medium-v2", progress=False)
+    assert path.read_bytes() == file.read_bytes()
+
+
+def test_d4rl_name_without_downloading(cache):
+    with pytest.raises(DatasetError, match=r"hopper-medium-v2 is not at .*hopper_medium-v2\.hdf5; fetch it with"):
+        load_dataset("hopper-medium-v2", download=False)
+
+
+def test_unknown_names_show_the_closest_and_the_forms(cache):
+    with pytest.raises(DatasetError) as caught:
+        load_dataset("hoper-medium-v2")
+    message = str(caught.value)
+    assert message.startswith("unknown dataset 'hoper-medium-v2'; closest: hopper-medium-v2")
+    assert "an .hdf5 file, a D4RL name" in message
+    with pytest.raises(DatasetError, match=r"unknown dataset 'xyzzy'; expected an .hdf5 file"):
+        load_dataset("xyzzy")
+
+
+@pytest.mark.parametrize("name", ["missing.hdf5", "./missing", "/nowhere/missing.hdf5"])
+def test_missing_file(name, cache):
+    with pytest.raises(DatasetError, match=f"no dataset file at {name}; expected"):
+        load_dataset(name)
+
+
+def test_minari_id_that_is_not_here(cache):
+    pytest.importorskip("minari")
+    with pytest.raises(DatasetError, match="Minari dataset 'some/where-v0' is not at"):
+        load_dataset("some/where-v0")
+
+
+@pytest.mark.skipif(not os.environ.get("JAXRL_SRPO_TEST_DATA"), reason="JAXRL_SRPO_TEST_DATA is not set")
+def test_minari_id(monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", os.environ["JAXRL_SRPO_TEST_DATA"] + "/minari")
+    data = load_dataset("D4RL/door/human-v2")
+    assert (data.name, data.size) == ("D4RL/door/human-v2", 6729)

@@ -1,0 +1,169 @@
+"""Minari datasets: the real door/human one, and small ones made here."""
+
+import os
+import warnings
+
+import numpy as np
+import pytest
+
+from jaxrl_srpo.data import minari_source
+from jaxrl_srpo.errors import DatasetError
+
+TEST_DATA = os.environ.get("JAXRL_SRPO_TEST_DATA")
+minari = pytest.importorskip("minari")
+
+
+@pytest.fixture
+def datasets(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    return tmp_path
+
+
+def make(dataset_id, lengths, *, observation=None, terminated=(), **options):
+    """A dataset whose episodes have the given lengths; those in `terminated` end by termination, the others are cut."""
+    from gymnasium import spaces
+
+    random = np.random.default_rng(0)
+    observation = observation or (lambda rows: random.normal(size=(rows, 4)))
+    buffers = []
+    for index, steps in enumerate(lengths):
+        ends = np.arange(steps) == steps - 1
+        stop = index in terminated
+        buffers.append(
+            minari.data_collector.EpisodeBuffer(
+                observations=observation(steps + 1),
+                actions=random.uniform(-1, 1, (steps, 2)).astype(np.float32),
+                rewards=np.full(steps, index, np.float64),
+                terminations=ends & stop,
+                truncations=ends & (not stop),
+                infos=None,
+            )
+        )
+    sample = observation(1)
+    boxes = (
+        spaces.Dict({key: spaces.Box(-np.inf, np.inf, value.shape[1:], np.float64) for key, value in sample.items()})
+        if isinstance(sample, dict)
+        else spaces.Box(-np.inf, np.inf, sample.shape[1:], np.float64)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Minari warns of every optional argument that is left out.
+        minari.create_dataset_from_buffers(
+            dataset_id,
+            buffers,
+            observation_space=boxes,
+            action_space=options.pop("action_space", spaces.Box(-1.0, 1.0, (2,), np.float32)),
+            data_format="hdf5",
+            author="test",
+            author_email="test@example.org",
+            algorithm_name="random",
+            code_permalink="https://example.org",
+            description="for a test",
+            **options,
+        )
+
+
+@pytest.mark.skipif(not TEST_DATA, reason="JAXRL_SRPO_TEST_DATA is not set")
+def test_real_door_human(monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", f"{TEST_DATA}/minari")
+    data = minari_source.read_minari("D4RL/door/human-v2")
+    assert (len(data.episode_returns), data.size) == (25, 6729)
+    assert (data.observation_size, data.action_size) == (39, 28)
+    assert (int(data.terminals.sum()), data.timeouts, data.family) == (0, 25, "adroit")
+    assert data.environment is not None
+    assert data.environment.id == "AdroitHandDoor-v1"
+    assert (data.environment.kwargs, data.environment.max_episode_steps) == ({"reward_type": "dense"}, 200)
+    assert not data.environment.goal_task
+    assert data.reference is not None
+    assert data.reference.expert == pytest.approx(2940.578369140625)
+    assert data.episode_returns.mean() == pytest.approx(802.81, abs=0.01)
+    np.testing.assert_array_equal(np.flatnonzero(data.episode_ends) + 1, np.cumsum(data.episode_lengths))
+
+
+def test_no_step_is_dropped_and_ends_are_told_apart(datasets):
+    make("mine/walk-v0", [3, 5, 2], terminated=(1,))
+    data = minari_source.read_minari("mine/walk-v0", "short")
+    assert (data.name, data.source, data.size) == ("short", "mine/walk-v0", 10)
+    np.testing.assert_array_equal(np.flatnonzero(data.episode_ends), [2, 7, 9])
+    np.testing.assert_array_equal(np.flatnonzero(data.terminals), [7])
+    np.testing.assert_array_equal(data.episode_returns, [0, 5, 4])
+    np.testing.assert_array_equal(data.episode_lengths, [3, 5, 2])
+    assert data.timeouts == 2
+    assert (data.environment, data.reference, data.family) == (None, None, "other")
+    inside = ~data.episode_ends[:-1]
+    np.testing.assert_array_equal(data.next_observations[:-1][inside], data.observations[1:][inside])
+    assert data.observations.dtype == np.float32
+    assert minari_source.read_minari("mine/walk-v0").fingerprint == data.fingerprint
+
+
+def test_dictionary_observations_become_vectors(datasets):
+    random = np.random.default_rng(1)
+
+    def observation(rows):
+        state = random.normal(size=(rows, 4))
+        return {"observation": state, "achieved_goal": state[:, :2], "desired_goal": np.full((rows, 2), 7.0)}
+
+    make("mine/maze-v0", [4, 4], observation=observation)
+    data = minari_source.read_minari("mine/maze-v0", env="PointMaze_UMaze-v3")
+    assert data.observation_size == 6
+    np.testing.assert_array_equal(data.observations[:, 4:], 7.0)
+    assert data.environment is not None
+    assert data.environment.goal_task
+    assert data.family == "pointmaze"
+
+
+def test_environment_for_evaluation_goes_before_the_one_of_collection(datasets):
+    make(
+        "mine/cart-v0",
+        [4],
+        env="MountainCarContinuous-v0",
+        eval_env="Pendulum-v1",
+        ref_min_score=1.0,
+        ref_max_score=2.0,
+    )
+    data = minari_source.read_minari("mine/cart-v0")
+    assert data.environment is not None
+    assert (data.environment.id, data.environment.max_episode_steps) == ("Pendulum-v1", 200)
+    assert data.reference is not None
+    assert (data.reference.random, data.reference.expert) == (1.0, 2.0)
+
+
+def test_values_are_validated(datasets):
+    make("mine/nan-v0", [3], observation=lambda rows: np.full((rows, 4), np.nan))
+    with pytest.raises(DatasetError, match="mine/nan-v0: observations, row 0, dimension 0: nan"):
+        minari_source.read_minari("mine/nan-v0")
+    assert minari_source.read_minari("mine/nan-v0", allow_invalid=True).size == 3
+
+
+def test_images_and_discrete_actions_are_refused(datasets):
+    from gymnasium import spaces
+
+    make("mine/grid-v0", [3], observation=lambda rows: np.zeros((rows, 2, 2)))
+    with pytest.raises(DatasetError, match="mine/grid-v0, episode 0: observations have shape"):
+        minari_source.read_minari("mine/grid-v0")
+    make("mine/push-v0", [3], action_space=spaces.MultiBinary(2))
+    with pytest.raises(DatasetError, match=r"mine/push-v0: action space .* is not a box"):
+        minari_source.read_minari("mine/push-v0")
+
+
+def test_absent_dataset_names_place_and_closest(datasets):
+    make("mine/walk-v0", [3])
+    with pytest.raises(DatasetError) as caught:
+        minari_source.read_minari("mine/walk-v1")
+    message = str(caught.value)
+    assert "not at" in message
+    assert str(datasets) in message
+    assert "data download mine/walk-v1" in message
+    assert message.endswith("close to it here: mine/walk-v0")
+    assert minari_source.local_ids() == ["mine/walk-v0"]
+
+
+def test_bad_id_and_broken_directory(datasets):
+    (datasets / "mine" / "empty-v0" / "data").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="'mine/empty-v0' cannot be read: No data found"):
+        minari_source.read_minari("mine/empty-v0")
+
+
+def test_download_without_its_remote(datasets, monkeypatch):
+    monkeypatch.setenv("MINARI_REMOTE", "nowhere://x")
+    with pytest.raises(DatasetError, match=r"cannot download Minari dataset mine/walk-v0: .*by hand"):
+        minari_source.download_minari("mine/walk-v0")

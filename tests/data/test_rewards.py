@@ -1,0 +1,110 @@
+"""Reward transforms against numbers worked out by hand and against a loop."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.data.rewards import default_transform, return_range, transform_rewards
+from jaxrl_srpo.errors import DatasetError, UserError
+
+
+def loop_range(rewards, terminals, limit):
+    """The published loop: a running sum ends at a terminal or at `limit` steps."""
+    returns, total, length = [], 0.0, 0
+    for reward, terminal in zip(rewards, terminals, strict=True):
+        total += float(reward)
+        length += 1
+        if terminal or length == limit:
+            returns.append(total)
+            total, length = 0.0, 0
+    returns = returns or [total]
+    return min(returns), max(returns)
+
+
+def dataset(rewards, terminals):
+    rows = len(rewards)
+    return Dataset(
+        "x",
+        "x.hdf5",
+        np.zeros((rows, 1), np.float32),
+        np.zeros((rows, 1), np.float32),
+        np.asarray(rewards, np.float32),
+        np.zeros((rows, 1), np.float32),
+        np.asarray(terminals, bool),
+        episode_ends=np.zeros(rows, bool),
+        episode_returns=np.zeros(1),
+        episode_lengths=np.ones(1, np.int64),
+        timeouts=0,
+        action_low=-np.ones(1, np.float32),
+        action_high=np.ones(1, np.float32),
+        fingerprint="",
+    )
+
+
+def test_locomotion_by_hand():
+    # Returns 3 and 7 (the last step is unfinished): the range is 4, so 1000 / 4 = 250 per unit.
+    data = dataset([1, 2, 3, 4, 9], [0, 1, 0, 1, 0])
+    np.testing.assert_array_equal(transform_rewards(data, "d4rl-locomotion"), [250, 500, 750, 1000, 2250])
+    assert transform_rewards(data, "d4rl-locomotion").dtype == np.float32
+
+
+def test_antmaze_and_none_by_hand():
+    data = dataset([0, 1, 0], [0, 1, 0])
+    np.testing.assert_array_equal(transform_rewards(data, "d4rl-antmaze"), [-1, 0, -1])
+    np.testing.assert_array_equal(transform_rewards(data, "none"), [0, 1, 0])
+    assert transform_rewards(data, "d4rl-antmaze").dtype == np.float32
+
+
+def test_windows_of_a_thousand_drift_over_episodes_of_999():
+    # Three episodes of 999 kept steps, worth 1, 2 and 3 a step: the first window takes one step of the second episode,
+    # the second window two steps of the third, and the third window is never finished.
+    rewards = np.repeat([1.0, 2.0, 3.0], 999)
+    low, high = return_range(rewards, np.zeros(2997, bool))
+    assert (low, high) == (999 * 1 + 1 * 2, 998 * 2 + 2 * 3)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 80),
+    rate=st.sampled_from([0, 0.05, 0.5]),
+    limit=st.integers(1, 9),
+)
+def test_range_equals_the_published_loop(seed, rows, rate, limit):
+    random = np.random.default_rng(seed)
+    rewards = random.integers(-9, 9, rows).astype(np.float32)
+    terminals = random.random(rows) < rate
+    assert return_range(rewards, terminals, limit) == loop_range(rewards, terminals, limit)
+
+
+def test_equal_returns_cannot_be_scaled():
+    with pytest.raises(DatasetError, match="every episode returns 1; choose d4rl-antmaze or none"):
+        transform_rewards(dataset([1, 1, 1], [1, 1, 1]), "d4rl-locomotion")
+
+
+def test_unknown_transform():
+    with pytest.raises(UserError, match="unknown reward transform 'log'; choose one of d4rl-locomotion"):
+        transform_rewards(dataset([1], [0]), "log")
+
+
+def test_untransformed_rewards_stay_as_they_are():
+    data = dataset([1, 2, 4], [0, 1, 1])
+    before = data.rewards.copy()
+    transform_rewards(data, "d4rl-locomotion")
+    np.testing.assert_array_equal(data.rewards, before)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("locomotion", "d4rl-locomotion"),
+        ("antmaze", "d4rl-antmaze"),
+        ("pointmaze", "d4rl-antmaze"),
+        ("adroit", "none"),
+        ("kitchen", "none"),
+        ("other", "none"),
+    ],
+)
+def test_default_by_family(family, name):
+    assert default_transform(family) == name

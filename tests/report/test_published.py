@@ -1,0 +1,56 @@
+import json
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from jaxrl_srpo.report.published import published_score, published_source
+
+
+def test_scores_by_algorithm_name():
+    assert published_score("hopper-medium-v2", "srpo") == 95.5
+    assert published_score("hopper-medium-v2", "iql") == 66.3
+    assert published_score("antmaze-large-diverse-v2", "srpo") == 53.6
+
+
+@pytest.mark.parametrize("algorithm", ["bc", "data", "td3bc", ""])
+def test_other_algorithms_have_none(algorithm):
+    assert published_score("hopper-medium-v2", algorithm) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["hopper_medium-regen", "hopper-medium-regen", "hopper_medium-v2", "hopper-medium-v0", "pointmaze/umaze"]
+)
+def test_only_exact_names_count(name):
+    assert published_score(name, "srpo") is None
+
+
+# The averages that the papers print are an independent check of every column.
+@pytest.mark.parametrize(
+    ("method", "locomotion", "antmaze"),
+    [
+        ("TD3+BC", 75.3, 27.3),
+        ("IQL", 77.0, 63.0),
+        ("SfBC", 75.6, 74.2),
+        ("Diffusion-QL", 87.9, 69.6),
+        ("QGPO", 86.6, 78.3),
+        ("IDQL", 82.1, 79.1),
+        ("SRPO", 87.1, 73.7),
+    ],
+)
+def test_averages_agree_with_the_published_ones(method, locomotion, antmaze):
+    scores = json.loads(files("jaxrl_srpo.report").joinpath("published.json").read_text(encoding="utf-8"))["scores"]
+    assert len(scores) == 15
+    mazes = [methods[method] for name, methods in scores.items() if name.startswith("antmaze")]
+    others = [methods[method] for name, methods in scores.items() if not name.startswith("antmaze")]
+    np.testing.assert_allclose([np.mean(others), np.mean(mazes)], [locomotion, antmaze], atol=0.06)
+
+
+def test_diffuser_has_no_antmaze_scores():
+    scores = json.loads(files("jaxrl_srpo.report").joinpath("published.json").read_text(encoding="utf-8"))["scores"]
+    assert "Diffuser" not in scores["antmaze-umaze-v2"]
+    assert scores["hopper-medium-v2"]["Diffuser"] == 58.5
+
+
+def test_source_names_the_paper():
+    assert "2310.07297" in published_source()
