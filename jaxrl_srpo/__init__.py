@@ -1,10 +1,10 @@
 """Score Regularized Policy Optimization for whole populations at once, in JAX.
 
-    import jaxrl_srpo
+import jaxrl_srpo
 
-    jaxrl_srpo.train("pointmaze/umaze", out="runs/umaze", seeds=range(4), beta=[0.05, 0.1])
-    policy = jaxrl_srpo.load_policy("runs/umaze", seed=0, beta=0.1)
-    actions = policy(observation)
+jaxrl_srpo.train("pointmaze/umaze", out="runs/umaze", seeds=range(4), beta=[0.05, 0.1])
+policy = jaxrl_srpo.load_policy("runs/umaze", seed=0, beta=0.1)
+actions = policy(observation)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DatasetError", "Options", "Policy", "UserError", "evaluate", "load_dataset", "load_policy", "train"]
 
-_MODULES = {"load_dataset": "jaxrl_srpo.data.loading", "DatasetError": "jaxrl_srpo.errors", "UserError": "jaxrl_srpo.errors"}
+_MODULES = {
+    "load_dataset": "jaxrl_srpo.data.loading",
+    "DatasetError": "jaxrl_srpo.errors",
+    "UserError": "jaxrl_srpo.errors",
+}
 
 
 def __getattr__(name: str) -> Any:

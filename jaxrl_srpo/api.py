@@ -38,6 +38,7 @@ class Options:
       mirror: address to download D4RL files from instead of D4RL's own.
       strategy: `vmap`, `map` or `auto`, see `population`.
       precision: of matrix products: `float32`, `tf32`, `bfloat16`, or `auto` (float32 on CPU, JAX's default elsewhere).
+      checkpoint_seconds: least time between two checkpoints of a stage; 0 saves one after every chunk.
     """
 
     artefacts: pathlib.Path | None = None
@@ -47,6 +48,7 @@ class Options:
     mirror: str | None = None
     strategy: Strategy = "auto"
     precision: str = "auto"
+    checkpoint_seconds: float = 60.0
 
 
 def train(
@@ -370,7 +372,7 @@ def _train(
     }
     scorer = _scorer(run, required=False, log=log) if options.evaluate else None
     try:
-        Trainer(run, TrainingData(rows), scorer, options.strategy).train(members)
+        Trainer(run, TrainingData(rows), scorer, options.strategy, options.checkpoint_seconds).train(members)
     finally:
         if scorer is not None:
             scorer.close()

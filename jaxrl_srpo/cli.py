@@ -80,8 +80,11 @@ def _train(arguments: list[str]) -> None:
     flags.DEFINE_boolean("evaluate", True, "Evaluate in the environment.", flag_values=values)
     flags.DEFINE_boolean("allow_invalid_data", False, "Train on data that failed its checks.", flag_values=values)
     flags.DEFINE_integer("cpu_devices", 0, "JAX devices to make of this CPU; 0: one per core.", flag_values=values)
+    flags.DEFINE_float("checkpoint_seconds", 60.0, "Least time between two checkpoints.", 0.0, flag_values=values)
     _define_settings(values)
-    rest = _parse(values, arguments, "train --datasets=NAME_OR_PATH,... --out=RUN_DIR [--FLAG=VALUE ...]", _defaults_note())
+    rest = _parse(
+        values, arguments, "train --datasets=NAME_OR_PATH,... --out=RUN_DIR [--FLAG=VALUE ...]", _defaults_note()
+    )
     if rest is None:
         return
     _refuse(rest, "train takes flags only")
@@ -99,6 +102,7 @@ def _train(arguments: list[str]) -> None:
         mirror=values.mirror,
         strategy=values.strategy,
         precision=values.precision,
+        checkpoint_seconds=values.checkpoint_seconds,
     )
     datasets = [name for name in values.datasets.split(",") if name]
     rows = api.train(datasets, values.out, parse_seeds(values.seeds), values.preset, options, **_settings(values))
@@ -150,12 +154,10 @@ def _data(arguments: list[str]) -> None:
     from jaxrl_srpo.data import inspect, loading
 
     if rest[0] in ("make", "download"):
-        fetch = loading.make_dataset if rest[0] == "make" else loading.download_dataset
-        print(fetch(name) if rest[0] == "make" else loading.download_dataset(name, mirror=values.mirror))
+        make = rest[0] == "make"
+        print(loading.make_dataset(name) if make else loading.download_dataset(name, mirror=values.mirror))
         return
-    dataset = loading.load_dataset(
-        name, mirror=values.mirror, env=values.env, allow_invalid=values.allow_invalid_data
-    )
+    dataset = loading.load_dataset(name, mirror=values.mirror, env=values.env, allow_invalid=values.allow_invalid_data)
     if rest[0] == "info":
         print(inspect.describe(dataset))
     else:
@@ -179,7 +181,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     except ValueError:
         seeds = ()
     if not seeds or min(seeds) < 0 or max(seeds) >= 2**31:
-        raise UserError(f"--seeds={text}: give a range such as 0:4 or a list such as 0,1,5 of numbers from 0 to 2^31 - 1")
+        raise UserError(
+            f"--seeds={text}: give a range such as 0:4 or a list such as 0,1,5 of numbers from 0 to 2^31 - 1"
+        )
     return seeds
 
 
@@ -214,7 +218,7 @@ def _settings(values: flags.FlagValues) -> dict[str, Any]:
         value = values[name].value
         if value is None:
             continue
-        kind = type(field.default)
+        kind: Any = type(field.default)
         if kind is bool:
             given[name] = value
             continue

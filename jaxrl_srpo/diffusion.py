@@ -24,7 +24,7 @@ class Marginal(NamedTuple):
 
 
 def log_alpha(times: Array) -> Array:
-    """log alpha_t = -t^2 (b1 - b0) / 4 - t b0 / 2, of any shape."""
+    """Log alpha_t = -t^2 (b1 - b0) / 4 - t b0 / 2, of any shape."""
     return -0.25 * times**2 * (BETA_MAX - BETA_MIN) - 0.5 * times * BETA_MIN
 
 
@@ -42,7 +42,7 @@ def diffuse(actions: Array, noise: Array, times: Array) -> Array:
 
 
 def score(model: ScoreModel, noisy_actions: Array, times: Array, observations: Array) -> Array:
-    """grad log mu_t(a_t | s) = -eps(a_t | s, t) / sigma_t, [B, action_size]."""
+    """Grad log mu_t(a_t | s) = -eps(a_t | s, t) / sigma_t, [B, action_size]."""
     return -model.noise_prediction(noisy_actions, times, observations) / marginal(times).sigma[:, None]
 
 
@@ -88,7 +88,7 @@ def sample(model: ScoreModel, key: Array, observations: Array, action_size: int,
 
 
 def log_density(model: ScoreModel, actions: Array, observations: Array, steps: int = 100) -> Array:
-    """log mu(a | s) [B] in nats of the diffusion model, by the probability-flow ODE (arXiv 2011.13456, eq. 39).
+    """Log mu(a | s) [B] in nats of the diffusion model, by the probability-flow ODE (arXiv 2011.13456, eq. 39).
 
     Integrates da/dt = beta_t / 2 (-a + eps / sigma_t) and its exact divergence from t = 0.001 to 1 with Runge-Kutta
     steps of order four on quadratically spaced times. The cost is `4 * steps * (1 + action_size)` network evaluations.

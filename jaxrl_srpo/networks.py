@@ -5,12 +5,13 @@ B is the batch size. All widths that are not arguments are those of the publishe
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrl_srpo.types import Array
+from jaxrl_srpo.types import Array, Params
 
 
 def mish(x: Array) -> Array:
@@ -19,6 +20,11 @@ def mish(x: Array) -> Array:
     exp = jnp.exp(jnp.minimum(x, 20.0))
     n = exp * (exp + 2.0)
     return x * (n / (n + 2.0))
+
+
+def forward(network: nn.Module, params: Params, *inputs: Array) -> Array:
+    """The output of a network whose only variables are its parameters."""
+    return cast(Array, network.apply({"params": params}, *inputs))
 
 
 class Dense(nn.Module):

@@ -24,7 +24,11 @@ def init(params: Params) -> optax.OptState:
 
 
 def adam(
-    params: Params, opt_state: optax.OptState, grads: Params, learning_rate: Array, weight_decay: Array | float = 0.0
+    params: Params,
+    opt_state: optax.OptState,
+    grads: Params,
+    learning_rate: Array | float,
+    weight_decay: Array | float = 0.0,
 ) -> Step:
     """One step of AdamW (arXiv 1711.05101) with PyTorch's defaults; of Adam where `weight_decay` is 0."""
     updates, opt_state = _ADAM.update(grads, opt_state)
@@ -32,12 +36,12 @@ def adam(
     return Step(params, opt_state)
 
 
-def cosine(step: Array, total_steps: Array) -> Array:
+def cosine(step: Array, total_steps: Array | float) -> Array:
     """Factor of a cosine schedule from 1 at step 0 to 0 at `total_steps` (arXiv 1608.03983, one cycle)."""
     progress = jnp.minimum(step.astype(jnp.float32) / total_steps, 1.0)
     return 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
 
 
 def polyak(target: Params, params: Params, rate: Array | float) -> Params:
-    """target + rate (params - target), the moving average of target networks and of weight averaging."""
+    """Target + rate (params - target), the moving average of target networks and of weight averaging."""
     return jax.tree.map(lambda t, p: t + rate * (p - t), target, params)

@@ -165,6 +165,10 @@ class Scorer:
         for dataset in {member.dataset for member in job.members}:
             own = [i for i, member in enumerate(job.members) if member.dataset == dataset]
             seed = job.members[own[0]].seed
-            best = max((i for i in own if job.members[i].seed == seed), key=lambda i: float(episodes.successes[i].mean()))
+            best = max(
+                (i for i in own if job.members[i].seed == seed), key=lambda i: float(episodes.successes[i].mean())
+            )
             paths = episodes.observations[best][:RECORDED_EPISODES]
-            self._run.add_trajectories(dataset, {f"{job.stage.algorithm}_{k}": path[:, :2] for k, path in enumerate(paths)})
+            self._run.add_trajectories(
+                dataset, {f"{job.stage.algorithm}_{k}": path[:, :2] for k, path in enumerate(paths)}
+            )

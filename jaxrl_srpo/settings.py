@@ -161,7 +161,7 @@ def _check(name: str, value: Any) -> None:
     choices = FIELDS[name].metadata["choices"]
     if choices and value not in choices:
         raise UserError(f"--{name}={value}: choose one of {', '.join(choices)}")
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, (bool, str)):
         return
     if not value >= 0 or value == float("inf"):
         raise UserError(f"--{name}={value}: must be a finite number, not negative")

@@ -226,7 +226,8 @@ class RunDirectory:
         algorithms = {key.rsplit("_", 1)[0] for key in paths}
         content = {key: path for key, path in content.items() if key.rsplit("_", 1)[0] not in algorithms}
         temporary = file.with_name(f".{file.stem}.npz")
-        np.savez_compressed(temporary, **content, **paths)
+        arrays: dict[str, Any] = {**content, **paths}
+        np.savez_compressed(temporary, **arrays)
         temporary.rename(file)
 
     def read(self) -> dict[str, Any]:
@@ -281,7 +282,9 @@ class RunDirectory:
         for member, stage in itertools.product(members, STAGES.values()):
             old = known.get(tuple(member.row(stage).values()), member)
             if old.fingerprint != member.fingerprint:
-                raise UserError(f"--out={self.path}: holds a run on other data named {old.dataset}; choose another --out")
+                raise UserError(
+                    f"--out={self.path}: holds a run on other data named {old.dataset}; choose another --out"
+                )
             if old.address(stage) == member.address(stage) and _protocol(old) == _protocol(member):
                 continue
             ours, theirs = dataclasses.asdict(member.settings), dataclasses.asdict(old.settings)

@@ -21,8 +21,6 @@ from jaxrl_srpo.types import Spec
 if TYPE_CHECKING:
     from jaxrl_srpo.scoring import Scorer
 
-CHECKPOINT_SECONDS = 60.0
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
@@ -49,23 +47,32 @@ class Trainer:
       data: transitions of its datasets.
       scorer: evaluates policies; None trains only.
       strategy: see `population.Population`.
+      checkpoint_seconds: least time between two checkpoints; 0 saves one after every chunk.
     """
 
-    def __init__(self, run: RunDirectory, data: TrainingData, scorer: "Scorer | None", strategy: Strategy) -> None:
-        self._run = run
-        self._data = data
-        self._scorer = scorer
-        self._strategy: Strategy = strategy
+    def __init__(
+        self,
+        run: RunDirectory,
+        data: TrainingData,
+        scorer: "Scorer | None",
+        strategy: Strategy = "auto",
+        checkpoint_seconds: float = 60.0,
+    ) -> None:
+        self.run = run
+        self.data = data
+        self.scorer = scorer
+        self.strategy: Strategy = strategy
+        self.checkpoint_seconds = checkpoint_seconds
 
     def train(self, members: Sequence[Member]) -> None:
         """Trains and evaluates every stage of every member that is not finished yet."""
         for stage in STAGES.values():
             for population in populations(unique(members, stage), stage):
-                missing = [m for m in population if not self._run.artefact(stage, m.address(stage)).exists()]
+                missing = [m for m in population if not self.run.artefact(stage, m.address(stage)).exists()]
                 if missing:
-                    _StageRun(stage, missing, self._run, self._data, self._scorer, self._strategy).train()
-                if self._scorer is not None:
-                    self._scorer.finish(stage, population)
+                    _StageRun(self, stage, missing).train()
+                if self.scorer is not None:
+                    self.scorer.finish(stage, population)
 
 
 class _Plan(NamedTuple):
@@ -86,16 +93,9 @@ class _Plan(NamedTuple):
 class _StageRun:
     """One stage of one population, from its last checkpoint (or the start) to its results."""
 
-    def __init__(
-        self,
-        stage: Stage,
-        members: Sequence[Member],
-        run: RunDirectory,
-        data: TrainingData,
-        scorer: "Scorer | None",
-        strategy: Strategy,
-    ) -> None:
-        self._stage, self._run, self._scorer = stage, run, scorer
+    def __init__(self, trainer: Trainer, stage: Stage, members: Sequence[Member]) -> None:
+        self._stage, self._run, self._scorer = stage, trainer.run, trainer.scorer
+        self._checkpoint_seconds = trainer.checkpoint_seconds
         groups = shared_groups(members, stage)
         self._members = [member for group in groups for member in group]
         self._shape = (len(groups), len(groups[0]))
@@ -103,11 +103,11 @@ class _StageRun:
         settings = first.settings
         self._plan = _Plan(stage.steps(settings), stage.interval(settings), settings.log_interval)
         self._addresses = [member.address(stage) for member in self._members]
-        self._progress = run.progress(stage, self._addresses)
+        self._progress = self._run.progress(stage, self._addresses)
         self._population = Population(
-            stage.init, stage.update, first.spec, stage.config(settings), self._shape, strategy
+            stage.init, stage.update, first.spec, stage.config(settings), self._shape, trainer.strategy
         )
-        packed = data.pack(self._members)
+        packed = trainer.data.pack(self._members)
         self._rows = self._population.place_table(packed.rows)
         self._placed = self._population.place(self._describe(packed.slices))
         self._frozen = self._population.place_frozen(stack([self._frozen_of(group[0]) for group in groups]))
@@ -123,14 +123,16 @@ class _StageRun:
         with self._bar(start) as bar:
             for begin, stop in self._plan.stops(start):
                 began = time.monotonic()
-                carry, means = self._population.chunk(carry, self._placed, self._frozen, self._rows, begin, stop - begin)
+                carry, means = self._population.chunk(
+                    carry, self._placed, self._frozen, self._rows, begin, stop - begin
+                )
                 means = self._population.unpad(means)
                 rate = (stop - begin) * len(self._members) / (time.monotonic() - began)
                 self._log(stop, means, rate)
                 bar.update((stop - begin) * len(self._members))
                 self._report_diverged(carry, bar)
                 self._evaluate(stop, carry)
-                if stop < self._plan.total and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                if stop < self._plan.total and time.monotonic() - saved >= self._checkpoint_seconds:
                     self._checkpoint(stop, carry)
                     saved = time.monotonic()
             if self._scorer is not None:
@@ -148,9 +150,7 @@ class _StageRun:
         return jax.tree.map(lambda x: x.reshape(self._shape), Members(keys, where, hyper))
 
     def _frozen_of(self, member: Member) -> Any:
-        results = {
-            name: load_result(self._run, STAGES[name], member) for name in results_of(member, self._stage)
-        }
+        results = {name: load_result(self._run, STAGES[name], member) for name in results_of(member, self._stage)}
         return frozen_of(member.settings, results)
 
     def _restore(self) -> tuple[Carry, int]:

@@ -3,7 +3,8 @@
 loss = E |eps(a_t | s, t) - eps|^2 summed over action dimensions, with t ~ U(0.001, 1) and eps ~ N(0, I).
 """
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -55,8 +56,7 @@ class Model:
 
     def noise_prediction(self, noisy_actions: Array, times: Array, observations: Array) -> Array:
         """eps(a_t | s, t) [B, action_size] without dropout."""
-        variables = {"params": self.params, "constants": self.constants}
-        return _network(self.config).apply(variables, noisy_actions, times, observations)
+        return _predict(self.config, self.params, self.constants, noisy_actions, times, observations)
 
 
 @struct.dataclass
@@ -80,6 +80,23 @@ def _network(config: Config) -> networks.ScoreNetwork:
     return networks.ScoreNetwork(config.width, config.hidden, config.blocks, config.dropout_rate)
 
 
+def _predict(
+    config: Config,
+    params: Params,
+    constants: Params,
+    noisy_actions: Array,
+    times: Array,
+    observations: Array,
+    dropout_key: Array | None = None,
+) -> Array:
+    """eps(a_t | s, t) [B, action_size]; with dropout if there is a key for it."""
+    variables = {"params": params, "constants": constants}
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    train = dropout_key is not None
+    output = _network(config).apply(variables, noisy_actions, times, observations, train=train, rngs=rngs)
+    return cast(Array, output)
+
+
 def init(key: Array, spec: Spec, config: Config, hyper: Hyper, frozen: Any = None) -> State:
     """Fresh state of one member; behaviour cloning has no earlier stage, so `frozen` is unused."""
     del hyper, frozen
@@ -99,10 +116,8 @@ def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Any = N
     noisy_actions = diffusion.diffuse(batch.actions, noise, times)
 
     def loss_fn(params: Params) -> Array:
-        variables = {"params": params, "constants": state.constants}
-        predicted = _network(state.config).apply(
-            variables, noisy_actions, times, batch.observations, train=True, rngs={"dropout": key_dropout}
-        )
+        inputs = (noisy_actions, times, batch.observations)
+        predicted = _predict(state.config, params, state.constants, *inputs, dropout_key=key_dropout)
         return jnp.mean(jnp.sum((predicted - noise) ** 2, axis=-1))
 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
@@ -112,7 +127,7 @@ def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Any = N
     average = state.average
     if average is not None:
         average = optimizers.polyak(average, params, 1.0 - state.config.weight_average)
-    state = state.replace(params=params, average=average, opt_state=opt_state, step=state.step + 1)
+    state = dataclasses.replace(state, params=params, average=average, opt_state=opt_state, step=state.step + 1)
     return state, {"loss": loss}
 
 

@@ -8,6 +8,7 @@ The order of the updates is that of the published SRPO code: V(s') is taken befo
 after the step of V and of the target network.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -59,7 +60,7 @@ class Model:
 
     def q_values(self, observations: Array, actions: Array) -> Array:
         """[B, 2] target action values."""
-        return networks.TwinQ(self.config.width).apply({"params": self.params}, observations, actions)
+        return networks.forward(networks.TwinQ(self.config.width), self.params, observations, actions)
 
 
 @struct.dataclass
@@ -73,7 +74,7 @@ class Policy:
 
     def act(self, observations: Array) -> Array:
         """[B, observation_size] -> [B, action_size] in (-1, 1)."""
-        return networks.Actor(self.action_size, self.width, self.layers).apply({"params": self.params}, observations)
+        return networks.forward(networks.Actor(self.action_size, self.width, self.layers), self.params, observations)
 
 
 @struct.dataclass
@@ -134,21 +135,21 @@ def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Any = N
     actor_network = networks.Actor(state.spec.action_size, config.actor_width, config.actor_layers)
 
     def v(params: Params, observations: Array) -> Array:
-        return value_network.apply({"params": params}, observations)
+        return networks.forward(value_network, params, observations)
 
     def min_target_q(params: Params) -> Array:
-        return jnp.min(q_network.apply({"params": params}, batch.observations, batch.actions), axis=-1)
+        return jnp.min(networks.forward(q_network, params, batch.observations, batch.actions), axis=-1)
 
     def value_loss(params: Params) -> tuple[Array, Array]:
         values = v(params, batch.observations)
         return expectile_loss(target_values - values, hyper.expectile), values
 
     def q_loss(params: Params) -> tuple[Array, Array]:
-        q_values = q_network.apply({"params": params}, batch.observations, batch.actions)
+        q_values = networks.forward(q_network, params, batch.observations, batch.actions)
         return jnp.mean((q_values - targets[:, None]) ** 2), q_values
 
     def actor_loss(params: Params) -> Array:
-        actions = actor_network.apply({"params": params}, batch.observations)
+        actions = networks.forward(actor_network, params, batch.observations)
         return jnp.mean(weights * jnp.sum((actions - batch.actions) ** 2, axis=-1))
 
     target_values = min_target_q(state.target_q)
@@ -166,7 +167,7 @@ def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Any = N
     actor_rate = hyper.actor_learning_rate * optimizers.cosine(state.step, hyper.total_steps)
     actor = Learner(*optimizers.adam(state.actor.params, state.actor.opt_state, grads, actor_rate))
 
-    state = state.replace(q=q, value=value, actor=actor, target_q=target_q, step=state.step + 1)
+    state = dataclasses.replace(state, q=q, value=value, actor=actor, target_q=target_q, step=state.step + 1)
     metrics = {
         "loss": v_loss + loss_q + policy_loss,
         "value_loss": v_loss,

@@ -9,6 +9,7 @@ backward pass through it. `beta` multiplies the Q gradient: larger is greedier, 
 `regularization` at `beta` 1.
 """
 
+import dataclasses
 from typing import Literal, NamedTuple
 
 import jax
@@ -135,7 +136,7 @@ def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Frozen)
     noise = jax.random.normal(key_noise, (size, state.spec.action_size))
 
     def loss_fn(params: Params) -> tuple[Array, Metrics]:
-        actions = network.apply({"params": params}, batch.observations)
+        actions = networks.forward(network, params, batch.observations)
         fixed = jax.lax.stop_gradient(actions)
         predicted = frozen.behavior.noise_prediction(diffusion.diffuse(fixed, noise, times), times, batch.observations)
         regularizer = omega(times, config.weighting)[:, None] * (predicted - noise * config.minus_noise)
@@ -154,7 +155,7 @@ def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Frozen)
     average = state.average
     if average is not None:
         average = optimizers.polyak(average, params, 1.0 - config.weight_average)
-    state = state.replace(params=params, average=average, opt_state=opt_state, step=state.step + 1)
+    state = dataclasses.replace(state, params=params, average=average, opt_state=opt_state, step=state.step + 1)
     return state, {"loss": loss, **metrics}
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import io
 import os
 import pathlib
 import re
@@ -181,7 +182,7 @@ def _append(
 
 
 @contextlib.contextmanager
-def _open_at(part: pathlib.Path, start: int) -> Iterator[contextlib.AbstractContextManager]:
+def _open_at(part: pathlib.Path, start: int) -> Iterator[io.RawIOBase]:
     """`part`, cut to `start` bytes and open for appending."""
     try:
         file = part.open("r+b" if part.exists() else "wb", buffering=0)

@@ -1,7 +1,7 @@
 """What a dataset looks like: as text, and as a picture."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def describe(dataset: Dataset) -> str:
         ("environment", _environment(dataset)),
         ("transitions", f"{dataset.size:,}"),
         ("episodes", f"{len(lengths):,} complete, of {_quartiles(lengths, '.0f')} steps"),
-        ("returns", _quartiles(dataset.episode_returns, ".1f") + f", mean {dataset.episode_returns.mean():.1f}"),
+        ("returns", _quartiles(dataset.episode_returns, ".5g") + f", mean {dataset.episode_returns.mean():.5g}"),
         ("normalised", _normalised(dataset)),
         (
             "rewards",
@@ -87,14 +87,15 @@ def _plot_returns(axis: "matplotlib.axes.Axes", dataset: Dataset) -> None:
     axis.set(title="Return per episode", xlabel="return (undiscounted)", ylabel="episodes")
     reference = dataset.reference
     if reference is not None:
-        span = reference.expert - reference.random
-        top = axis.secondary_xaxis(
-            "top",
-            functions=(
-                lambda value: 100.0 * (value - reference.random) / span,
-                lambda score: reference.random + score * span / 100.0,
-            ),
-        )
+        low, span = reference.random, reference.expert - reference.random
+
+        def scores_of(values: Any) -> Any:
+            return 100.0 * (np.asarray(values) - low) / span
+
+        def returns_of(scores: Any) -> Any:
+            return low + np.asarray(scores) * span / 100.0
+
+        top = axis.secondary_xaxis("top", functions=(scores_of, returns_of))
         top.set_xlabel("normalised score (0 random, 100 expert)")
     axis.legend(frameon=False)
 
@@ -108,7 +109,7 @@ def _plot_order(axis: "matplotlib.axes.Axes", dataset: Dataset) -> None:
         mean = np.convolve(returns, np.full(width, 1.0 / width), mode="valid")
         axis.plot(np.arange(len(mean)) + width / 2, mean, color=_ORANGE, linewidth=2, label=f"mean of {width}")
     axis.set(title="Return in the order of the file", xlabel="episode", ylabel="return")
-    axis.legend(frameon=False)
+    axis.legend(framealpha=0.8, edgecolor="none")
 
 
 def _plot_lengths(axis: "matplotlib.axes.Axes", dataset: Dataset) -> None:
@@ -167,11 +168,11 @@ def _plot_actions(figure: "matplotlib.figure.Figure", axis: "matplotlib.axes.Axe
     figure.colorbar(picture, ax=axis, label="% of transitions per cell")
     saturated = 100.0 * _saturation(dataset)
     if dataset.action_size <= 8:
-        labels = [f"{index}\n{value:.0f}% at bound" for index, value in enumerate(saturated)]
+        labels = [f"{index}\n{value:.0f}%" for index, value in enumerate(saturated)]
         axis.set_xticks(range(dataset.action_size), labels, fontsize=8)
     axis.set(
         title=f"Actions ({saturated.mean():.1f}% of components at a bound)",
-        xlabel="action dimension",
+        xlabel="action dimension" + (", share at a bound" if dataset.action_size <= 8 else ""),
         ylabel="action between its bounds (-1 low, 1 high)",
     )
 
@@ -181,23 +182,23 @@ def _plot_states(figure: "matplotlib.figure.Figure", axis: "matplotlib.axes.Axes
     stride = max(1, dataset.size // 200_000)
     states = dataset.observations[::stride]
     if dataset.family in ("pointmaze", "antmaze") or states.shape[1] < 2:
-        points, title, labels = states[:, :2], "Positions visited", ("x", "y")
+        points, title, labels = states[:, :2], "Positions visited", ["x", "y"]
     else:
         points, explained = _principal_components(states)
         title = f"States, principal components ({100.0 * explained.sum():.0f}% of the variance)"
-        labels = tuple(f"component {i + 1} ({100.0 * share:.0f}%)" for i, share in enumerate(explained))
+        labels = [f"component {i + 1} ({100.0 * share:.0f}%)" for i, share in enumerate(explained)]
     if points.shape[1] < 2:
         axis.hist(points[:, 0], bins=60, color=_BLUE)
         axis.set(title="States", xlabel="observation", ylabel="transitions")
         return
     cells = axis.hexbin(points[:, 0], points[:, 1], gridsize=60, bins="log", mincnt=1, cmap="viridis", linewidths=0.1)
     figure.colorbar(cells, ax=axis, label="transitions per cell" + (f", one in {stride}" if stride > 1 else ""))
-    final = dataset.terminals[::stride]
-    if final.any() and labels == ("x", "y"):
-        axis.plot(points[final, 0], points[final, 1], ".", color="red", markersize=3, label="terminal")
-        axis.legend(frameon=False)
-    if labels == ("x", "y"):
+    if labels == ["x", "y"]:
         axis.set_aspect("equal")
+        # Not s', which in D4RL's mazes is the start of the next episode.
+        final = dataset.observations[dataset.terminals, :2]
+        axis.plot(final[:, 0], final[:, 1], ".", color="red", markersize=3)
+        title += " (red: last before a terminal)" if len(final) else ""
     axis.set(title=title, xlabel=labels[0], ylabel=labels[1])
 
 
@@ -215,14 +216,14 @@ def _principal_components(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return scaled @ vectors[:, [-1, -2]], values[[-1, -2]] / values.sum()
 
 
-def _bins(values: np.ndarray) -> np.ndarray:
-    """Edges of 10 to 40 bins, more for more values; one bin around a value that all share."""
+def _bins(values: np.ndarray) -> list[float]:
+    """Edges of 10 to 40 bins, more for more values; all around the one value if there is only one."""
     low, high = float(values.min()), float(values.max())
-    return (
-        np.linspace(low, high, int(np.clip(2.0 * np.sqrt(len(values)), 10, 40)) + 1)
-        if high > low
-        else np.array([low - 0.5, low + 0.5])
-    )
+    if high == low:
+        margin = max(1.0, 0.1 * abs(low))
+        return np.linspace(low - margin, high + margin, 42).tolist()
+    count = int(np.clip(2.0 * np.sqrt(len(values)), 10, 40))
+    return np.linspace(low, high, count + 1).tolist()
 
 
 def _saturation(dataset: Dataset) -> np.ndarray:

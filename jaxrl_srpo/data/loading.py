@@ -9,7 +9,7 @@ from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.download import cache_dir, download, mirrored
 from jaxrl_srpo.errors import DatasetError
 
-EMBEDDED = ("pointmaze/umaze",)
+EMBEDDED = ("pointmaze/umaze", "pointmaze/medium", "pointmaze/large")
 """Names of datasets that the project makes itself."""
 
 FORMS = "an .hdf5 file, a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2) or pointmaze/umaze"
@@ -27,7 +27,7 @@ def load_dataset(
 ) -> Dataset:
     """Reads and validates a dataset by path, D4RL name, Minari id or embedded name.
 
-    A D4RL file that is not in the cache is downloaded; `pointmaze/umaze` is made on first use; a Minari dataset must be
+    A D4RL file that is not in the cache is downloaded; `pointmaze/...` is made on first use; a Minari dataset must be
     on this machine (`download_minari` fetches one).
 
     Args:
@@ -60,7 +60,7 @@ def load_dataset(
     if name in EMBEDDED:
         from jaxrl_srpo.envs import pointmaze
 
-        return minari_source.read_minari(pointmaze.ensure_dataset(), name, env=env, allow_invalid=allow_invalid)
+        return minari_source.read_minari(pointmaze.ensure_dataset(name), name, env=env, allow_invalid=allow_invalid)
     return minari_source.read_minari(name, env=env, allow_invalid=allow_invalid)
 
 
@@ -87,6 +87,37 @@ def d4rl_file(name: str, *, mirror: str | None = None, fetch: bool = True, progr
     if not fetch:
         raise DatasetError(f"{name} is not at {path}; fetch it with `jaxrl-srpo data download {name}` ({url})")
     return download(url, path, progress)
+
+
+def make_dataset(name: str) -> str:
+    """Makes an embedded dataset on this machine, unless it is there already; returns its Minari id.
+
+    Raises:
+      DatasetError: the project makes no dataset of this name, or it cannot be written.
+    """
+    if name not in EMBEDDED:
+        raise DatasetError(f"{name}: cannot be made here; choose one of {', '.join(EMBEDDED)}")
+    from jaxrl_srpo.envs import pointmaze
+
+    return pointmaze.ensure_dataset(name)
+
+
+def download_dataset(name: str, *, mirror: str | None = None) -> str:
+    """Fetches a D4RL file into the cache or a Minari dataset into Minari's store; returns where it is.
+
+    Raises:
+      DatasetError: unknown name, or it cannot be fetched.
+    """
+    if name in EMBEDDED:
+        raise DatasetError(f"{name}: is made here, not downloaded: `jaxrl-srpo data make {name}`")
+    if name in d4rl.known_names():
+        return str(d4rl_file(name, mirror=mirror))
+    if "/" not in name or pathlib.Path(name).exists():
+        raise unknown_name(name)
+    from jaxrl_srpo.data import minari_source
+
+    minari_source.download_minari(name)
+    return name
 
 
 def unknown_name(name: str) -> DatasetError:

@@ -156,8 +156,7 @@ def _not_finite(name: str, values: np.ndarray) -> str | None:
         return None
     index = tuple(int(i) for i in np.argwhere(bad)[0])
     where = f", dimension {index[1]}" if len(index) > 1 else ""
-    rows = bad.any(axis=1) if bad.ndim > 1 else bad
-    return f"{name}, row {index[0]}{where}: {values[index]} ({_rows(rows)} in all); every value must be finite"
+    return f"{name}, row {index[0]}{where}: {values[index]} ({_rows(bad)} in all); every value must be finite"
 
 
 def _out_of_bounds(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[str]:
@@ -168,7 +167,7 @@ def _out_of_bounds(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> li
     row, dimension = (int(i) for i in np.argwhere(bad)[0])
     return [
         f"actions, row {row}, dimension {dimension}: {float(actions[row, dimension]):.6g} is outside "
-        f"[{float(low[dimension]):.6g}, {float(high[dimension]):.6g}] ({_rows(bad.any(axis=1))} in all)"
+        f"[{float(low[dimension]):.6g}, {float(high[dimension]):.6g}] ({_rows(bad)} in all)"
     ]
 
 
@@ -190,7 +189,7 @@ def _jumps(observations: np.ndarray, following: np.ndarray | None, ends: np.ndar
     source = observations[row] if following is None else following[row]
     return [
         f"{name}, row {row}, dimension {dimension}: {float(source[dimension]):.6g} and then "
-        f"{float(observations[row + 1, dimension]):.6g} ({_rows(jump.any(axis=1))} in all); {reason}"
+        f"{float(observations[row + 1, dimension]):.6g} ({_rows(jump)} in all); {reason}"
     ]
 
 
@@ -217,6 +216,6 @@ def _implausible_steps(observations: np.ndarray, inside: np.ndarray) -> np.ndarr
 
 
 def _rows(bad: np.ndarray) -> str:
-    """How many rows are bad, in words."""
-    count = int(bad.sum())
+    """How many rows have something bad [N] or [N, width], in words."""
+    count = int(bad.reshape(len(bad), -1).any(axis=1).sum())
     return f"{count} row" + ("s" if count != 1 else "")

@@ -146,7 +146,7 @@ def _remove_model_file(environment: "gymnasium.Env") -> None:
 
 
 @functools.cache
-def _lean_point_maze() -> type["gymnasium.Env"]:
+def _lean_point_maze() -> Any:
     """Gymnasium-Robotics' PointMaze without textures, made on first use because its bases must be imported."""
     from gymnasium_robotics.envs.maze.maze_v4 import MazeEnv
     from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv

@@ -60,7 +60,7 @@ def draw_maze_trajectories(
         axis.set_title(title, fontsize=11, color=_INK)
     bar = figure.colorbar(ScalarMappable(norm, _COLORS), ax=axes, shrink=0.75, pad=0.02)
     bar.set_label("time step", color=_INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     figure.savefig(path, format="png", dpi=150, facecolor="white")
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxrl_srpo.data import d4rl
+from jaxrl_srpo.data.dataset import EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.errors import DatasetError
 
 TEST_DATA = os.environ.get("JAXRL_SRPO_TEST_DATA")
@@ -134,9 +135,9 @@ def test_table_has_155_names_with_references():
     assert item.path == "gym_mujoco_v2/hopper_medium-v2.hdf5"
     assert item.url == "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/hopper_medium-v2.hdf5"
     scores = d4rl.reference("hopper-medium-v2")
-    assert (scores.random, scores.expert) == (-20.272305, 3234.3)
-    assert d4rl.reference("halfcheetah-medium-replay-v2").expert == 12135.0
-    assert d4rl.reference("antmaze-umaze-v2").normalize(np.array([0.0, 1.0])).tolist() == [0.0, 100.0]
+    assert scores == ReferenceReturns(-20.272305, 3234.3)
+    assert d4rl.reference("halfcheetah-medium-replay-v2") == ReferenceReturns(-280.178953, 12135.0)
+    assert d4rl.reference("antmaze-umaze-v2") == ReferenceReturns(0.0, 1.0)
     assert d4rl.reference("maze2d-eval-umaze-v1") is None
     with pytest.raises(DatasetError, match="no dataset 'hopper-v9'"):
         d4rl.reference("hopper-v9")
@@ -185,6 +186,7 @@ def test_ant_of_d4rl_has_its_111_numbers_with_contact_forces_of_zero():
     gymnasium = pytest.importorskip("gymnasium")
     pytest.importorskip("mujoco")
     spec = d4rl.environment("ant-medium-v2")
+    assert spec is not None
     env = gymnasium.make(spec.id, disable_env_checker=True, **spec.kwargs).unwrapped
     env.reset(seed=0)
     observation, reward, _, _, _ = env.step(env.action_space.sample())
@@ -199,7 +201,8 @@ def test_name_of_a_file_called_like_d4rls(tmp_path):
     assert d4rl.name_of_file("halfcheetah_medium-regen.hdf5") is None
     fields = random_fields(20, 1, 0.0, True, False)
     data = d4rl.read_hdf5(write(tmp_path / "hopper_medium-regen.hdf5", fields), allow_invalid=True)
-    assert (data.name, data.family, data.environment.id) == ("hopper_medium-regen", "locomotion", "Hopper-v4")
+    assert (data.name, data.family) == ("hopper_medium-regen", "locomotion")
+    assert data.environment == EnvironmentSpec("Hopper-v4")
     assert data.reference == d4rl.reference("hopper-medium-v2")
 
 
@@ -207,18 +210,18 @@ def test_widths_must_fit_the_name(tmp_path):
     path = write(tmp_path / "hopper_medium-regen.hdf5", random_fields(20, 1, 0.0, True, True))
     with pytest.raises(DatasetError, match=r"widths 3 and 2, but hopper has 11 and 3; .*--env"):
         d4rl.read_hdf5(path)
-    assert d4rl.read_hdf5(path, env="Reacher-v4").environment.id == "Reacher-v4"
+    assert d4rl.read_hdf5(path, env="Reacher-v4").environment == EnvironmentSpec("Reacher-v4")
 
 
 def test_file_attributes_and_override(tmp_path):
     fields = random_fields(20, 2, 0.0, True, True)
     path = write(tmp_path / "mine.hdf5", fields, env_id="Hopper-v4", action_low=[-2.0, -1.0], action_high=2.0)
     data = d4rl.read_hdf5(path)
-    assert (data.environment.id, data.family) == ("Hopper-v4", "locomotion")
+    assert (data.environment, data.family) == (EnvironmentSpec("Hopper-v4"), "locomotion")
     np.testing.assert_array_equal(data.action_low, [-2.0, -1.0])
     np.testing.assert_array_equal(data.action_high, [2.0, 2.0])
     other = d4rl.read_hdf5(path, env="Pendulum-v1")
-    assert (other.environment.id, other.family, other.reference) == ("Pendulum-v1", "other", None)
+    assert (other.environment, other.family, other.reference) == (EnvironmentSpec("Pendulum-v1"), "other", None)
 
 
 def test_bounds_of_unknown_environments_follow_the_data(tmp_path):

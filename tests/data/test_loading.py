@@ -94,3 +94,13 @@ def test_minari_id(monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", os.environ["JAXRL_SRPO_TEST_DATA"] + "/minari")
     data = load_dataset("D4RL/door/human-v2")
     assert (data.name, data.size) == ("D4RL/door/human-v2", 6729)
+
+
+def test_embedded_dataset_is_made_on_first_use(cache):
+    for package in ("minari", "gymnasium_robotics"):
+        pytest.importorskip(package)
+    data = load_dataset("pointmaze/umaze")
+    assert (data.name, data.family, data.observation_size, data.action_size) == ("pointmaze/umaze", "pointmaze", 6, 2)
+    assert data.environment is not None
+    assert data.environment.goal_task
+    assert load_dataset("pointmaze/umaze").fingerprint == data.fingerprint

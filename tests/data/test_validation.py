@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 import h5py
 import numpy as np
@@ -124,7 +125,7 @@ def test_maze_with_an_unmarked_reset_per_thousand_steps():
     random = np.random.default_rng(1)
     walk = np.cumsum(np.abs(random.normal(0.0, 0.02, (20, 1000, 2))), axis=1).reshape(-1, 2).astype(np.float32)
     rows = len(walk)
-    arguments = {
+    arguments: dict[str, Any] = {
         "observations": walk,
         "actions": np.zeros((rows, 1), np.float32),
         "rewards": np.zeros(rows, np.float32),

@@ -1,0 +1,45 @@
+"""Pictures of trajectories: written, and drawn where the maze is."""
+
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.envs import pointmaze
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.report.mazes import draw_maze_trajectories, maze_of
+
+
+def test_walls_and_trajectories_are_in_the_picture(tmp_path: Path) -> None:
+    spec = pointmaze.environment_spec()
+    path = np.stack([np.linspace(-1.2, 1.2, 50), np.full(50, -1.0)], axis=1)
+    draw_maze_trajectories(spec, {"empty": []}, tmp_path / "empty.png")
+    draw_maze_trajectories(spec, {"empty": [path]}, tmp_path / "path.png")
+    empty, drawn = (matplotlib.image.imread(tmp_path / name)[..., :3] for name in ("empty.png", "path.png"))
+    walls = np.all(np.abs(empty - np.array([0x3D, 0x44, 0x50]) / 255) < 0.01, axis=-1)
+    assert 0.2 < walls.mean() < 0.6
+    # The path runs in the lower corridor, below the middle and off the walls.
+    assert empty.shape == drawn.shape
+    rows, columns = np.nonzero(np.abs(empty - drawn).max(axis=-1) > 0.1)
+    inside = columns < 0.75 * empty.shape[1]
+    assert inside.sum() > 200
+    assert np.median(rows[inside]) > 0.6 * empty.shape[0]
+    assert walls[rows[inside], columns[inside]].mean() < 0.05
+
+
+def test_several_panels_and_odd_trajectories_are_drawn(tmp_path: Path) -> None:
+    panels = {name: [np.zeros((length, 2)) for length in (1, 2, 7)] for name in "abcde"}
+    draw_maze_trajectories(pointmaze.environment_spec("pointmaze/large"), panels, tmp_path / "panels.png")
+    height, width = matplotlib.image.imread(tmp_path / "panels.png").shape[:2]
+    assert width > height
+
+
+def test_the_map_of_a_registered_environment_is_found() -> None:
+    pytest.importorskip("gymnasium_robotics")
+    assert maze_of(EnvironmentSpec("AntMaze_UMaze-v4"))[1] == [1, 0, 0, 0, 1]
+    with pytest.raises(UserError, match="Hopper-v4 has no maze map"):
+        maze_of(EnvironmentSpec("Hopper-v4"))
+    with pytest.raises(UserError, match="pass at least one panel"):
+        draw_maze_trajectories(pointmaze.environment_spec(), {}, "unused.png")
