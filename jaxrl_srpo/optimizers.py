@@ -31,7 +31,9 @@ def adam(
     weight_decay: Array | float = 0.0,
 ) -> Step:
     """One step of AdamW (arXiv 1711.05101) with PyTorch's defaults; of Adam where `weight_decay` is 0."""
-    updates, opt_state = _ADAM.update(grads, opt_state)
+    # Optax raises a float to an integer power, which strict dtype promotion forbids.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = _ADAM.update(grads, opt_state)
     params = jax.tree.map(lambda p, u: p - learning_rate * (u + weight_decay * p), params, updates)
     return Step(params, opt_state)
 

@@ -112,7 +112,7 @@ def test_members_may_have_different_environments_and_successes_are_counted() -> 
 
     def act(observations: np.ndarray) -> np.ndarray:
         # Full force to the left, which is where the goal is in the corridor and where a wall is in the U.
-        return np.broadcast_to(np.float32([-1.0, 0.0]), (*observations.shape[:2], 2))
+        return np.broadcast_to(np.array([-1.0, 0.0], np.float32), (*observations.shape[:2], 2))
 
     with Rollouts([CORRIDOR, umaze], 3, 0) as rollouts:
         assert (rollouts.observation_size, rollouts.action_size) == (6, 2)
@@ -237,14 +237,19 @@ def test_an_exception_in_the_caller_stops_the_evaluation_under_way(
 
 def test_policies_may_keep_their_observations(rollouts: Rollouts) -> None:
     seen = []
-    rollouts.run(lambda observations: seen.append(observations) or zeros(observations))
+
+    def act(observations: np.ndarray) -> np.ndarray:
+        seen.append(observations)
+        return zeros(observations)
+
+    rollouts.run(act)
     assert len({each.tobytes() for each in seen}) == len(seen)
 
 
 def test_the_environments_of_rollouts_are_those_of_make_environment() -> None:
-    starts = []
-    with Rollouts([pointmaze.environment_spec()], 2, 5) as made, pytest.raises(StopIteration):
-        made.run(lambda observations: starts.append(observations) or next(iter(())))
+    with Rollouts([pointmaze.environment_spec()], 2, 5) as made:
+        result = made.run(lambda observations: np.ones((1, 2, 2)), record=True)
     environment = make_environment(pointmaze.environment_spec())
+    assert result.observations is not None
     for episode in range(2):
-        np.testing.assert_array_equal(starts[0][0, episode], environment.reset(seed=5 + episode)[0])
+        np.testing.assert_array_equal(result.observations[0][episode][0], environment.reset(seed=5 + episode)[0])

@@ -139,7 +139,8 @@ def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Frozen)
         actions = networks.forward(network, params, batch.observations)
         fixed = jax.lax.stop_gradient(actions)
         predicted = frozen.behavior.noise_prediction(diffusion.diffuse(fixed, noise, times), times, batch.observations)
-        regularizer = omega(times, config.weighting)[:, None] * (predicted - noise * config.minus_noise)
+        error = predicted - noise if config.minus_noise else predicted
+        regularizer = omega(times, config.weighting)[:, None] * error
         q_gradient = q_action_gradient(frozen.critic, batch.observations, fixed, config.q_gradient)
         gradient = hyper.regularization * regularizer - hyper.beta * q_gradient
         loss = jnp.mean(jnp.sum(jax.lax.stop_gradient(gradient) * actions, axis=-1))

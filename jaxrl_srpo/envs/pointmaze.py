@@ -110,8 +110,9 @@ class Maze:
     def __init__(self, maze_map: Sequence[Sequence[int | str]]) -> None:
         self._height, self._width = len(maze_map), len(maze_map[0])
         self.free = [(i, j) for i, row in enumerate(maze_map) for j, symbol in enumerate(row) if symbol != 1]
+        free = set(self.free)
         self._neighbours = {
-            (i, j): [cell for cell in ((i - 1, j), (i, j + 1), (i + 1, j), (i, j - 1)) if cell in set(self.free)]
+            (i, j): [cell for cell in ((i - 1, j), (i, j + 1), (i + 1, j), (i, j - 1)) if cell in free]
             for i, j in self.free
         }
         self._distances = {cell: self._distances_to(cell) for cell in self.free}

@@ -15,18 +15,18 @@ from jaxrl_srpo.report.mazes import draw_maze_trajectories, maze_of
 def test_walls_and_trajectories_are_in_the_picture(tmp_path: Path) -> None:
     spec = pointmaze.environment_spec()
     path = np.stack([np.linspace(-1.2, 1.2, 50), np.full(50, -1.0)], axis=1)
-    draw_maze_trajectories(spec, {"empty": []}, tmp_path / "empty.png")
-    draw_maze_trajectories(spec, {"empty": [path]}, tmp_path / "path.png")
+    # Far outside the picture, but as long, so that the colour bar is the same.
+    draw_maze_trajectories(spec, {"title": [path + 100.0]}, tmp_path / "empty.png")
+    draw_maze_trajectories(spec, {"title": [path]}, tmp_path / "path.png")
     empty, drawn = (matplotlib.image.imread(tmp_path / name)[..., :3] for name in ("empty.png", "path.png"))
     walls = np.all(np.abs(empty - np.array([0x3D, 0x44, 0x50]) / 255) < 0.01, axis=-1)
     assert 0.2 < walls.mean() < 0.6
     # The path runs in the lower corridor, below the middle and off the walls.
     assert empty.shape == drawn.shape
     rows, columns = np.nonzero(np.abs(empty - drawn).max(axis=-1) > 0.1)
-    inside = columns < 0.75 * empty.shape[1]
-    assert inside.sum() > 200
-    assert np.median(rows[inside]) > 0.6 * empty.shape[0]
-    assert walls[rows[inside], columns[inside]].mean() < 0.05
+    assert len(rows) > 200
+    assert rows.min() > 0.6 * empty.shape[0]
+    assert not walls[rows, columns].any()
 
 
 def test_several_panels_and_odd_trajectories_are_drawn(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""Small datasets in D4RL's HDF5 layout, and the smallest settings that run every stage, for tests of whole runs."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+
+import jaxrl_srpo
+
+OBSERVATION_SIZE, ACTION_SIZE = 3, 1
+
+TINY: dict[str, Any] = {
+    "score_width": 16,
+    "score_hidden": 32,
+    "score_blocks": 1,
+    "critic_width": 16,
+    "actor_layers": 1,
+    "behavior_batch_size": 32,
+    "critic_batch_size": 32,
+    "policy_batch_size": 32,
+    "behavior_steps": 8,
+    "critic_steps": 8,
+    "policy_steps": 8,
+    "log_interval": 4,
+    "critic_evaluation_interval": 8,
+    "policy_evaluation_interval": 8,
+    "episodes": 1,
+    "sampler_steps": 2,
+}
+"""Settings of a run that takes a second or two once it is compiled."""
+
+
+def write_pendulum(path: pathlib.Path, seed: int = 0, episodes: int = 4, steps: int = 50) -> pathlib.Path:
+    """A file with the sizes of Gymnasium's Pendulum-v1 (3 and 1), its action bounds, and a random policy's data.
+
+    Args:
+      path: of the file, ending in `.hdf5`.
+      seed: of the random numbers.
+      episodes: number of episodes, each ended by a time limit.
+      steps: per episode.
+    """
+    random = np.random.default_rng(seed)
+    size = episodes * steps
+    angles = np.cumsum(random.normal(0.0, 0.2, (episodes, steps)), axis=1).reshape(size)
+    speeds = random.uniform(-1.0, 1.0, size)
+    with h5py.File(path, "w") as file:
+        file["observations"] = np.stack([np.cos(angles), np.sin(angles), speeds], axis=1).astype(np.float32)
+        file["actions"] = random.uniform(-2.0, 2.0, (size, ACTION_SIZE)).astype(np.float32)
+        file["rewards"] = (-(angles**2)).astype(np.float32)
+        file["terminals"] = np.zeros(size, bool)
+        file["timeouts"] = np.arange(size) % steps == steps - 1
+        file.attrs.update(env_id="Pendulum-v1", action_low=[-2.0], action_high=[2.0])
+    return path
+
+
+def flags(**values: Any) -> list[str]:
+    """Command-line flags of settings; sequences become comma-separated values."""
+    texts = {name: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for name, v in values.items()}
+    return [f"--{name}={value}" for name, value in texts.items()]
+
+
+def train_command(datasets: Sequence[pathlib.Path], out: pathlib.Path, **values: Any) -> list[str]:
+    """Arguments of `jaxrl-srpo` for a run with the smallest settings; `values` add to or replace them."""
+    everything = {"datasets": datasets, "out": out, "cpu_devices": 1} | TINY | values
+    return ["train", *flags(**everything)]
+
+
+def start(arguments: Sequence[str], stderr: Any = subprocess.PIPE) -> subprocess.Popen[str]:
+    """A process of `python -m jaxrl_srpo`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "jaxrl_srpo", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        env=environment(),
+    )
+
+
+def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m jaxrl_srpo` to its end."""
+    return python("-m", "jaxrl_srpo", *arguments)
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python with this package importable."""
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment(), timeout=300)
+
+
+def environment() -> dict[str, str]:
+    """Environment variables under which this package is importable from anywhere."""
+    root = str(pathlib.Path(jaxrl_srpo.__file__).resolve().parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
