@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from jaxrl_srpo.files import write_atomically
+
 METRICS_COLUMNS = (
     "stage",
     "dataset",
@@ -42,14 +44,6 @@ EVALUATION_COLUMNS = (
     "length_mean",
     "success_rate",
 )
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that a reader sees the old or the new content, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 class CsvLog:

@@ -23,6 +23,7 @@ from jaxrl_srpo import metrics
 from jaxrl_srpo.checkpoint import Progress
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.settings import FIELDS, SWEPT, Settings, StageName, override, preset
 from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.types import Spec
@@ -246,7 +247,7 @@ class RunDirectory:
 
     def update(self, **values: Any) -> None:
         """Replaces entries of `sweep.json`."""
-        metrics.write_atomically(self.path / "sweep.json", json.dumps(self.read() | values, indent=1) + "\n")
+        write_atomically(self.path / "sweep.json", json.dumps(self.read() | values, indent=1) + "\n")
 
     def describe(
         self, sweep: Sweep, facts: Sequence[DatasetFacts], members: Sequence[Member], command: Sequence[str]
@@ -259,36 +260,43 @@ class RunDirectory:
         content: dict[str, Any] = {
             "datasets": [dataclasses.asdict(fact) for fact in facts],
             "preset": sweep.preset,
-            "seeds": list(sweep.seeds),
-            "overrides": {name: list(values) for name, values in sweep.overrides.items()},
-            "settings": {member.dataset: dataclasses.asdict(member.settings) for member in members},
-            "members": [_member_json(member) for member in members],
+            "settings": {member.dataset: dataclasses.asdict(member.settings) for member in reversed(members)},
+            "members": [],
             "command": list(command),
             "versions": versions(),
             "commit": commit(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "diverged": [],
         }
+        every = list(members)
         if (self.path / "sweep.json").exists():
-            self._refuse_other(members)
-            before = self.read()
+            before, old = self.read(), self.members()
+            self._refuse_other(old, members)
+            names = {fact.name for fact in facts}
             content |= {name: before[name] for name in ("created", "diverged")}
+            content["datasets"] += [entry for entry in before["datasets"] if entry["name"] not in names]
+            content["settings"] = before["settings"] | content["settings"]
+            every += [member for member in old if member not in members]
+        content["members"] = [_member_json(member, content["settings"][member.dataset]) for member in every]
         self.path.mkdir(parents=True, exist_ok=True)
-        metrics.write_atomically(self.path / "sweep.json", json.dumps(content, indent=1) + "\n")
+        write_atomically(self.path / "sweep.json", json.dumps(content, indent=1) + "\n")
 
-    def _refuse_other(self, members: Sequence[Member]) -> None:
-        """Rows of the same name must mean the same training, or the tables of this directory would lie."""
-        known = {tuple(old.row(stage).values()): old for old in self.members() for stage in STAGES.values()}
-        for member, stage in itertools.product(members, STAGES.values()):
-            old = known.get(tuple(member.row(stage).values()), member)
-            if old.fingerprint != member.fingerprint:
-                raise UserError(
-                    f"--out={self.path}: holds a run on other data named {old.dataset}; choose another --out"
-                )
-            if old.address(stage) == member.address(stage) and _protocol(old) == _protocol(member):
+    def _refuse_other(self, old: Sequence[Member], new: Sequence[Member]) -> None:
+        """Rows of the table average over seeds, so all seeds of a row must have been trained alike."""
+
+        def row(member: Member, stage: Stage) -> tuple[Any, ...]:
+            return tuple(dataclasses.replace(member, seed=0).row(stage).values())
+
+        known = {row(member, stage): member for member in old for stage in STAGES.values()}
+        for member, stage in itertools.product(new, STAGES.values()):
+            before = known.get(row(member, stage), member)
+            if before.fingerprint != member.fingerprint:
+                raise UserError(f"--out={self.path}: holds a run on other data named {member.dataset}; choose another")
+            same_seed = dataclasses.replace(before, seed=member.seed)
+            if same_seed.address(stage) == member.address(stage) and _protocol(before) == _protocol(member):
                 continue
-            ours, theirs = dataclasses.asdict(member.settings), dataclasses.asdict(old.settings)
-            name = next(name for name in ours if ours[name] != theirs[name])
+            ours, theirs = dataclasses.asdict(member.settings), dataclasses.asdict(before.settings)
+            name = next(name for name in ours if ours[name] != theirs[name] and (name != "beta" or stage.needs))
             raise UserError(
                 f"--out={self.path}: holds a run with {name}={theirs[name]}, not {ours[name]}; choose another --out, "
                 f"or give --{name}={theirs[name]}"
@@ -304,7 +312,7 @@ class RunDirectory:
                 fingerprint=sizes[entry["dataset"]]["fingerprint"],
                 spec=Spec(sizes[entry["dataset"]]["observation_size"], sizes[entry["dataset"]]["action_size"]),
                 seed=entry["seed"],
-                settings=Settings(**content["settings"][entry["dataset"]] | entry["values"]),
+                settings=Settings(**(content["settings"][entry["dataset"]] | entry["values"])),
                 setting=entry["setting"],
             )
             for entry in content["members"]
@@ -320,12 +328,14 @@ def _protocol(member: Member) -> dict[str, Any]:
     return {name: getattr(member.settings, name) for name in FIELDS if FIELDS[name].metadata["stage"] == "evaluation"}
 
 
-def _member_json(member: Member) -> dict[str, Any]:
+def _member_json(member: Member, common: Mapping[str, Any]) -> dict[str, Any]:
+    """A member with the settings in which it differs from the first of its dataset."""
+    own = dataclasses.asdict(member.settings)
     return {
         "dataset": member.dataset,
         "seed": member.seed,
         "setting": member.setting,
-        "values": {name: getattr(member.settings, name) for name in SWEPT},
+        "values": {name: value for name, value in own.items() if value != common[name]},
         "results": {name: member.address(stage) for name, stage in STAGES.items()},
     }
 

@@ -1,11 +1,15 @@
 """Small datasets in D4RL's HDF5 layout, and the smallest settings that run every stage, for tests of whole runs."""
 
+import atexit
+import functools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -70,14 +74,10 @@ def train_command(datasets: Sequence[pathlib.Path], out: pathlib.Path, **values:
     return ["train", *flags(**everything)]
 
 
-def start(arguments: Sequence[str], stderr: Any = subprocess.PIPE) -> subprocess.Popen[str]:
-    """A process of `python -m jaxrl_srpo`."""
+def start(arguments: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A process of `python -m jaxrl_srpo` that writes to `log`."""
     return subprocess.Popen(
-        [sys.executable, "-m", "jaxrl_srpo", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        env=environment(),
+        [sys.executable, "-m", "jaxrl_srpo", *arguments], stdout=log, stderr=subprocess.STDOUT, env=environment()
     )
 
 
@@ -92,7 +92,20 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def environment() -> dict[str, str]:
-    """Environment variables under which this package is importable from anywhere."""
+    """Environment variables under which this package is importable from anywhere, and each program compiled once."""
     root = str(pathlib.Path(jaxrl_srpo.__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "JAX_COMPILATION_CACHE_DIR": _compiled(),
+        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+@functools.cache
+def _compiled() -> str:
+    """A folder of compiled programs that the processes of one test session share; removed at its end."""
+    path = tempfile.mkdtemp(prefix="jaxrl_srpo_compiled_")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path

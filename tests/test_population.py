@@ -1,7 +1,7 @@
 """Populations on a small regression problem: traces, independence of the members, devices, divergence."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -44,17 +44,14 @@ class State:
 
 def init(key: Array, spec: Spec, config: Config, hyper: Hyper, frozen: Array) -> State:
     del frozen
-    keys = jax.random.split(key)
-    params = {
-        "first": jax.random.normal(keys[0], (spec.observation_size, config.hidden)) + hyper.start,
-        "second": jax.random.normal(keys[1], (config.hidden, spec.action_size)),
-    }
+    first = jax.random.uniform(key, (spec.observation_size, config.hidden), minval=-1.0) + hyper.start
+    params = {"first": first, "second": jnp.ones((config.hidden, spec.action_size))}
     return State(params, optimizers.init(params), jnp.int32(0))
 
 
 def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Array) -> tuple[State, Metrics]:
     """Regression of the actions, shifted by the frozen vector and by noise."""
-    noise = jax.random.normal(key, batch.actions.shape)
+    noise = jax.random.uniform(key)
 
     def loss_fn(params: dict[str, Array]) -> Array:
         predicted = jnp.tanh(batch.observations @ params["first"]) @ params["second"]
@@ -63,7 +60,7 @@ def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Array) 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
     params, opt_state = optimizers.adam(state.params, state.opt_state, grads, hyper.learning_rate)
     loss = jnp.where(state.step == hyper.poisoned_at.astype(jnp.int32), jnp.nan, loss)  # type: ignore[union-attr]
-    return State(params, opt_state, state.step + 1), {"loss": loss, "noise": jnp.mean(noise)}
+    return State(params, opt_state, state.step + 1), {"loss": loss, "noise": noise}
 
 
 @dataclasses.dataclass
@@ -108,15 +105,20 @@ def problem(groups: int, size: int) -> Problem:
     return Problem(Members(keys, where, hyper.replace(learning_rate=rates)), frozen, rows)
 
 
+@functools.cache
+def population_of(shape: tuple[int, int], strategy: Strategy, devices: int) -> Population:
+    """Kept between the tests, because compiling takes longer than everything else here."""
+    return Population(init, update, SPEC, Config(), shape, strategy, jax.devices()[:devices])
+
+
 def train(
-    task: Problem,
-    chunks: tuple[int, ...] = (12,),
-    strategy: Strategy = "map",
-    devices: int = 1,
-    algorithm: Callable[..., tuple[State, Metrics]] = update,
+    task: Problem, chunks: tuple[int, ...] = (12,), strategy: Strategy = "map", devices: int = 1
 ) -> tuple[Carry, list[Metrics]]:
     """The unpadded carry after all chunks, and each chunk's metrics."""
-    population = Population(init, algorithm, SPEC, Config(), task.shape, strategy, jax.devices()[:devices])
+    return train_in(population_of(task.shape, strategy, devices), task, chunks)
+
+
+def train_in(population: Population, task: Problem, chunks: tuple[int, ...]) -> tuple[Carry, list[Metrics]]:
     members, frozen = population.place(task.members), population.place_frozen(task.frozen)
     rows = population.place_table(task.rows)
     carry, start, metrics = population.init(members, frozen), 0, []
@@ -151,41 +153,29 @@ class Counter:
 
 
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
-def test_a_population_is_traced_once_whatever_its_numbers_and_chunks_are(strategy: Strategy) -> None:
-    counter = Counter()
-    task = problem(2, 2)
-    population = Population(init, counter, SPEC, Config(), task.shape, strategy, jax.devices()[:1])
-    frozen, rows = population.place_frozen(task.frozen), population.place_table(task.rows)
-    members = population.place(task.members)
-    carry, _ = population.chunk(population.init(members, frozen), members, frozen, rows, 0, 4)
-    once = counter.traces
-    assert once >= 1
-    carry, _ = population.chunk(carry, members, frozen, rows, 4, 7)
-    others = population.place(task.with_hyper(learning_rate=0.5).members)
-    population.chunk(population.init(others, frozen), others, population.place_frozen(-task.frozen), rows, 0, 1)
-    assert counter.traces == once
-
-
-@pytest.mark.parametrize("strategy", ["map", "vmap"])
-def test_traces_do_not_grow_with_the_number_of_members(strategy: Strategy) -> None:
+def test_traces_do_not_grow_with_members_chunks_or_other_numbers(strategy: Strategy) -> None:
     counts = []
-    for shape in [(1, 1), (5, 3)]:
-        counter = Counter()
-        train(problem(*shape), (2,), strategy, devices=8, algorithm=counter)
-        counts.append(counter.traces)
-    assert counts[0] == counts[1]
+    for shape in [(1, 1), (2, 3)]:
+        counter, task = Counter(), problem(*shape)
+        population = Population(init, counter, SPEC, Config(), shape, strategy, jax.devices()[:1])
+        train_in(population, task, (4,))
+        once = counter.traces
+        train_in(population, task, (1, 7))
+        train_in(population, dataclasses.replace(task.with_hyper(learning_rate=0.5), frozen=-task.frozen), (2,))
+        assert counter.traces == once
+        counts.append(once)
+    assert counts[0] == counts[1] > 0
 
 
-@pytest.mark.parametrize("shape", [(1, 3), (3, 2)])
-def test_vmap_and_map_agree_up_to_rounding(shape: tuple[int, int]) -> None:
-    task = problem(*shape)
+def test_vmap_and_map_agree_up_to_rounding() -> None:
+    task = problem(2, 3)
     assert_close(train(task, strategy="map"), train(task, strategy="vmap"))
 
 
 def test_a_member_alone_is_bitwise_what_it_is_in_company() -> None:
-    task = problem(3, 2)
+    task = problem(2, 3)
     together, metrics = train(task)
-    for group, member in [(0, 0), (1, 1), (2, 0)]:
+    for group, member in [(0, 0), (0, 2), (1, 1)]:
         alone, own = train(task.only(group, member))
         assert_equal(alone, member_of(together, group, member))
         assert_equal(own, member_of(metrics, group, member))
@@ -196,7 +186,7 @@ def test_members_differ_by_their_keys_and_numbers() -> None:
     assert len({row.tobytes() for row in first}) == 6
 
 
-@pytest.mark.parametrize("shape", [(8, 1), (5, 1), (1, 5), (3, 2), (1, 1), (2, 9)])
+@pytest.mark.parametrize("shape", [(5, 1), (1, 5), (2, 3), (1, 1)])
 def test_one_and_eight_devices_give_the_same_numbers(shape: tuple[int, int]) -> None:
     task = problem(*shape)
     one, eight = train(task), train(task, devices=8)
@@ -204,9 +194,8 @@ def test_one_and_eight_devices_give_the_same_numbers(shape: tuple[int, int]) -> 
     assert_equal(one, eight)
 
 
-@pytest.mark.parametrize("shape", [(5, 1), (1, 5)])
-def test_vmap_over_eight_devices_agrees_up_to_rounding(shape: tuple[int, int]) -> None:
-    task = problem(*shape)
+def test_vmap_over_eight_devices_agrees_up_to_rounding() -> None:
+    task = problem(2, 3)
     assert_close(train(task, strategy="vmap"), train(task, strategy="vmap", devices=8))
 
 
@@ -228,7 +217,7 @@ def test_a_group_shares_one_copy_of_what_is_frozen(devices: int) -> None:
 
 
 def test_chunks_may_be_cut_anywhere() -> None:
-    task = problem(2, 2)
+    task = problem(2, 3)
     whole, whole_metrics = train(task, (12,))
     cut, metrics = train(task, (1, 4, 7))
     assert_equal(whole, cut)
@@ -237,25 +226,25 @@ def test_chunks_may_be_cut_anywhere() -> None:
 
 
 def test_a_member_reads_the_rows_of_its_own_dataset_only() -> None:
-    task = problem(1, 2)
+    task = problem(2, 3)
     spoiled = task.rows.copy()
     spoiled[ROWS:] = np.nan
     carry, _ = train(dataclasses.replace(task, rows=spoiled))
     assert_equal(member_of(carry, 0, 0), member_of(train(task)[0], 0, 0))
-    assert carry.diverged_at.tolist() == [[-1, 0]]
+    assert carry.diverged_at.tolist() == [[-1, 0, -1], [0, -1, 0]]
 
 
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_member_that_meets_nan_stops_at_its_last_good_state(strategy: Strategy, devices: int) -> None:
-    task = problem(2, 2)
+    task = problem(2, 3)
     healthy, metrics = train(task, (4, 8), strategy, devices)
-    poisoned = task.with_hyper(poisoned_at=[[NEVER, 6.0], [NEVER, NEVER]])
+    poisoned = task.with_hyper(poisoned_at=[[NEVER, 6.0, NEVER], [NEVER] * 3])
     carry, poisoned_metrics = train(poisoned, (4, 8), strategy, devices)
     last_good, short = train(task, (4, 2), strategy, devices)
-    assert carry.diverged_at.tolist() == [[-1, 6], [-1, -1]]
+    assert carry.diverged_at.tolist() == [[-1, 6, -1], [-1, -1, -1]]
     assert_equal(member_of(carry.state, 0, 1), member_of(last_good.state, 0, 1))
-    for group, member in [(0, 0), (1, 0), (1, 1)]:
+    for group, member in [(0, 0), (0, 2), (1, 1)]:
         assert_equal(member_of(carry, group, member), member_of(healthy, group, member))
         assert_equal(member_of(poisoned_metrics, group, member), member_of(metrics, group, member))
     # The means are over the good updates only.
@@ -264,17 +253,17 @@ def test_a_member_that_meets_nan_stops_at_its_last_good_state(strategy: Strategy
 
 @pytest.mark.parametrize("bad", [{"learning_rate": np.nan}, {"learning_rate": np.inf}, {"start": np.nan}])
 def test_numbers_that_are_not_finite_stop_their_member_at_once(bad: dict[str, float]) -> None:
-    task = problem(1, 3)
+    task = problem(2, 3)
     name, value = next(iter(bad.items()))
     numbers = np.array(getattr(task.members.hyper, name))
-    numbers[0, 1] = value
+    numbers[1, 1] = value
     carry, metrics = train(task.with_hyper(**{name: numbers}), (3, 3))
     healthy, _ = train(task, (3, 3))
-    assert carry.diverged_at.tolist() == [[-1, 0, -1]]
-    assert carry.state.step.tolist() == [[6, 0, 6]]
-    assert np.isnan(metrics[1]["loss"]).tolist() == [[False, True, False]]
-    for member in (0, 2):
-        assert_equal(member_of(carry, 0, member), member_of(healthy, 0, member))
+    assert carry.diverged_at.tolist() == [[-1, -1, -1], [-1, 0, -1]]
+    assert carry.state.step.tolist() == [[6, 6, 6], [6, 0, 6]]
+    assert np.isnan(metrics[1]["loss"]).tolist() == [[False, False, False], [False, True, False]]
+    for group, member in [(0, 1), (1, 0), (1, 2)]:
+        assert_equal(member_of(carry, group, member), member_of(healthy, group, member))
 
 
 def test_a_stopped_member_stays_stopped() -> None:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.report.published import published_score
 from jaxrl_srpo.report.records import (
     Evaluation,
@@ -23,7 +24,6 @@ from jaxrl_srpo.report.records import (
     read_evaluations,
     read_metrics,
     read_sweep,
-    write_atomically,
 )
 from jaxrl_srpo.report.table import METRIC_LABELS, Row, collect
 

@@ -121,17 +121,6 @@ def read_metrics(run_dir: str | os.PathLike[str]) -> list[TrainingMetrics]:
     return [_training_metrics(path, line, cells) for line, cells in _read_csv(path, required)]
 
 
-def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file under a temporary name, then renames it, so that nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _read_csv(path: pathlib.Path, required: frozenset[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Line numbers and cells of a CSV file; nothing if it is missing or empty."""
     if not path.is_file():

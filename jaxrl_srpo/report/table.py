@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.report.published import published_score, published_source
-from jaxrl_srpo.report.records import Evaluation, read_evaluations, read_sweep, write_atomically
+from jaxrl_srpo.report.records import Evaluation, read_evaluations, read_sweep
 
 ALGORITHM_LABELS = {"data": "behaviour data", "bc": "behaviour cloning", "iql": "IQL actor", "srpo": "SRPO"}
 METRIC_LABELS = {
@@ -109,7 +110,7 @@ def write_table(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     report = pathlib.Path(run_dir) / "report"
     paths = [report / "table.csv", report / "table.md"]
     for path, text in zip(paths, (_csv(rows), _markdown(rows, read_sweep(run_dir))), strict=True):
-        write_atomically(path, text.encode())
+        write_atomically(path, text)
     return paths
 
 

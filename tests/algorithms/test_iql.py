@@ -7,23 +7,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl_srpo import networks
 from jaxrl_srpo.algorithms import iql
 from jaxrl_srpo.types import Batch, Spec
 
 CONFIG = iql.Config(width=32, actor_width=32)
 FAST = iql.Hyper(learning_rate=3e-3, actor_learning_rate=3e-3, target_rate=0.05, total_steps=1500.0, discount=0.9)
-STATES = jnp.eye(3)
+STATES = np.eye(3, dtype=np.float32)
+UPDATE = jax.jit(iql.update)
+INIT = jax.jit(iql.init, static_argnames=("spec", "config"))
 
 
 @functools.partial(jax.jit, static_argnames="steps")
 def train(batch, hyper, steps):
     """`steps` updates on the same batch, which is the whole problem."""
-    state = iql.init(jax.random.key(0), Spec(batch.observations.shape[1], batch.actions.shape[1]), CONFIG, hyper)
+    state = INIT(jax.random.key(0), Spec(batch.observations.shape[1], batch.actions.shape[1]), CONFIG, hyper)
     return jax.lax.fori_loop(0, steps, lambda _, s: iql.update(s, batch, jax.random.key(0), hyper)[0], state)
 
 
 def values_of(state, observations):
-    return iql.networks.Value(CONFIG.width).apply({"params": state.value.params}, observations)
+    return networks.Value(CONFIG.width).apply({"params": state.value.params}, observations)
 
 
 def chain(rewards, next_states, discounts, copies=8):
@@ -90,10 +93,10 @@ def test_expectile_loss_by_hand():
 
 
 def test_weights_stop_at_100(bandit):
-    state = iql.init(jax.random.key(1), Spec(1, 1), CONFIG, FAST)
-    # Without learning, advantages are those of the fresh networks; the temperature sends each weight to 0 or 100.
+    state = train(bandit, FAST, 1500)
+    # Now nothing learns, and the temperature sends each weight to 0 or past the ceiling.
     hyper = FAST.replace(learning_rate=0.0, temperature=1e9, target_rate=0.0)
-    _, metrics = iql.update(state, bandit, jax.random.key(0), hyper)
+    _, metrics = UPDATE(state, bandit, jax.random.key(0), hyper)
     q = jnp.min(state.critic.q_values(bandit.observations, bandit.actions), axis=-1)
     weights = jnp.where(q > values_of(state, bandit.observations), 100.0, 0.0)
     error = jnp.sum((state.policy.act(bandit.observations) - bandit.actions) ** 2, axis=-1)
@@ -103,23 +106,23 @@ def test_weights_stop_at_100(bandit):
 
 def test_target_moves_once_per_update(bandit):
     hyper = FAST.replace(learning_rate=0.0, target_rate=0.1)
-    state = iql.init(jax.random.key(2), Spec(1, 1), CONFIG, hyper)
+    state = INIT(jax.random.key(2), Spec(1, 1), CONFIG, hyper)
     q = state.q.params
     state = state.replace(target_q=jax.tree.map(jnp.zeros_like, q))
     for count in range(1, 4):
-        state, _ = iql.update(state, bandit, jax.random.key(0), hyper)
+        state, _ = UPDATE(state, bandit, jax.random.key(0), hyper)
         expected = jax.tree.map(lambda x, count=count: x * (1.0 - 0.9**count), q)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), state.target_q, expected)
     assert int(state.step) == 3
 
 
 def test_fresh_target_equals_q():
-    state = iql.init(jax.random.key(3), Spec(4, 2), iql.Config(), iql.Hyper())
+    state = INIT(jax.random.key(3), Spec(4, 2), iql.Config(), iql.Hyper())
     jax.tree.map(np.testing.assert_array_equal, state.target_q, state.q.params)
 
 
 def test_actor_rate_falls_to_zero(bandit):
-    state = iql.init(jax.random.key(4), Spec(1, 1), CONFIG, FAST).replace(step=jnp.int32(1500))
-    after, _ = iql.update(state, bandit, jax.random.key(0), FAST)
+    state = INIT(jax.random.key(4), Spec(1, 1), CONFIG, FAST).replace(step=jnp.int32(1500))
+    after, _ = UPDATE(state, bandit, jax.random.key(0), FAST)
     jax.tree.map(np.testing.assert_array_equal, after.actor.params, state.actor.params)
     assert not np.array_equal(*(jax.tree.leaves(s.q.params)[0] for s in (state, after)))

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 from flax import struct
 
-import reference
 from jaxrl_srpo import diffusion
 from jaxrl_srpo.algorithms import iql, srpo
 from jaxrl_srpo.types import Array, Batch, Spec
@@ -24,6 +24,8 @@ SPEC = Spec(observation_size=STATES, action_size=2)
 MEANS = np.asarray([[0.3, -0.4], [-0.5, 0.1], [0.0, 0.5]], np.float32)
 GOALS = np.asarray([[-0.6, 0.5], [0.4, 0.7], [0.6, -0.3]], np.float32)
 SPREAD, CURVATURE = 0.3, 2.0
+INIT = jax.jit(srpo.init, static_argnames=("spec", "config"))
+CRITIC_INIT = jax.jit(iql.init, static_argnames=("spec", "config"))
 
 
 @struct.dataclass
@@ -72,26 +74,120 @@ def train(key, config, hyper, frozen, steps):
     return state, jax.tree.map(lambda x: x[-1], metrics)
 
 
-def fixed_point(weighting, beta, regularization=1.0):
-    """Actions [STATES, 2]; the mean over t by the midpoint rule."""
+def mean_pull(weighting):
+    """W, the mean over t by the midpoint rule."""
     times = 0.02 + 0.96 * (np.arange(20000) + 0.5) / 20000
     alpha, sigma = reference.marginal(times)
     omega = {"sigma2": sigma**2, "one": 1.0, "alpha_over_sigma": alpha / sigma}[weighting]
-    pull = regularization * np.mean(omega * sigma * alpha / (alpha**2 * SPREAD**2 + sigma**2))
-    return (pull * MEANS + beta * CURVATURE * GOALS) / (pull + beta * CURVATURE)
+    return np.mean(omega * sigma * alpha / (alpha**2 * SPREAD**2 + sigma**2))
 
 
 @pytest.mark.parametrize("minus_noise", [True, False])
 @pytest.mark.parametrize("weighting", ["sigma2", "one", "alpha_over_sigma"])
 def test_fixed_point(weighting, minus_noise):
-    # The noise that stays without the subtraction is averaged out by larger batches.
-    config = srpo.Config(
-        batch_size=256 if minus_noise else 1024, width=32, weighting=weighting, minus_noise=minus_noise
-    )
-    for beta in (0.1, 1.0):
-        expected = fixed_point(weighting, beta)
-        hyper = srpo.Hyper(beta=beta, learning_rate=5e-3, total_steps=2000.0)
+    # Noise that is not subtracted has to be averaged out.
+    size = 510 if minus_noise else 2046
+    config = srpo.Config(batch_size=size, width=16, weighting=weighting, minus_noise=minus_noise)
+    pull, regularization = mean_pull(weighting), 0.5
+    # The behaviour's mean and Q's maximum draw one to two and two to one.
+    for ratio in (0.5, 2.0):
+        beta = ratio * regularization * pull / CURVATURE
+        expected = (MEANS + ratio * GOALS) / (1.0 + ratio)
+        hyper = srpo.Hyper(beta=beta, regularization=regularization, learning_rate=3e-3, total_steps=2000.0)
         state, _ = train(jax.random.key(0), config, hyper, frozen_of(), 2000)
         error = np.linalg.norm(state.policy.act(jnp.eye(STATES)) - expected, axis=-1)
-        # Within 2 % of the way that Q moves the policy from the behaviour's mean, and of the action.
-        print(weighting, minus_noise, beta, error / np.linalg.norm(expected - MEANS, axis=-1), error/np.linalg.norm(expected, axis=-1))
+        assert np.all(error < 0.02 * np.linalg.norm(expected - MEANS, axis=-1))
+
+
+def test_narrower_time_range_moves_the_fixed_point():
+    """One small fixed time is nearly the undiffused score, whose fixed point needs no mean over t."""
+    config = srpo.Config(batch_size=510, width=16, weighting="alpha_over_sigma", minus_noise=True)
+    hyper = srpo.Hyper(beta=2.0, learning_rate=3e-3, time_min=0.2, time_max=0.2, total_steps=2000.0)
+    alpha, sigma = reference.marginal(np.asarray(0.2))
+    pull = alpha**2 / (alpha**2 * SPREAD**2 + sigma**2)
+    expected = (pull * MEANS + 2.0 * CURVATURE * GOALS) / (pull + 2.0 * CURVATURE)
+    state, _ = train(jax.random.key(0), config, hyper, frozen_of(), 2000)
+    error = np.linalg.norm(state.policy.act(jnp.eye(STATES)) - expected, axis=-1)
+    assert np.all(error < 0.02 * np.linalg.norm(expected - MEANS, axis=-1))
+
+
+def test_without_regularization_climbs_q():
+    config = srpo.Config(batch_size=63, width=16)
+    hyper = srpo.Hyper(beta=1.0, regularization=0.0, learning_rate=3e-3, total_steps=2000.0)
+    state, metrics = train(jax.random.key(0), config, hyper, frozen_of(), 2000)
+    np.testing.assert_allclose(state.policy.act(jnp.eye(STATES)), GOALS, atol=5e-3)
+    assert metrics["q_gradient_norm"] < 0.02 < metrics["regularizer_norm"]
+
+
+def test_scale_of_q_drops_out_when_its_gradient_is_normalised():
+    observations = jnp.asarray(batch_of(6).observations)
+    actions = jax.random.uniform(jax.random.key(0), (6, 2), minval=-1.0, maxval=1.0)
+    raw = -CURVATURE * (actions - observations @ GOALS)
+    gradient = functools.partial(srpo.q_action_gradient, observations=observations, actions=actions)
+    np.testing.assert_allclose(gradient(frozen_of().critic, form="raw"), raw, rtol=1e-5)
+    for curvature in (CURVATURE, 1e4):
+        critic = frozen_of(curvature=curvature).critic
+        per_sample = raw / np.sqrt(np.mean(np.square(raw), axis=-1, keepdims=True))
+        np.testing.assert_allclose(gradient(critic, form="sample"), per_sample, rtol=1e-5)
+        np.testing.assert_allclose(gradient(critic, form="batch"), raw / np.sqrt(np.mean(np.square(raw))), rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["raw", "sample", "batch"])
+def test_flat_q_has_no_gradient(form):
+    critic = frozen_of(curvature=0.0).critic
+    gradient = srpo.q_action_gradient(critic, jnp.eye(STATES), jnp.zeros((STATES, 2)), form)
+    np.testing.assert_array_equal(gradient, np.zeros((STATES, 2)))
+
+
+def test_one_forward_and_no_backward_pass_through_the_score_network():
+    calls = []
+
+    @jax.custom_jvp
+    def predict(noisy_actions):
+        calls.append(noisy_actions.shape)
+        return 0.5 * noisy_actions
+
+    @predict.defjvp
+    def forbidden(primals, tangents):
+        raise AssertionError("a gradient flowed through the score network")
+
+    @struct.dataclass
+    class Guarded:
+        def noise_prediction(self, noisy_actions, times, observations):
+            return predict(noisy_actions)
+
+    with pytest.raises(AssertionError, match="a gradient flowed"):
+        jax.grad(lambda x: jnp.sum(predict(x)))(jnp.ones(2))
+    calls.clear()
+    frozen = srpo.Frozen(Guarded(), frozen_of().critic)
+    config = srpo.Config(batch_size=6, width=8)
+    state = INIT(jax.random.key(0), SPEC, config, srpo.Hyper(), frozen)
+    jax.jit(srpo.update)(state, batch_of(6), jax.random.key(1), srpo.Hyper(), frozen)
+    assert calls == [(6, 2)]
+
+
+def test_starts_from_a_given_actor():
+    config = srpo.Config(batch_size=6, width=16, layers=4, weight_average=0.5)
+    critic_state = CRITIC_INIT(jax.random.key(0), SPEC, iql.Config(actor_width=16, actor_layers=4), iql.Hyper())
+    frozen = frozen_of(initial_actor=critic_state.policy.params)
+    state = INIT(jax.random.key(1), SPEC, config, srpo.Hyper(), frozen)
+    observations = jnp.eye(STATES)
+    np.testing.assert_array_equal(state.policy.act(observations), critic_state.policy.act(observations))
+    np.testing.assert_array_equal(srpo.act(state.policy, observations), state.policy.act(observations))
+
+
+def test_weight_average():
+    hyper, frozen = srpo.Hyper(learning_rate=1e-2, total_steps=10.0), frozen_of()
+    config = srpo.Config(batch_size=6, width=8, weight_average=0.75)
+    state = INIT(jax.random.key(0), SPEC, config, hyper, frozen)
+    average, update = state.params, jax.jit(srpo.update)
+    for i in range(3):
+        state, _ = update(state, batch_of(6), jax.random.key(i), hyper, frozen)
+        average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, average, state.params)
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
+    jax.tree.map(close, state.average, average)
+    assert state.policy.params is state.average
+
+    plain = INIT(jax.random.key(0), SPEC, config._replace(weight_average=0.0), hyper, frozen)
+    assert plain.average is None
+    assert plain.policy.params is plain.params

@@ -1,0 +1,428 @@
+"""The 2D bandit figure of SRPO (arXiv 2310.07297, figure 3), for five behaviour distributions at once.
+
+A bandit has no state, so each actor is one point a of the plane, and what SRPO does can be looked at: climb
+Q(a) = -|a - a_target|^2, but stay where the behaviour distribution mu has data. For every distribution the figure shows
+(a) samples of mu, (b) the density of the trained diffusion model, (c) a 7 x 7 grid of Qs, (d) the policy of every Q without
+and with regularisation, (e) the policies in between, as 1/beta goes from 0 to 1.
+
+All of it is two populations: one behaviour model per distribution, then 49 targets x 7 temperatures for each of them. The
+target of a member is its observation: the critic reads it there, and the behaviour model does not see it.
+
+    python experiments/bandit2d.py --out=docs/results/bandit2d
+"""
+
+import csv
+import io
+import os
+import pathlib
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+from absl import flags
+from flax import struct
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from jaxrl_srpo import diffusion
+from jaxrl_srpo.algorithms import behavior, srpo
+from jaxrl_srpo.data import table
+from jaxrl_srpo.envs.bandits import DISTRIBUTIONS
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.files import write_atomically
+from jaxrl_srpo.population import Carry, Members, Population
+
+from jaxrl_srpo.types import Array, Spec
+
+USAGE = """\
+usage: python experiments/bandit2d.py --out=DIRECTORY [--FLAG=VALUE ...]
+
+Trains SRPO on two-dimensional bandits and draws one picture per behaviour distribution, DIRECTORY/NAME.png.
+All policies go to DIRECTORY/bandit2d.csv."""
+
+INVERSE_BETAS = (0.0, 0.01, 0.03, 0.1, 0.25, 0.5, 1.0)
+TARGETS_PER_SIDE = 7
+SAMPLES = 20_000
+HELD_OUT = 1_000
+ODE_STEPS = 25
+COLUMNS = ("distribution", "target_x", "target_y", "inverse_beta", "action_x", "action_y", "log_density")
+
+# Two dimensions need a smaller network than the published one, and no dropout: there is no shortage of samples.
+BEHAVIOR = behavior.Config(
+    batch_size=256, width=64, hidden=256, blocks=2, dropout_rate=0.0, cosine=True, weight_average=0.998
+)
+# Of the paper's three weightings this is the score's own scale. With short diffusion times it makes the regulariser the
+# gradient of log mu, hardly blurred, so that 1/beta has the units of the objective Q + 1/beta log mu.
+POLICY = srpo.Config(batch_size=16, width=32, layers=1, weighting="alpha_over_sigma", minus_noise=True)
+TIME_MIN, TIME_MAX = 0.005, 0.1
+GREEDY_SHARE = 0.3
+
+
+class Options(NamedTuple):
+    """What to run.
+
+    Attributes:
+      distributions: names out of `bandits.DISTRIBUTIONS`.
+      seed: of samples, networks and noise.
+      behavior_steps: updates of each diffusion model.
+      policy_steps: updates of each actor.
+      resolution: points per side of the density's grid.
+    """
+
+    distributions: tuple[str, ...] = tuple(DISTRIBUTIONS)
+    seed: int = 0
+    behavior_steps: int = 3_000
+    policy_steps: int = 400
+    resolution: int = 72
+
+
+class Result(NamedTuple):
+    """What is known about one distribution; K is the number of temperatures.
+
+    Attributes:
+      name: of the distribution.
+      samples: [HELD_OUT, 2] that no model was trained on.
+      density: [resolution, resolution] of the diffusion model over [-1, 1]^2, rows are y.
+      actions: [49, K, 2] of the policies.
+      log_density: [49, K] of the diffusion model at the policies, in nats.
+      threshold: the log-density that 95% of `samples` exceed; a policy above it counts as on the data manifold.
+    """
+
+    name: str
+    samples: np.ndarray
+    density: np.ndarray
+    actions: np.ndarray
+    log_density: np.ndarray
+    threshold: float
+
+
+@struct.dataclass
+class Unconditional:
+    """A behaviour model trained without observations, for callers that have some; satisfies `types.ScoreModel`."""
+
+    model: behavior.Model
+
+    def noise_prediction(self, noisy_actions: Array, times: Array, observations: Array) -> Array:
+        """eps(a_t | t) [B, 2]; of the observations only the batch size counts."""
+        return self.model.noise_prediction(noisy_actions, times, observations[:, :0])
+
+
+@struct.dataclass
+class QuadraticCritic:
+    """Q(a) = -|a - s|^2, whose best action is the observation; satisfies `types.Critic`."""
+
+    def q_values(self, observations: Array, actions: Array) -> Array:
+        """[B, 1] action values of `actions` [B, 2] for targets `observations` [B, 2]."""
+        return -jnp.sum((actions - observations) ** 2, axis=-1, keepdims=True)
+
+
+def targets() -> np.ndarray:
+    """The best actions [49, 2] of all Qs, row by row from the lower left."""
+    side = np.linspace(-0.9, 0.9, TARGETS_PER_SIDE, dtype=np.float32)
+    return np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+
+
+def train_behaviors(options: Options) -> behavior.Model:
+    """One diffusion model per distribution, leaves [distributions, ...]."""
+    groups = len(options.distributions)
+    samples = [np.asarray(_samples(name, options.seed, 0, SAMPLES)) for name in options.distributions]
+    population = Population(behavior.init, behavior.update, Spec(0, 2), BEHAVIOR, (groups, 1))
+    hyper = _fill(behavior.Hyper(2e-3, 0.0, options.behavior_steps), (groups, 1))
+    offsets = SAMPLES * jnp.arange(groups, dtype=jnp.int32)[:, None]
+    where = table.Slice(offsets, jnp.full_like(offsets, SAMPLES))
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(options.seed), i))(jnp.arange(groups))
+    members = population.place(Members(keys[:, None], where, hyper))
+    rows = population.place_table(_rows(np.zeros((groups * SAMPLES, 0)), np.concatenate(samples)))
+    carry = population.init(members, None)
+    carry = _train("behaviour", population, carry, members, None, rows, 0, options.behavior_steps)
+    return jax.tree.map(lambda x: x[:, 0], population.unpad(carry.state).model)
+
+
+def train_policies(model: behavior.Model, options: Options) -> np.ndarray:
+    """The actions [distributions, 49, K, 2] of all actors, trained as one population.
+
+    Every actor first climbs its Q alone, then its own temperature sets in. So the policies of one target start from the
+    same point, and each ends in the mode of mu that is closest to its target rather than to its initialisation.
+    """
+    groups, points = len(options.distributions), targets()
+    target = np.repeat(np.arange(len(points)), len(INVERSE_BETAS))
+    shape = (groups, len(target))
+    # Members run batched even on CPUs: they are tiny, and their passes through the shared model merge into one product.
+    population = Population(srpo.init, srpo.update, Spec(2, 2), POLICY, shape, strategy="vmap")
+    rows = population.place_table(_rows(points, np.zeros_like(points)))
+    where = table.Slice(*(jnp.broadcast_to(jnp.asarray(x, jnp.int32), shape) for x in (target, np.ones_like(target))))
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(options.seed), i))(jnp.asarray(target))
+    frozen = population.place_frozen(srpo.Frozen(Unconditional(model), QuadraticCritic()))
+
+    def members(inverse_betas: np.ndarray) -> Members:
+        hyper = srpo.Hyper(1.0, inverse_betas, 1e-2, TIME_MIN, TIME_MAX, options.policy_steps)
+        return population.place(Members(jnp.broadcast_to(keys, shape), where, _fill(hyper, shape)))
+
+    inverse_betas = np.tile(np.asarray(INVERSE_BETAS, np.float32), len(points))
+    greedy, regularized = members(np.zeros_like(inverse_betas)), members(inverse_betas)
+    switch = round(GREEDY_SHARE * options.policy_steps)
+    carry = population.init(greedy, frozen)
+    carry = _train("greedy policies", population, carry, greedy, frozen, rows, 0, switch)
+    carry = _train("policies", population, carry, regularized, frozen, rows, switch, options.policy_steps)
+    act = jax.jit(jax.vmap(jax.vmap(lambda policy, observation: srpo.act(policy, observation[None])[0])))
+    observations = jnp.broadcast_to(jnp.asarray(points[target]), (*shape, 2))
+    actions = np.asarray(act(population.unpad(carry.state).policy, observations))
+    return actions.reshape(groups, len(points), len(INVERSE_BETAS), 2)
+
+
+def measure(model: behavior.Model, actions: np.ndarray, options: Options) -> list[Result]:
+    """Densities of the diffusion models [distributions] on a grid, at held-out samples and at the policies."""
+    side = np.linspace(-1.0, 1.0, options.resolution, dtype=np.float32)
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+
+    @jax.jit
+    def log_density(model: behavior.Model, points: Array) -> Array:
+        return diffusion.log_density(model, points, jnp.zeros((points.shape[0], 0)), ODE_STEPS)
+
+    results = []
+    for i, name in enumerate(tqdm(options.distributions, desc="density", unit=" distributions", dynamic_ncols=True)):
+        samples = np.asarray(_samples(name, options.seed, 1, HELD_OUT))
+        points = np.concatenate([grid, samples, actions[i].reshape(-1, 2)])
+        values = np.asarray(log_density(jax.tree.map(lambda x, i=i: x[i], model), jnp.asarray(points)))
+        on_grid, on_samples, on_actions = np.split(values, [len(grid), len(grid) + HELD_OUT])
+        density = np.exp(on_grid).reshape(options.resolution, options.resolution)
+        threshold = float(np.quantile(on_samples, 0.05))
+        results.append(Result(name, samples, density, actions[i], on_actions.reshape(actions[i].shape[:2]), threshold))
+    return results
+
+
+def summarize(results: Sequence[Result]) -> str:
+    """A table for the terminal, one line per distribution."""
+    lines = [
+        "mean log mu at the policies           1/beta = 0   1/beta = 1",
+        "share of policies on the data (log mu above the lowest 5% of held-out samples)",
+        "",
+        f"{'distribution':<18}{'log mu, 0':>12}{'log mu, 1':>12}{'on data, 0':>13}{'on data, 1':>13}",
+    ]
+    for result in results:
+        first, last = result.log_density[:, 0], result.log_density[:, -1]
+        shares = [float(np.mean(x >= result.threshold)) for x in (first, last)]
+        lines.append(
+            f"{result.name:<18}{first.mean():>12.2f}{last.mean():>12.2f}{shares[0]:>13.0%}{shares[1]:>13.0%}"
+        )
+    return "\n".join(lines[3:])
+
+
+def write_csv(results: Sequence[Result], path: pathlib.Path) -> None:
+    """One row per distribution, target and temperature, with the columns `COLUMNS`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for result in results:
+        for target, actions, densities in zip(targets(), result.actions, result.log_density, strict=True):
+            for inverse_beta, action, density in zip(INVERSE_BETAS, actions, densities, strict=True):
+                numbers = (*target, inverse_beta, *action, density)
+                writer.writerow([result.name, *(f"{number:.5g}" for number in numbers)])
+    write_atomically(path, text.getvalue().encode())
+
+
+def draw(result: Result) -> Figure:
+    """The paper's figure (a) to (e) of one distribution."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(13.0, 3.0), layout="constrained")
+        panels = figure.subplots(1, 5)
+        titles = ("behaviour samples", "diffusion density", r"49 critics $-|a-a^*|^2$", "policies", r"path over $1/\beta$")
+        for panel, letter, title in zip(panels, "abcde", titles, strict=True):
+            panel.set_title(f"({letter}) {title}")
+            panel.set(xlim=(-1.0, 1.0), ylim=(-1.0, 1.0), aspect="equal", xticks=[], yticks=[])
+        panels[0].scatter(*result.samples.T, s=3.0, color=_DATA, alpha=0.6, linewidths=0)
+        panels[1].imshow(result.density, cmap="Blues", interpolation="bicubic", **_IMAGE)
+        _draw_critics(panels[2])
+        for panel in panels[3:]:
+            panel.imshow(result.density, cmap=_FAINT, interpolation="bicubic", **_IMAGE)
+        _draw_arrows(panels[3], result.actions)
+        _draw_paths(figure, panels[4], result.actions)
+        return figure
+
+
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Writes the figure as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="png", dpi=130)
+    write_atomically(path, buffer.getvalue())
+
+
+_DATA = "#0B4F8A"
+_FAINT = ListedColormap(mpl.colormaps["Greys"](np.linspace(0.0, 0.42, 128)))
+_IMAGE: dict[str, Any] = {"origin": "lower", "extent": (-1.0, 1.0, -1.0, 1.0), "vmin": 0.0}
+_STYLE: Any = {
+    "axes.edgecolor": "#8C8C8C",
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 12,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "legend.fontsize": 9,
+    "mathtext.fontset": "dejavusans",
+    "ytick.labelsize": 9,
+}
+
+
+def _draw_critics(panel: Axes) -> None:
+    """Every Q as a small picture of the whole action box, laid out like their targets."""
+    side = np.linspace(-1.0, 1.0, 24)
+    box = np.stack(np.meshgrid(side, side), axis=-1)
+    q = -np.sum((box[None] - targets()[:, None, None]) ** 2, axis=-1)
+    tiles = np.pad(q, ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
+    n, size = TARGETS_PER_SIDE, len(side) + 2
+    mosaic = tiles.reshape(n, n, size, size).swapaxes(1, 2).reshape(n * size, n * size)
+    panel.imshow(np.exp(mosaic), cmap="magma", interpolation="nearest", **_IMAGE)
+
+
+def _draw_arrows(panel: Axes, actions: np.ndarray) -> None:
+    """From the policy without regularisation, hollow, to the one with it, filled; `actions` [49, K, 2]."""
+    start, end = actions[:, 0], actions[:, -1]
+    panel.quiver(
+        *start.T, *(end - start).T, angles="xy", scale_units="xy", scale=1.0, width=0.006, color="#595959", zorder=2
+    )
+    panel.scatter(*start.T, s=13, facecolor="white", edgecolor=_WITHOUT, linewidth=1.1, label=r"$1/\beta=0$", zorder=3)
+    panel.scatter(*end.T, s=15, color=_WITH, linewidths=0, label=r"$1/\beta=1$", zorder=4)
+
+
+def _draw_paths(figure: Figure, panel: Axes, actions: np.ndarray) -> None:
+    """Policies of one target joined in the order of 1/beta, coloured by it; `actions` [49, K, 2]."""
+    colors = mpl.colormaps["plasma"](np.linspace(0.0, 0.92, len(INVERSE_BETAS)))
+    segments = np.stack([actions[:, :-1], actions[:, 1:]], axis=2).reshape(-1, 2, 2)
+    panel.add_collection(LineCollection(list(segments), colors=np.tile(colors[1:], (len(actions), 1)), linewidths=1.3))
+    for i, color in enumerate(colors):
+        panel.scatter(*actions[:, i].T, s=9, color=color, linewidths=0, zorder=3)
+    levels = mpl.cm.ScalarMappable(mpl.colors.BoundaryNorm(np.arange(len(colors) + 1), len(colors)), ListedColormap(colors))
+    bar = figure.colorbar(levels, ax=panel, ticks=np.arange(len(colors)) + 0.5, fraction=0.05, pad=0.03)
+    bar.ax.set_yticklabels([f"{value:g}" for value in INVERSE_BETAS])
+    bar.ax.tick_params(length=0)
+    bar.outline.set_visible(False)
+
+
+_WITHOUT, _WITH = "#D55E00", "#0072B2"
+
+
+def _samples(name: str, seed: int, purpose: int, n: int) -> Array:
+    """[n, 2] of one distribution; its numbers do not depend on which others are asked for."""
+    key = jax.random.fold_in(jax.random.key(seed), list(DISTRIBUTIONS).index(name))
+    return DISTRIBUTIONS[name](jax.random.fold_in(key, purpose), n)
+
+
+def _rows(observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Transitions of a bandit for the table: no reward is read, and every episode ends at once."""
+    ends = np.zeros((len(actions), 1))
+    return np.concatenate([observations, actions, ends, observations, ends], axis=1, dtype=np.float32)
+
+
+def _fill(hyper: Any, shape: tuple[int, int]) -> Any:
+    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.float32), shape), hyper)
+
+
+def _train(
+    what: str, population: Population, carry: Carry, members: Members, frozen: Any, rows: Array, start: int, stop: int
+) -> Carry:
+    """Updates `start` to `stop` in ten chunks under a progress bar.
+
+    Raises:
+      UserError: a member diverged; with the settings above that takes a numerically broken installation.
+    """
+    with tqdm(total=stop - start, desc=what, unit=" updates", dynamic_ncols=True) as bar:
+        edges = np.unique(np.linspace(start, stop, 11).astype(int))
+        for begin, end in zip(edges[:-1], edges[1:], strict=True):
+            carry, _ = population.chunk(carry, members, frozen, rows, int(begin), int(end - begin))
+            jax.block_until_ready(carry)
+            bar.update(int(end - begin))
+    if np.any(population.unpad(carry.diverged_at) >= 0):
+        raise UserError(f"{what}: a member diverged; try another --seed")
+    return carry
+
+
+def main(arguments: Sequence[str]) -> list[Result]:
+    """Runs the command; nothing is returned after `--help`.
+
+    Raises:
+      UserError: after bad input.
+      flags.Error: after bad flags.
+    """
+    values = _define_flags()
+    if any(argument in ("--help", "-help", "-h") for argument in arguments):
+        print(_help(values))
+        return []
+    rest = values(["bandit2d", *arguments])[1:]
+    if rest:
+        raise UserError(f"{rest[0]}: unexpected; this command takes flags only")
+    if not values.out:
+        raise UserError("--out: is required; for instance --out=docs/results/bandit2d")
+    names = tuple(dict.fromkeys(name for name in values.distributions.split(",") if name))
+    unknown = [name for name in names if name not in DISTRIBUTIONS]
+    if unknown or not names:
+        raise UserError(f"--distributions={values.distributions}: choose from {', '.join(DISTRIBUTIONS)}")
+    out = pathlib.Path(values.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out}: is a file; give a directory")
+    return _run(Options(names, values.seed, values.behavior_steps, values.policy_steps, values.resolution), out)
+
+
+def _run(options: Options, out: pathlib.Path) -> list[Result]:
+    began = time.monotonic()
+    model = train_behaviors(options)
+    results = measure(model, train_policies(model, options), options)
+    write_csv(results, out / "bandit2d.csv")
+    for result in results:
+        save(draw(result), out / f"{result.name}.png")
+    print(summarize(results))
+    print(f"wrote {out / 'bandit2d.csv'} and {len(results)} pictures in {time.monotonic() - began:.0f} s")
+    return results
+
+
+def _define_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    default = Options()
+    names = ",".join(default.distributions)
+    flags.DEFINE_string("out", None, "Directory of the results.", flag_values=values)
+    flags.DEFINE_string("distributions", names, "Behaviour distributions.", flag_values=values)
+    flags.DEFINE_integer("seed", default.seed, "Of samples, networks and noise.", 0, 2**31 - 1, flag_values=values)
+    flags.DEFINE_integer(
+        "behavior_steps", default.behavior_steps, "Updates of each behaviour model.", 1, flag_values=values
+    )
+    flags.DEFINE_integer("policy_steps", default.policy_steps, "Updates of each actor.", 1, flag_values=values)
+    flags.DEFINE_integer("resolution", default.resolution, "Density points per side.", 2, flag_values=values)
+    return values
+
+
+def _help(values: flags.FlagValues) -> str:
+    lines = [USAGE, ""]
+    for name in values:
+        flag = values[name]
+        default = "" if flag.default is None else f" (default {flag.default_as_str})"
+        text = textwrap.wrap(f"{flag.help}{default}", 90, break_on_hyphens=False)
+        lines += [f"  --{name}".ljust(22) + text[0], *(" " * 22 + line for line in text[1:])]
+    return "\n".join(lines)
+
+
+def run() -> NoReturn:
+    """Entry point of the script; exits with 0, with 2 after bad input, or with 130 after an interrupt."""
+    # One JAX device per core trains members side by side; it must be set before any computation.
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    try:
+        main(sys.argv[1:])
+    except (UserError, flags.Error) as error:
+        message = " ".join(str(error).split())
+        print(f"bandit2d: {message.removeprefix('FATAL Flags parsing error: ')}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nbandit2d: interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    run()

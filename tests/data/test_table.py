@@ -1,0 +1,185 @@
+"""Packing, and the shuffled walk that never stores a permutation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from jaxrl_srpo.data import table
+from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.types import Spec
+
+WINDOW = 4096
+SEEDS = st.integers(0, 2**31 - 1)
+SPEC = Spec(observation_size=3, action_size=2)
+
+
+def dataset(size, seed=0, low=-1.0, high=1.0):
+    random = np.random.default_rng(seed)
+    bounds = [np.full(SPEC.action_size, x, np.float32) for x in (low, high)]
+    return Dataset(
+        name="x",
+        source="x.hdf5",
+        observations=random.normal(size=(size, SPEC.observation_size)).astype(np.float32),
+        actions=random.uniform(low, high, (size, SPEC.action_size)).astype(np.float32),
+        rewards=random.normal(size=size).astype(np.float32),
+        next_observations=random.normal(size=(size, SPEC.observation_size)).astype(np.float32),
+        terminals=random.random(size) < 0.3,
+        episode_ends=np.zeros(size, bool),
+        episode_returns=np.zeros(1),
+        episode_lengths=np.ones(1, np.int64),
+        timeouts=0,
+        action_low=bounds[0],
+        action_high=bounds[1],
+        fingerprint="",
+    )
+
+
+@jax.jit
+def permuted(size, seed):
+    """The first `WINDOW` entries of the permutation, repeated where `size` is smaller."""
+    positions = jnp.arange(WINDOW, dtype=jnp.uint32) % size.astype(jnp.uint32)
+    return table.permute(positions, size, jax.random.key(seed))
+
+
+@given(size=st.integers(1, WINDOW), seed=SEEDS)
+@example(size=1, seed=0)
+@example(size=2, seed=0)
+@example(size=3, seed=0)
+@example(size=WINDOW - 1, seed=0)
+@example(size=WINDOW, seed=0)
+def test_permutation(size, seed):
+    order = np.asarray(permuted(jnp.int32(size), seed))[:size]
+    np.testing.assert_array_equal(np.sort(order), np.arange(size))
+
+
+@given(size=st.integers(WINDOW, 2**31 - 1), seed=SEEDS)
+@example(size=2**31 - 1, seed=0)
+@example(size=2**30, seed=0)
+@example(size=2**30 + 1, seed=0)
+def test_large_sizes_stay_in_range_and_never_repeat(size, seed):
+    order = np.asarray(permuted(jnp.int32(size), seed))
+    assert order.max() < size
+    assert len(np.unique(order)) == WINDOW
+
+
+@pytest.mark.parametrize("size", [100, 1000, 4096])
+def test_every_position_visits_every_row(size):
+    """Over many epochs the row at a position is uniform: a chi-squared statistic within five standard deviations."""
+    positions = jnp.asarray([0, 1, size // 2, size - 1], jnp.uint32)
+    draw = jax.jit(jax.vmap(lambda key: table.permute(positions, jnp.int32(size), key)))
+    epochs = 20000
+    order = np.asarray(draw(jax.random.split(jax.random.key(0), epochs)))
+    bins = min(size, 50)
+    for column in order.T:
+        counts = np.bincount(column.astype(np.int64) * bins // size, minlength=bins)
+        expected = np.bincount(np.arange(size) * bins // size, minlength=bins) * (epochs / size)
+        statistic = np.sum((counts - expected) ** 2 / expected)
+        assert abs(statistic - (bins - 1)) < 5.0 * np.sqrt(2.0 * (bins - 1))
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(5000, 256), (100000, 2048)])
+def test_batches_are_as_mixed_as_random_ones(size, batch_size):
+    """Data lie in order of time; the spread of batch means and of 16 equal parts is that of sampling at random."""
+    positions = jnp.arange(batch_size, dtype=jnp.uint32)
+    draw = jax.jit(jax.vmap(lambda key: table.permute(positions, jnp.int32(size), key)))
+    place = (np.asarray(draw(jax.random.split(jax.random.key(0), 1000)), np.float64) + 0.5) / size
+    expected = np.sqrt((1.0 - batch_size / size) / (12.0 * batch_size))
+    assert 0.85 < place.mean(axis=1).std() / expected < 1.15
+    parts = np.stack([np.bincount((row * 16).astype(int), minlength=16) for row in place])
+    statistic = np.mean(np.sum((parts - batch_size / 16) ** 2, axis=1) / (batch_size / 16))
+    assert 0.85 < statistic / (15.0 * (1.0 - batch_size / size)) < 1.15
+
+
+@functools.partial(jax.jit, static_argnames="batch_size")
+def batches(rows, where, batch_size, seed, steps):
+    return jax.vmap(lambda step: table.sample(rows, where, SPEC, batch_size, jax.random.key(seed), step))(steps)
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(64, 16), (70, 16), (31, 16), (16, 16)])
+def test_an_epoch_covers_each_row_once(size, batch_size):
+    rows = np.tile(np.arange(200, dtype=np.float32)[:, None], (1, 10))
+    where, per_epoch, epochs = table.Slice(100, size), size // batch_size, 3
+    seen = batches(rows, where, batch_size, 0, jnp.arange(epochs * per_epoch)).rewards
+    seen = np.asarray(seen).reshape(epochs, per_epoch * batch_size)
+    for epoch in seen:
+        # The rows of the slice and no others, none twice; what does not fill a batch is left for another epoch.
+        assert len(np.unique(epoch)) == per_epoch * batch_size
+        assert epoch.min() >= 100
+        assert epoch.max() < 100 + size
+    assert not np.array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[1], seen[2])
+    assert not np.array_equal(seen[0], np.sort(seen[0]))
+
+
+def test_dropped_rows_change_from_epoch_to_epoch():
+    rows = np.tile(np.arange(20, dtype=np.float32)[:, None], (1, 10))
+    seen = batches(rows, table.Slice(0, 20), 16, 0, jnp.arange(30)).rewards
+    counts = np.bincount(np.asarray(seen).ravel().astype(int), minlength=20)
+    assert counts.sum() == 30 * 16
+    assert counts.min() > 12
+
+
+def test_keys_give_different_walks_and_steps_stand_alone():
+    rows = np.tile(np.arange(64, dtype=np.float32)[:, None], (1, 10))
+    where = table.Slice(0, 64)
+    together = batches(rows, where, 16, 0, jnp.arange(9)).rewards
+    alone = batches(rows, where, 16, 0, jnp.asarray([7])).rewards
+    np.testing.assert_array_equal(alone[0], together[7])
+    assert not np.array_equal(together, batches(rows, where, 16, 1, jnp.arange(9)).rewards)
+
+
+@pytest.mark.parametrize("size", [1, 5, 15])
+def test_small_datasets_wrap(size):
+    rows = np.tile(np.arange(20, dtype=np.float32)[:, None], (1, 10))
+    for batch in np.asarray(batches(rows, table.Slice(3, size), 16, 0, jnp.arange(4)).rewards):
+        counts = np.bincount(batch.astype(int) - 3, minlength=size)
+        assert len(counts) == size
+        assert counts.max() - counts.min() <= 1
+
+
+def test_packing_round_trip():
+    datasets = [dataset(7, seed=1), dataset(1, seed=2), dataset(12, seed=3)]
+    rewards = [2.0 * data.rewards for data in datasets]
+    packed = table.pack(datasets, rewards)
+    assert packed.rows.dtype == np.float32
+    assert packed.rows.shape == (20, 2 * SPEC.observation_size + SPEC.action_size + 2)
+    assert packed.slices == [(0, 7), (7, 1), (8, 12)]
+    for data, reward, where in zip(datasets, rewards, packed.slices, strict=True):
+        batch = table.unpack(packed.rows[where.offset : where.offset + where.size], SPEC)
+        np.testing.assert_array_equal(batch.observations, data.observations)
+        np.testing.assert_array_equal(batch.actions, data.actions)
+        np.testing.assert_array_equal(batch.rewards, reward)
+        np.testing.assert_array_equal(batch.next_observations, data.next_observations)
+        np.testing.assert_array_equal(batch.discounts, np.where(data.terminals, 0.0, 1.0))
+
+
+def test_sampled_rows_belong_to_the_dataset():
+    datasets = [dataset(40, seed=1), dataset(50, seed=2)]
+    packed = table.pack(datasets, [data.rewards for data in datasets])
+    for data, where in zip(datasets, packed.slices, strict=True):
+        batch = jax.tree.map(
+            lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), batches(packed.rows, where, 10, 0, jnp.arange(4))
+        )
+        index = [int(np.flatnonzero(data.rewards == reward)[0]) for reward in batch.rewards]
+        assert len(set(index)) == 40
+        np.testing.assert_array_equal(batch.observations, data.observations[index])
+        np.testing.assert_array_equal(batch.actions, data.actions[index])
+        np.testing.assert_array_equal(batch.next_observations, data.next_observations[index])
+        np.testing.assert_array_equal(batch.discounts, 1.0 - data.terminals[index])
+
+
+def test_actions_are_scaled_to_the_unit_box():
+    data = dataset(30, low=-2.0, high=6.0)
+    scaled = table.scale_actions(data, data.actions)
+    np.testing.assert_allclose(scaled, (data.actions - 2.0) / 4.0, atol=1e-6)
+    assert scaled.dtype == np.float32
+    np.testing.assert_array_equal(
+        table.scale_actions(data, np.stack([data.action_low, data.action_high])), [[-1, -1], [1, 1]]
+    )
+    unit = dataset(30)
+    np.testing.assert_array_equal(table.scale_actions(unit, unit.actions), unit.actions)

@@ -1,0 +1,164 @@
+"""Runs killed in the middle of a stage end bitwise where an uninterrupted run ends."""
+
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import synthetic
+
+from jaxrl_srpo import metrics
+from jaxrl_srpo.stages import STAGES, Stage
+from jaxrl_srpo.sweep import RunDirectory
+from jaxrl_srpo.training import load_result
+
+CHUNKS = 20
+LOG_INTERVAL = 5
+STEPS = CHUNKS * LOG_INTERVAL
+# Evaluations between the rows of metrics.csv, so that a kill may fall between the two files.
+EVALUATION_INTERVAL = 35
+SETTINGS: dict[str, Any] = {
+    "seeds": "0:2",
+    "beta": "0.1,0.3",
+    "cpu_devices": 2,
+    "checkpoint_seconds": 0,
+    "behavior_steps": STEPS,
+    "critic_steps": STEPS,
+    "policy_steps": STEPS,
+    "log_interval": LOG_INTERVAL,
+    "critic_evaluation_interval": EVALUATION_INTERVAL,
+    "policy_evaluation_interval": EVALUATION_INTERVAL,
+}
+LIMIT = 240.0
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return synthetic.write_pendulum(tmp_path_factory.mktemp("data") / "pendulum.hdf5")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
+    finish(dataset, out)
+    return out
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_killed_and_started_again_it_ends_bitwise_the_same(
+    name: str, dataset: pathlib.Path, uninterrupted: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    stage = {stage.name: stage for stage in STAGES.values()}[name]  # type: ignore[index]
+    out = tmp_path / "run"
+    start_before(stage, uninterrupted, out)
+    dice = random.Random(f"resume {name}")
+    # Twice: the second time it is killed after it has already continued once.
+    for rows in sorted(dice.sample(range(2, CHUNKS - 5), 2)):
+        kill_in_stage(dataset, out, stage, rows, dice.uniform(0.0, 0.1))
+    finish(dataset, out)
+    assert_same_results(out, uninterrupted)
+    assert table(out, "metrics.csv") == table(uninterrupted, "metrics.csv")
+    assert table(out, "evaluations.csv") == table(uninterrupted, "evaluations.csv")
+    assert not list((out / "checkpoints" / "under_way").glob("*"))
+    assert files(out) == files(uninterrupted)
+
+
+def test_a_line_cut_short_by_the_kill_is_repaired(
+    dataset: pathlib.Path, uninterrupted: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    text = (out / "evaluations.csv").read_text()
+    (out / "evaluations.csv").write_text(text[: len(text) - 9])
+    with (out / "metrics.csv").open("a") as file:
+        file.write("policy,pendulum,0")
+    finish(dataset, out)
+    assert table(out, "metrics.csv") == table(uninterrupted, "metrics.csv")
+    assert table(out, "evaluations.csv") == table(uninterrupted, "evaluations.csv")
+
+
+def start_before(stage: Stage, finished: pathlib.Path, out: pathlib.Path) -> None:
+    """A run directory that was killed right before a stage began, made of a finished one."""
+    names = list(STAGES)
+    earlier = names[: names.index(stage.name)]
+    if not earlier:
+        return
+    out.mkdir()
+    shutil.copy(finished / "sweep.json", out)
+    for name in earlier:
+        shutil.copytree(finished / "checkpoints" / name, out / "checkpoints" / name)
+    for name in ("metrics.csv", "evaluations.csv"):
+        lines = (finished / name).read_text().splitlines(keepends=True)
+        (out / name).write_text("".join(line for line in lines if line.split(",")[0] in ("stage", *earlier)))
+
+
+def kill_in_stage(dataset: pathlib.Path, out: pathlib.Path, stage: Stage, rows: int, delay: float) -> None:
+    """Starts the run and kills it `delay` seconds after `metrics.csv` shows that many chunks of a stage."""
+    process, log = launch(dataset, out)
+    try:
+        deadline = time.monotonic() + LIMIT
+        while chunks_of(out, stage) < rows:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.005)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    finished = out / "checkpoints" / stage.name
+    assert not finished.exists() or not any(p.name.isalnum() for p in finished.iterdir()), "it was killed too late"
+    assert list((out / "checkpoints" / "under_way").glob(f"{stage.name}-*/*")), "it had no checkpoint to continue from"
+
+
+def finish(dataset: pathlib.Path, out: pathlib.Path) -> None:
+    """Runs the same command to its end."""
+    process, log = launch(dataset, out)
+    try:
+        assert process.wait(LIMIT) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def launch(dataset: pathlib.Path, out: pathlib.Path) -> tuple[subprocess.Popen[bytes], pathlib.Path]:
+    log = out.parent / "log.txt"
+    with log.open("wb") as file:
+        return synthetic.start(synthetic.train_command([dataset], out, **SETTINGS), file), log
+
+
+def chunks_of(out: pathlib.Path, stage: Stage) -> int:
+    """Chunks of a stage in `metrics.csv`, of the first seed and temperature."""
+    path = out / "metrics.csv"
+    lines = path.read_text().splitlines() if path.exists() else []
+    steps = [line.split(",")[5] for line in lines if line.startswith(f"{stage.name},") and line.count(",") > 5]
+    return len(set(steps))
+
+
+def table(out: pathlib.Path, name: str) -> list[dict[str, str]]:
+    """Rows of a CSV file, without the one column that the clock writes."""
+    columns = metrics.METRICS_COLUMNS if name == "metrics.csv" else metrics.EVALUATION_COLUMNS
+    rows = metrics.CsvLog(out / name, columns).rows()
+    return [{key: value for key, value in row.items() if key != "updates_per_second"} for row in rows]
+
+
+def files(out: pathlib.Path) -> set[str]:
+    """What lies in a run directory, down to the names of the results."""
+    return {str(path.relative_to(out)) for pattern in ("*", "checkpoints/*/*") for path in out.glob(pattern)}
+
+
+def assert_same_results(out: pathlib.Path, other: pathlib.Path) -> None:
+    """Every result of every member is the same to the last bit."""
+    run, reference = RunDirectory(out), RunDirectory(other)
+    assert run.members() == reference.members()
+    for member in run.members():
+        for stage in STAGES.values():
+            ours, theirs = (load_result(directory, stage, member) for directory in (run, reference))
+            jax.tree.map(np.testing.assert_array_equal, ours, theirs)

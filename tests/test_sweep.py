@@ -1,0 +1,360 @@
+"""Sweeps as members, addresses and populations; run directories that are extended, repaired or refused."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import synthetic
+
+import jaxrl_srpo
+from jaxrl_srpo import metrics
+from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.stages import BEHAVIOR, CRITIC, POLICY, STAGES, Stage
+from jaxrl_srpo.sweep import Member, RunDirectory, Sweep, populations, shared_groups, unique
+from jaxrl_srpo.training import load_result
+
+Paths = dict[str, pathlib.Path]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    """Two datasets of equal sizes."""
+    directory = tmp_path_factory.mktemp("data")
+    return {
+        "one": synthetic.write_pendulum(directory / "one.hdf5", seed=1),
+        "two": synthetic.write_pendulum(directory / "two.hdf5", seed=2, episodes=3),
+    }
+
+
+@pytest.fixture(scope="module")
+def datasets(files: Paths) -> list[Dataset]:
+    return [jaxrl_srpo.load_dataset(path) for path in files.values()]
+
+
+def members_of(datasets: list[Dataset], seeds: tuple[int, ...] = (0, 1), **overrides: tuple[Any, ...]) -> list[Member]:
+    names = tuple(dataset.name for dataset in datasets)
+    return Sweep(names, seeds, "quick", overrides).members(datasets)
+
+
+class TestMembers:
+    def test_they_are_the_product_of_datasets_seeds_and_values(self, datasets: list[Dataset]) -> None:
+        members = members_of(datasets, (3, 5), beta=(0.1, 0.2), expectile=(0.7, 0.9), policy_steps=(70,))
+        found = [(m.dataset, m.seed, m.settings.beta, m.settings.expectile) for m in members]
+        expected = [(d, s, b, e) for d in ("one", "two") for s in (3, 5) for b in (0.1, 0.2) for e in (0.7, 0.9)]
+        assert found == expected
+        assert {m.settings.policy_steps for m in members} == {70}
+
+    def test_labels_name_what_varies_and_only_where_it_reaches(self, datasets: list[Dataset]) -> None:
+        values: dict[str, tuple[Any, ...]] = {
+            "beta": (0.1,),
+            "expectile": (0.7, 0.9),
+            "policy_learning_rate": (1e-3, 1e-4),
+            "discount": (0.9,),
+        }
+        member = members_of(datasets[:1], (4,), **values)[-1]
+        assert member.setting == "expectile=0.9;policy_learning_rate=0.0001"
+        assert [member.row(stage)["setting"] for stage in STAGES.values()] == ["", "expectile=0.9", member.setting]
+        assert [member.row(stage)["beta"] for stage in STAGES.values()] == ["", "", "0.1"]
+        assert member.name(BEHAVIOR) == "bc one seed=4"
+        assert member.name(CRITIC) == "iql one seed=4 expectile=0.9"
+        assert member.name(POLICY) == "srpo one seed=4 beta=0.1 expectile=0.9 policy_learning_rate=0.0001"
+
+    def test_a_sweep_without_values_takes_the_presets(self, datasets: list[Dataset]) -> None:
+        (member,) = members_of(datasets[:1], (0,))
+        assert member.settings == members_of(datasets[:1], (0,), beta=(member.settings.beta,))[0].settings
+        assert member.setting == ""
+
+    @pytest.mark.parametrize(
+        ("sweep", "message"),
+        [
+            ({"datasets": ()}, "name at least one dataset"),
+            ({"seeds": ()}, "name at least one seed"),
+            ({"seeds": (1, 1)}, "a value is given twice in 1, 1"),
+            ({"datasets": ("a", "a")}, "a value is given twice in a, a"),
+            ({"overrides": {"beta": (0.1, 0.1)}}, "--beta: a value is given twice"),
+            ({"overrides": {"policy_steps": (1, 2)}}, "--policy_steps: takes one value; .* beta"),
+            ({"overrides": {"time_min": (0.5,), "time_max": (0.5,)}}, "--time_min=0.5: must be below --time_max=0.5"),
+            ({"overrides": {"time_min": (0.1, 0.99)}}, "--time_min=0.99: must be below --time_max=0.98"),
+            ({"overrides": {"expectile": (0.5, 1.0)}}, "--expectile=1.0: must be below 1"),
+            ({"overrides": {"betas": (0.5,)}}, "betas: no such setting"),
+        ],
+    )
+    def test_what_cannot_be_trained_is_refused(self, sweep: dict[str, Any], message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            Sweep(**{"datasets": ("one",), "seeds": (0,)} | sweep)
+
+
+class TestAddresses:
+    def addresses(self, datasets: list[Dataset], **overrides: tuple[Any, ...]) -> dict[str, str]:
+        (member,) = members_of(datasets[:1], (0,), **overrides)
+        return {name: member.address(stage) for name, stage in STAGES.items()}
+
+    @pytest.mark.parametrize(
+        ("change", "changed"),
+        [
+            ({"beta": (0.123,)}, {"policy"}),
+            ({"policy_learning_rate": (0.123,)}, {"policy"}),
+            ({"expectile": (0.6,)}, {"critic", "policy"}),
+            ({"reward_transform": ("d4rl-antmaze",)}, {"critic", "policy"}),
+            ({"behavior_steps": (17,)}, {"behavior", "policy"}),
+            ({"actor_layers": (3,)}, {"critic", "policy"}),
+            ({"episodes": (3,)}, set()),
+            ({"log_interval": (3,)}, set()),
+        ],
+    )
+    def test_a_setting_changes_its_stage_and_the_later_ones_only(
+        self, datasets: list[Dataset], change: dict[str, tuple[Any, ...]], changed: set[str]
+    ) -> None:
+        before, after = self.addresses(datasets), self.addresses(datasets, **change)
+        assert {name for name in before if before[name] != after[name]} == changed
+
+    def test_seed_and_data_change_all_of_them(self, datasets: list[Dataset]) -> None:
+        members = members_of(datasets)
+        for stage in STAGES.values():
+            assert len({member.address(stage) for member in members}) == 4
+
+    def test_the_name_of_the_data_does_not_matter(self, datasets: list[Dataset]) -> None:
+        renamed = dataclasses.replace(datasets[0], name="other", source="elsewhere")
+        assert members_of([renamed])[0].address(POLICY) == members_of(datasets)[0].address(POLICY)
+
+    def test_a_new_version_of_a_stage_makes_new_results(self, datasets: list[Dataset]) -> None:
+        member = members_of(datasets)[0]
+        assert member.address(dataclasses.replace(CRITIC, version=CRITIC.version + 1)) != member.address(CRITIC)
+
+    def test_whole_numbers_are_the_same_as_decimals(self, datasets: list[Dataset]) -> None:
+        assert self.addresses(datasets, beta=(1,)) == self.addresses(datasets, beta=(1.0,))
+
+    def test_temperatures_share_behaviour_and_critic(self, datasets: list[Dataset]) -> None:
+        members = members_of(datasets, beta=(0.1, 0.2, 0.3))
+        assert [len(unique(members, stage)) for stage in STAGES.values()] == [4, 4, 12]
+        assert unique(members, BEHAVIOR) == members[::3]
+        groups = shared_groups(members, POLICY)
+        assert [[m.settings.beta for m in group] for group in groups] == [[0.1, 0.2, 0.3]] * 4
+        assert shared_groups(members[:2] + members[3:4], POLICY) == [[members[0]], [members[1]], [members[3]]]
+
+
+class TestPopulations:
+    def test_datasets_of_equal_sizes_share_one(self, datasets: list[Dataset]) -> None:
+        members = members_of(datasets, beta=(0.1, 0.2))
+        for stage in STAGES.values():
+            assert populations(members, stage) == [members]
+
+    def test_datasets_of_other_sizes_have_their_own(self, datasets: list[Dataset]) -> None:
+        wider = dataclasses.replace(
+            datasets[1], observations=np.zeros((9, 4), np.float32), next_observations=np.zeros((9, 4), np.float32)
+        )
+        members = members_of([datasets[0], wider])
+        for stage in STAGES.values():
+            assert populations(members, stage) == [members[:2], members[2:]]
+
+    def test_families_with_other_presets_have_their_own(self, datasets: list[Dataset]) -> None:
+        maze = dataclasses.replace(datasets[1], family="pointmaze")
+        members = members_of([datasets[0], maze])
+        assert populations(members, CRITIC) == [members[:2], members[2:]]
+
+    def test_swept_numbers_do_not_split_one(self, datasets: list[Dataset]) -> None:
+        members = members_of(datasets, expectile=(0.6, 0.7), policy_learning_rate=(1e-3, 1e-4))
+        for stage in STAGES.values():
+            assert populations(members, stage) == [members]
+
+
+class TestCsvFiles:
+    COLUMNS = ("name", "value")
+
+    def log(self, directory: pathlib.Path) -> metrics.CsvLog:
+        return metrics.CsvLog(directory / "log.csv", self.COLUMNS)
+
+    @pytest.mark.parametrize("torn", ["b", "b,", "b,2", '"b', "b,2.5e"])
+    def test_a_torn_last_line_is_dropped_and_written_again(self, tmp_path: pathlib.Path, torn: str) -> None:
+        self.log(tmp_path).append([{"name": "a", "value": 1}])
+        with (tmp_path / "log.csv").open("a") as file:
+            file.write(torn)
+        log = self.log(tmp_path)
+        assert log.rows() == [{"name": "a", "value": "1"}]
+        log.append([{"name": "b", "value": 2}])
+        assert (tmp_path / "log.csv").read_text() == "name,value\na,1\nb,2\n"
+
+    @pytest.mark.parametrize("content", ["", "nam", "name,value"])
+    def test_a_torn_header_is_replaced(self, tmp_path: pathlib.Path, content: str) -> None:
+        (tmp_path / "log.csv").write_text(content)
+        assert self.log(tmp_path).rows() == []
+        assert (tmp_path / "log.csv").read_text() == "name,value\n"
+
+    def test_rows_are_dropped_by_choice(self, tmp_path: pathlib.Path) -> None:
+        log = self.log(tmp_path)
+        log.append([{"name": f"a,{i}", "value": i} for i in range(3)])
+        log.keep(lambda row: row["value"] != "1")
+        assert [row["name"] for row in self.log(tmp_path).rows()] == ["a,0", "a,2"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def precision() -> Iterator[None]:
+    """`train` sets the precision of the process; other tests need theirs."""
+    before = jax.config.jax_default_matmul_precision
+    yield
+    jax.config.update("jax_default_matmul_precision", before)
+
+
+@pytest.fixture(scope="module")
+def traces() -> Iterator[Counter[str]]:
+    """How often each stage's update was traced."""
+    counts: Counter[str] = Counter()
+
+    def counting(stage: Stage) -> Stage:
+        def update(*args: Any) -> Any:
+            counts[stage.name] += 1
+            return stage.update(*args)
+
+        return dataclasses.replace(stage, update=update)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, stage in STAGES.items():
+            patch.setitem(STAGES, name, counting(stage))
+        yield counts
+
+
+@pytest.fixture(scope="module")
+def train(files: Paths) -> Callable[..., RunDirectory]:
+    def train(out: pathlib.Path, names: tuple[str, ...] = ("one", "two"), **values: Any) -> RunDirectory:
+        options = jaxrl_srpo.Options(evaluate=False)
+        messages: list[str] = []
+        datasets = [str(files[name]) for name in names]
+        defaults = synthetic.TINY | {"options": options, "seeds": range(2), "log": messages.append}
+        jaxrl_srpo.train(datasets, out, **defaults | values)
+        return RunDirectory(out)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def whole(
+    train: Callable[..., RunDirectory], traces: Counter[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunDirectory, Counter[str]]:
+    """Two datasets, two seeds, two temperatures in one command, and the traces that it took."""
+    traces.clear()
+    run = train(tmp_path_factory.mktemp("whole") / "run", beta=[0.1, 0.2])
+    return run, Counter(traces)
+
+
+class TestTraining:
+    """Real runs of all stages; the first test's directory is the reference of the others."""
+
+    def test_every_stage_of_every_member_is_trained(self, whole: tuple[RunDirectory, Counter[str]]) -> None:
+        run, _ = whole
+        kept = {name: len(list((run.path / "checkpoints" / name).iterdir())) for name in STAGES}
+        assert kept == {"behavior": 4, "critic": 4, "policy": 8}
+        assert not list((run.path / "checkpoints" / "under_way").glob("*"))
+        rows = metrics.CsvLog(run.path / "metrics.csv", metrics.METRICS_COLUMNS).rows()
+        assert Counter((row["stage"], row["step"]) for row in rows) == {
+            (name, step): count for name, count in kept.items() for step in ("4", "8")
+        }
+
+    def test_smaller_runs_extended_by_seeds_data_and_temperatures_end_bitwise_the_same(
+        self,
+        train: Callable[..., RunDirectory],
+        whole: tuple[RunDirectory, Counter[str]],
+        traces: Counter[str],
+        tmp_path: pathlib.Path,
+    ) -> None:
+        reference, once = whole
+        traces.clear()
+        train(tmp_path / "run", ("one",), seeds=[0], beta=0.1)
+        # Eight members of two datasets were traced as often as a single one is.
+        assert traces == once
+        stamps = {path: path.stat().st_mtime_ns for path in results(tmp_path / "run")}
+        assert len(stamps) == 3
+        traces.clear()
+        run = train(tmp_path / "run", beta=[0.1, 0.2])
+        assert traces == once
+        assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+        assert_same_results(run, reference)
+        traces.clear()
+        train(tmp_path / "run", beta=[0.1, 0.2])
+        assert not traces
+        # A part of what is there leaves the rest in the directory.
+        train(tmp_path / "run", ("two",), seeds=[1], beta=0.1)
+        assert not traces
+        assert len(RunDirectory(tmp_path / "run").members()) == 8
+
+    def test_a_diverged_member_is_named_and_changes_no_other(
+        self, train: Callable[..., RunDirectory], whole: tuple[RunDirectory, Counter[str]], tmp_path: pathlib.Path
+    ) -> None:
+        reference, _ = whole
+        for stage in ("behavior", "critic"):
+            shutil.copytree(reference.path / "checkpoints" / stage, tmp_path / "run" / "checkpoints" / stage)
+        rates = [reference.members()[0].settings.policy_learning_rate, 3e38]
+        run = train(tmp_path / "run", beta=[0.1, 0.2], policy_learning_rate=rates)
+        sweep = json.loads((run.path / "sweep.json").read_text())
+        assert sorted(sweep["diverged"]) == sorted(
+            f"srpo {dataset} seed={seed} beta={beta} policy_learning_rate=3e+38"
+            for dataset in ("one", "two")
+            for seed in (0, 1)
+            for beta in (0.1, 0.2)
+        )
+        assert_same_results(reference, run)
+        for member in run.members():
+            leaves = jax.tree.leaves(load_result(run, POLICY, member))
+            assert all(np.isfinite(leaf).all() for leaf in leaves)
+        rows = metrics.CsvLog(run.path / "metrics.csv", metrics.METRICS_COLUMNS).rows()
+        stopped = [row["loss"] for row in rows if "3e+38" in row["setting"] and row["step"] == "8"]
+        assert stopped == [""] * 8
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"policy_steps": 9}, r"holds a run with policy_steps=8, not 9; .* --policy_steps=8"),
+            ({"critic_width": 8}, r"holds a run with critic_width=16, not 8"),
+            ({"behavior_learning_rate": 0.5}, r"holds a run with behavior_learning_rate=.*, not 0.5"),
+            ({"episodes": 2}, r"holds a run with episodes=1, not 2"),
+            ({"seeds": [7], "policy_steps": 9}, r"holds a run with policy_steps=8, not 9"),
+        ],
+    )
+    def test_a_directory_of_another_sweep_is_refused(
+        self,
+        train: Callable[..., RunDirectory],
+        whole: tuple[RunDirectory, Counter[str]],
+        change: dict[str, Any],
+        message: str,
+    ) -> None:
+        run, _ = whole
+        before = (run.path / "sweep.json").read_bytes()
+        with pytest.raises(UserError, match=message):
+            train(run.path, **{"beta": [0.1, 0.2]} | change)
+        assert (run.path / "sweep.json").read_bytes() == before
+
+    def test_a_directory_of_other_data_of_the_same_name_is_refused(
+        self, train: Callable[..., RunDirectory], whole: tuple[RunDirectory, Counter[str]], tmp_path: pathlib.Path
+    ) -> None:
+        run, _ = whole
+        other = synthetic.write_pendulum(tmp_path / "one.hdf5", seed=3)
+        with pytest.raises(UserError, match="holds a run on other data named one"):
+            jaxrl_srpo.train(str(other), run.path, log=lambda message: None, **synthetic.TINY)
+
+    def test_two_files_of_one_name_are_refused(self, files: Paths, tmp_path: pathlib.Path) -> None:
+        other = synthetic.write_pendulum(tmp_path / "one.hdf5", seed=3)
+        with pytest.raises(UserError, match="would both be called one"):
+            jaxrl_srpo.train([str(files["one"]), str(other)], tmp_path / "run")
+
+
+def results(run: pathlib.Path) -> list[pathlib.Path]:
+    """Directories of finished stages."""
+    return [path for name in STAGES for path in (run / "checkpoints" / name).iterdir()]
+
+
+def assert_same_results(run: RunDirectory, other: RunDirectory) -> None:
+    """Every result of `run` is bitwise that of `other`."""
+    members = run.members()
+    assert members
+    for member in members:
+        for stage in STAGES.values():
+            jax.tree.map(
+                np.testing.assert_array_equal, load_result(run, stage, member), load_result(other, stage, member)
+            )
