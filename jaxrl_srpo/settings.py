@@ -100,14 +100,14 @@ _QUICK = {
     "score_hidden": 512,
     "score_blocks": 2,
     "critic_steps": 20_000,
-    "policy_steps": 10_000,
+    "policy_steps": 5_000,
     "minus_noise": True,
     "q_gradient": "batch",
     "policy_start": "iql",
-    "beta": 0.1,
+    "beta": 0.01,
     "episodes": 10,
     "critic_evaluation_interval": 10_000,
-    "policy_evaluation_interval": 2_500,
+    "policy_evaluation_interval": 1_000,
     "log_interval": 500,
 }
 

@@ -208,7 +208,7 @@ class Moments(NamedTuple):
 
     first: Tree
     second: Tree
-    count: int
+    steps: int
 
 
 class Learner(NamedTuple):
@@ -225,15 +225,15 @@ def learner(params: Tree) -> Learner:
 
 def adam(state: Learner, gradient: Tree, learning_rate: float, weight_decay: float = 0.0) -> Learner:
     """AdamW as in its paper, with PyTorch's defaults (0.9, 0.999, 1e-8)."""
-    count = state.moments.count + 1
+    steps = state.moments.steps + 1
     first = tree_map(lambda m, g: 0.9 * m + 0.1 * g, state.moments.first, gradient)
     second = tree_map(lambda v, g: 0.999 * v + 0.001 * g**2, state.moments.second, gradient)
 
     def step(p: np.ndarray, m: np.ndarray, v: np.ndarray) -> np.ndarray:
-        unbiased = np.sqrt(v / (1.0 - 0.999**count)) + 1e-8
-        return p - learning_rate * weight_decay * p - learning_rate * (m / (1.0 - 0.9**count)) / unbiased
+        unbiased = np.sqrt(v / (1.0 - 0.999**steps)) + 1e-8
+        return p - learning_rate * weight_decay * p - learning_rate * (m / (1.0 - 0.9**steps)) / unbiased
 
-    return Learner(tree_map(step, state.params, first, second), Moments(first, second, count))
+    return Learner(tree_map(step, state.params, first, second), Moments(first, second, steps))
 
 
 def cosine(step: int, total: float) -> float:

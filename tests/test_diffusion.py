@@ -152,7 +152,7 @@ def train(key, target, steps, batch_size=256):
 @pytest.fixture(scope="module", params=TARGETS)
 def trained(request):
     target = TARGETS[request.param]
-    return Trained(train(jax.random.key(0), target, 2500), target)
+    return Trained(train(jax.random.key(0), target, 1500), target)
 
 
 @pytest.mark.parametrize("time", [0.1, 0.3, 0.6, 0.9])

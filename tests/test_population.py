@@ -88,7 +88,8 @@ class Problem:
     def with_hyper(self, **values: Any) -> "Problem":
         """Numbers by name, arrays that broadcast to [G, K]."""
         new = {name: jnp.broadcast_to(jnp.asarray(x, jnp.float32), self.shape) for name, x in values.items()}
-        return dataclasses.replace(self, members=self.members.replace(hyper=self.members.hyper.replace(**new)))
+        hyper = dataclasses.replace(self.members.hyper, **new)
+        return dataclasses.replace(self, members=dataclasses.replace(self.members, hyper=hyper))
 
 
 def problem(groups: int, size: int) -> Problem:
@@ -102,7 +103,7 @@ def problem(groups: int, size: int) -> Problem:
     rates = jnp.asarray(np.linspace(1e-3, 1e-1, count, dtype=np.float32).reshape(groups, size))
     frozen = random.normal(size=(groups, SPEC.action_size)).astype(np.float32)
     rows = random.normal(size=(2 * ROWS, WIDTH)).astype(np.float32)
-    return Problem(Members(keys, where, hyper.replace(learning_rate=rates)), frozen, rows)
+    return Problem(Members(keys, where, dataclasses.replace(hyper, learning_rate=rates)), frozen, rows)
 
 
 @functools.cache
@@ -147,9 +148,9 @@ class Counter:
     def __init__(self) -> None:
         self.traces = 0
 
-    def __call__(self, *args: Any) -> tuple[State, Metrics]:
+    def __call__(self, state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Array) -> tuple[State, Metrics]:
         self.traces += 1
-        return update(*args)
+        return update(state, batch, key, hyper, frozen)
 
 
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
@@ -211,7 +212,9 @@ def test_a_group_shares_one_copy_of_what_is_frozen(devices: int) -> None:
     grouped, _ = train(task, devices=devices)
     single, _ = train(task.ungrouped(), devices=devices)
     assert_equal(jax.tree.map(lambda x: x.reshape(6, 1, *x.shape[2:]), grouped), single)
-    shifted, _ = train(dataclasses.replace(task, frozen=task.frozen + np.float32([[0], [1]])), devices=devices)
+    shifted, _ = train(
+        dataclasses.replace(task, frozen=task.frozen + np.array([[0], [1]], np.float32)), devices=devices
+    )
     assert_equal(member_of(shifted, 0, 0), member_of(grouped, 0, 0))
     assert not np.array_equal(shifted.state.params["first"][1], grouped.state.params["first"][1])
 

@@ -26,7 +26,6 @@ EVALUATION_INTERVAL = 35
 SETTINGS: dict[str, Any] = {
     "seeds": "0:2",
     "beta": "0.1,0.3",
-    "cpu_devices": 2,
     "checkpoint_seconds": 0,
     "behavior_steps": STEPS,
     "critic_steps": STEPS,
@@ -58,9 +57,7 @@ def test_killed_and_started_again_it_ends_bitwise_the_same(
     out = tmp_path / "run"
     start_before(stage, uninterrupted, out)
     dice = random.Random(f"resume {name}")
-    # Twice: the second time it is killed after it has already continued once.
-    for rows in sorted(dice.sample(range(2, CHUNKS - 5), 2)):
-        kill_in_stage(dataset, out, stage, rows, dice.uniform(0.0, 0.1))
+    kill_in_stage(dataset, out, stage, dice.randrange(2, CHUNKS - 5), dice.uniform(0.0, 0.1))
     finish(dataset, out)
     assert_same_results(out, uninterrupted)
     assert table(out, "metrics.csv") == table(uninterrupted, "metrics.csv")
@@ -69,7 +66,7 @@ def test_killed_and_started_again_it_ends_bitwise_the_same(
     assert files(out) == files(uninterrupted)
 
 
-def test_a_line_cut_short_by_the_kill_is_repaired(
+def test_lines_and_results_lost_to_a_kill_at_the_end_come_back(
     dataset: pathlib.Path, uninterrupted: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     out = tmp_path / "run"
@@ -78,14 +75,18 @@ def test_a_line_cut_short_by_the_kill_is_repaired(
     (out / "evaluations.csv").write_text(text[: len(text) - 9])
     with (out / "metrics.csv").open("a") as file:
         file.write("policy,pendulum,0")
+    # As if it had been killed between saving the first and the second result of the last stage.
+    lost = RunDirectory(out).members()[1]
+    shutil.rmtree(out / "checkpoints" / "policy" / lost.address(STAGES["policy"]))
     finish(dataset, out)
-    assert table(out, "metrics.csv") == table(uninterrupted, "metrics.csv")
-    assert table(out, "evaluations.csv") == table(uninterrupted, "evaluations.csv")
+    assert_same_results(out, uninterrupted)
+    for name in ("metrics.csv", "evaluations.csv"):
+        assert by_content(table(out, name)) == by_content(table(uninterrupted, name))
 
 
 def start_before(stage: Stage, finished: pathlib.Path, out: pathlib.Path) -> None:
     """A run directory that was killed right before a stage began, made of a finished one."""
-    names = list(STAGES)
+    names = [str(name) for name in STAGES]
     earlier = names[: names.index(stage.name)]
     if not earlier:
         return
@@ -147,6 +148,10 @@ def table(out: pathlib.Path, name: str) -> list[dict[str, str]]:
     columns = metrics.METRICS_COLUMNS if name == "metrics.csv" else metrics.EVALUATION_COLUMNS
     rows = metrics.CsvLog(out / name, columns).rows()
     return [{key: value for key, value in row.items() if key != "updates_per_second"} for row in rows]
+
+
+def by_content(rows: list[dict[str, str]]) -> list[tuple[str, ...]]:
+    return sorted(tuple(row.values()) for row in rows)
 
 
 def files(out: pathlib.Path) -> set[str]:

@@ -20,6 +20,7 @@ from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.stages import BEHAVIOR, CRITIC, POLICY, STAGES, Stage
 from jaxrl_srpo.sweep import Member, RunDirectory, Sweep, populations, shared_groups, unique
 from jaxrl_srpo.training import load_result
+from jaxrl_srpo.types import Array, Batch, Metrics
 
 Paths = dict[str, pathlib.Path]
 
@@ -198,9 +199,8 @@ class TestCsvFiles:
 @pytest.fixture(autouse=True, scope="module")
 def precision() -> Iterator[None]:
     """`train` sets the precision of the process; other tests need theirs."""
-    before = jax.config.jax_default_matmul_precision
-    yield
-    jax.config.update("jax_default_matmul_precision", before)
+    with synthetic.precision_kept():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +209,9 @@ def traces() -> Iterator[Counter[str]]:
     counts: Counter[str] = Counter()
 
     def counting(stage: Stage) -> Stage:
-        def update(*args: Any) -> Any:
+        def update(state: Any, batch: Batch, key: Array, hyper: Any, frozen: Any) -> tuple[Any, Metrics]:
             counts[stage.name] += 1
-            return stage.update(*args)
+            return stage.update(state, batch, key, hyper, frozen)
 
         return dataclasses.replace(stage, update=update)
 

@@ -1,5 +1,6 @@
 """IQL on probe problems whose values and policies are known in closed form."""
 
+import dataclasses
 import functools
 
 import jax
@@ -71,7 +72,7 @@ def bandit():
 @pytest.mark.parametrize("expectile", [0.5, 0.7, 0.9])
 def test_action_dependent_reward(bandit, expectile):
     temperature = 3.0
-    state = train(bandit, FAST.replace(expectile=expectile, temperature=temperature), 1500)
+    state = train(bandit, dataclasses.replace(FAST, expectile=expectile, temperature=temperature), 1500)
     rewards = np.asarray(bandit.rewards)
     q = state.critic.q_values(bandit.observations, bandit.actions)
     np.testing.assert_allclose(q, rewards[:, None] * np.ones(2), atol=0.05)
@@ -95,7 +96,7 @@ def test_expectile_loss_by_hand():
 def test_weights_stop_at_100(bandit):
     state = train(bandit, FAST, 1500)
     # Now nothing learns, and the temperature sends each weight to 0 or past the ceiling.
-    hyper = FAST.replace(learning_rate=0.0, temperature=1e9, target_rate=0.0)
+    hyper = dataclasses.replace(FAST, learning_rate=0.0, temperature=1e9, target_rate=0.0)
     _, metrics = UPDATE(state, bandit, jax.random.key(0), hyper)
     q = jnp.min(state.critic.q_values(bandit.observations, bandit.actions), axis=-1)
     weights = jnp.where(q > values_of(state, bandit.observations), 100.0, 0.0)
@@ -105,7 +106,7 @@ def test_weights_stop_at_100(bandit):
 
 
 def test_target_moves_once_per_update(bandit):
-    hyper = FAST.replace(learning_rate=0.0, target_rate=0.1)
+    hyper = dataclasses.replace(FAST, learning_rate=0.0, target_rate=0.1)
     state = INIT(jax.random.key(2), Spec(1, 1), CONFIG, hyper)
     q = state.q.params
     state = state.replace(target_q=jax.tree.map(jnp.zeros_like, q))

@@ -89,8 +89,8 @@ def test_fixed_point(weighting, minus_noise):
     size = 510 if minus_noise else 2046
     config = srpo.Config(batch_size=size, width=16, weighting=weighting, minus_noise=minus_noise)
     pull, regularization = mean_pull(weighting), 0.5
-    # The behaviour's mean and Q's maximum draw one to two and two to one.
-    for ratio in (0.5, 2.0):
+    # Q's maximum draws half as strongly as the behaviour's mean, equally, or twice.
+    for ratio in (0.5, 2.0) if minus_noise else (1.0,):
         beta = ratio * regularization * pull / CURVATURE
         expected = (MEANS + ratio * GOALS) / (1.0 + ratio)
         hyper = srpo.Hyper(beta=beta, regularization=regularization, learning_rate=3e-3, total_steps=2000.0)

@@ -150,7 +150,7 @@ def test_packing_round_trip():
     assert packed.rows.shape == (20, 2 * SPEC.observation_size + SPEC.action_size + 2)
     assert packed.slices == [(0, 7), (7, 1), (8, 12)]
     for data, reward, where in zip(datasets, rewards, packed.slices, strict=True):
-        batch = table.unpack(packed.rows[where.offset : where.offset + where.size], SPEC)
+        batch = table.unpack(jnp.asarray(packed.rows[where.offset : where.offset + where.size]), SPEC)
         np.testing.assert_array_equal(batch.observations, data.observations)
         np.testing.assert_array_equal(batch.actions, data.actions)
         np.testing.assert_array_equal(batch.rewards, reward)

@@ -1,0 +1,148 @@
+"""The 2D bandit command on a tiny budget, and the mathematics that it adds to the package."""
+
+import csv
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+
+from experiments import bandit2d
+from jaxrl_srpo import diffusion
+from jaxrl_srpo.algorithms import behavior
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.types import Spec
+
+ROOT = pathlib.Path(bandit2d.__file__).parents[1]
+TINY = ("--behavior_steps=400", "--policy_steps=60", "--resolution=16")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("bandit2d") / "results"
+    results = bandit2d.main([f"--out={out}", "--distributions=eight_gaussians,two_moons", *TINY])
+    return out, results
+
+
+def test_csv_has_every_policy(run):
+    out, results = run
+    with (out / "bandit2d.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == bandit2d.COLUMNS
+    assert len(rows) == 2 * 49 * len(bandit2d.INVERSE_BETAS)
+    assert {row["distribution"] for row in rows} == {"eight_gaussians", "two_moons"}
+    numbers = np.array([[float(row[column]) for column in bandit2d.COLUMNS[1:]] for row in rows])
+    assert np.all(np.isfinite(numbers))
+    assert np.abs(numbers[:, 3:5]).max() <= 1.0
+    np.testing.assert_allclose(numbers[:, 5], np.concatenate([r.log_density.ravel() for r in results]), rtol=1e-4)
+
+
+def test_regularisation_raises_the_log_density(run):
+    for result in run[1]:
+        assert result.log_density[:, -1].mean() > result.log_density[:, 0].mean() + 0.5
+
+
+def test_policies_without_regularisation_reach_their_targets(run):
+    for result in run[1]:
+        assert np.abs(result.actions[:, 0] - bandit2d.targets()).mean() < 0.1
+
+
+def test_pictures_are_small_pngs(run):
+    out, results = run
+    for result in results:
+        content = (out / f"{result.name}.png").read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) < 250_000
+    assert sorted(path.name for path in out.iterdir()) == ["bandit2d.csv", "eight_gaussians.png", "two_moons.png"]
+
+
+def test_summary_has_one_line_per_distribution(run):
+    lines = bandit2d.summarize(run[1]).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["eight_gaussians", "two_moons"]
+
+
+def test_time_of_ratio_inverts_the_schedule():
+    times = jnp.linspace(0.005, 0.9, 50)
+    alpha, sigma = diffusion.marginal(times)
+    np.testing.assert_allclose(bandit2d.time_of_ratio(alpha / sigma), times, rtol=1e-4)
+
+
+def test_behavior_is_the_rescaled_model():
+    # A Gaussian is known exactly at any scale: for a ~ N(0, s^2), eps(a_t, t) = sigma a_t / (alpha^2 s^2 + sigma^2).
+    spread = 0.3
+
+    class Gaussian:
+        def noise_prediction(self, noisy_actions, times, observations):
+            assert observations.shape == (len(noisy_actions), 0)
+            alpha, sigma = (x[:, None] for x in diffusion.marginal(times))
+            return sigma * noisy_actions / ((alpha * bandit2d.SCALE * spread) ** 2 + sigma**2)
+
+    model = bandit2d.Behavior(Gaussian())
+    times = jnp.asarray([0.005, 0.05, 0.3])
+    points = jnp.asarray([[0.1, -0.2], [0.5, 0.3], [-0.9, 0.0]])
+    alpha, sigma = (x[:, None] for x in diffusion.marginal(times))
+    expected = sigma * points / ((alpha * spread) ** 2 + sigma**2)
+    np.testing.assert_allclose(model.noise_prediction(points, times, jnp.ones((3, 2))), expected, rtol=1e-4)
+    density = -jnp.sum(points**2, axis=-1) / (2 * spread**2) - np.log(2 * np.pi * spread**2)
+    np.testing.assert_allclose(model.log_density(points), density, atol=0.01)
+
+
+def test_critic_peaks_at_its_observation():
+    targets = jnp.asarray([[0.3, -0.6]])
+    critic = bandit2d.QuadraticCritic()
+    assert critic.q_values(targets, targets).shape == (1, 1)
+    gradient = jax.grad(lambda a: critic.q_values(targets, a)[0, 0])(jnp.zeros((1, 2)))
+    np.testing.assert_allclose(gradient, 2 * targets)
+
+
+def test_behavior_network_takes_no_observation():
+    state = behavior.init(jax.random.key(0), Spec(0, 2), bandit2d.BEHAVIOR, None)
+    prediction = bandit2d.Behavior(state.model).noise_prediction(jnp.zeros((4, 2)), jnp.full(4, 0.5), jnp.ones((4, 2)))
+    assert prediction.shape == (4, 2)
+
+
+def test_help_names_every_flag(capsys):
+    assert bandit2d.main(["--help"]) == []
+    text = capsys.readouterr().out
+    for flag in ("--out", "--distributions", "--seed", "--behavior_steps", "--policy_steps", "--resolution"):
+        assert flag in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--out: is required"),
+        (("--out=x", "--distributions=torus"), "choose from two_moons"),
+        (("--out=x", "extra"), "extra: unexpected"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message):
+    with pytest.raises(UserError, match=message):
+        bandit2d.main(arguments)
+
+
+def test_out_must_not_be_a_file(tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    with pytest.raises(UserError, match="is a file; give a directory"):
+        bandit2d.main([f"--out={path}"])
+
+
+def test_bad_flag_is_an_error():
+    with pytest.raises(flags.Error):
+        bandit2d.main(["--out=x", "--behavior_steps=0"])
+
+
+def test_script_exits_with_2_after_bad_input():
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "experiments" / "bandit2d.py"), "--seed=many"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("bandit2d: ")
+    assert done.stderr.count("\n") == 1
