@@ -52,7 +52,7 @@ class Options:
 
 
 def train(
-    datasets: str | Sequence[str],
+    datasets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     seeds: Iterable[int] = range(4),
     preset: str = "quick",
@@ -82,8 +82,11 @@ def train(
     """
     options = options or Options()
     log = log or _print
-    names = (datasets,) if isinstance(datasets, str) else tuple(datasets)
-    sweep = Sweep(names, tuple(seeds), preset, {name: _values(value) for name, value in overrides.items()})
+    given = (datasets,) if isinstance(datasets, (str, os.PathLike)) else datasets
+    names = tuple(os.fspath(name) for name in given)
+    sweep = Sweep(
+        names, tuple(int(seed) for seed in seeds), preset, {name: _values(value) for name, value in overrides.items()}
+    )
     use_precision(options.precision)
     loaded = [_load(name, options) for name in sweep.datasets]
     _refuse_equal_names(loaded)
@@ -370,7 +373,7 @@ def _train(
         ).rows
         for dataset in datasets
     }
-    scorer = _scorer(run, required=False, log=log) if options.evaluate else None
+    scorer = _scorer(run, required=options.environment is not None, log=log) if options.evaluate else None
     try:
         Trainer(run, TrainingData(rows), scorer, options.strategy, options.checkpoint_seconds).train(members)
     finally:
@@ -393,12 +396,20 @@ def _scorer(run: RunDirectory, required: bool, log: Callable[[str], None]) -> An
         try:
             if facts.environment_spec is None:
                 raise UserError(f"{name}: no environment is known; give one with --env=ID")
-            make_environment(facts.environment_spec).close()
+            environment = make_environment(facts.environment_spec)
+            sizes = (environment.observation_space.shape, environment.action_space.shape)
+            environment.close()
             usable[name] = facts
         except UserError as error:
             if required:
                 raise
             log(f"not evaluated: {error}; `jaxrl-srpo evaluate {run.path}` can do it later")
+            continue
+        if sizes != ((facts.observation_size,), (facts.action_size,)):
+            raise UserError(
+                f"{name}: observations have width {facts.observation_size} and actions {facts.action_size}, but "
+                f"{facts.environment_spec.id} has {sizes[0]} and {sizes[1]}; name the data's environment with --env"
+            )
     return Scorer(run, usable, lambda stage, members: result_loader(run, stage, members)()) if usable else None
 
 

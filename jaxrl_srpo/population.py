@@ -251,7 +251,7 @@ def _train_member(
         state = jax.tree.map(lambda new, old: jnp.where(good, new, old), state, current.state)
         diverged_at = jnp.where(healthy & ~good, number, current.diverged_at)
         sums = jax.tree.map(lambda total, x: total + jnp.where(good, x, 0.0), sums, metrics)
-        return Carry(state, diverged_at), sums, count + good
+        return Carry(state, diverged_at), sums, count + good.astype(jnp.int32)
 
     def metrics_of(state: Any, frozen: Any) -> Metrics:
         batch = table.sample(rows, members.where, spec, batch_size, sample_key, start)

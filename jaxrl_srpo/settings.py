@@ -150,9 +150,28 @@ def override(settings: Settings, values: Mapping[str, Any]) -> Settings:
     Raises:
       UserError: for an unknown field or a value out of its range.
     """
+    values = {name: _converted(name, value) for name, value in values.items()}
     for name, value in values.items():
         _check(name, value)
     return dataclasses.replace(settings, **values)
+
+
+def _converted(name: str, value: Any) -> Any:
+    """A number in the type of its setting, so that 1 and 1.0 name the same results; NumPy's numbers too."""
+    if name not in FIELDS:
+        return value
+    kind: Any = type(FIELDS[name].default)
+    if kind in (bool, str):
+        if not isinstance(value, kind):
+            raise UserError(f"--{name}={value}: expects {'true or false' if kind is bool else 'a word'}")
+        return value
+    try:
+        number = kind(value)
+    except (OverflowError, TypeError, ValueError):
+        number = None
+    if number is None or isinstance(value, (bool, str)) or (number != value and value == value):
+        raise UserError(f"--{name}={value}: expects a {'whole ' if kind is int else ''}number")
+    return number
 
 
 def _check(name: str, value: Any) -> None:

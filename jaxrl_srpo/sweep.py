@@ -111,9 +111,9 @@ class Sweep:
             raise UserError("--datasets: name at least one dataset, for instance pointmaze/umaze")
         if not self.seeds:
             raise UserError("--seeds: name at least one seed, for instance 0:4")
-        for what, values in (("--datasets", self.datasets), ("--seeds", self.seeds), *self.overrides.items()):
+        for what, values in (("datasets", self.datasets), ("seeds", self.seeds), *self.overrides.items()):
             if len(set(values)) < len(values):
-                raise UserError(f"{what}: a value is given twice in {', '.join(map(str, values))}")
+                raise UserError(f"--{what}: a value is given twice in {', '.join(map(str, values))}")
         for name, values in self.overrides.items():
             if len(values) > 1 and name not in SWEPT:
                 raise UserError(f"--{name}: takes one value; settings that take several are {', '.join(SWEPT)}")
@@ -208,7 +208,10 @@ class RunDirectory:
             self.metrics = metrics.CsvLog(self.path / "metrics.csv", metrics.METRICS_COLUMNS)
             self.evaluations = metrics.CsvLog(self.path / "evaluations.csv", metrics.EVALUATION_COLUMNS)
         except OSError as error:
-            raise UserError(f"--out={self.path}: cannot be written ({error.strerror}); choose another place") from None
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"--out={self.path}: cannot be written ({error.strerror}); choose another place")
 
     def artefact(self, stage: Stage, address: str) -> pathlib.Path:
         """Where the result of a stage lies once it is finished."""
@@ -278,8 +281,10 @@ class RunDirectory:
             content["settings"] = before["settings"] | content["settings"]
             every += [member for member in old if member not in members]
         content["members"] = [_member_json(member, content["settings"][member.dataset]) for member in every]
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "sweep.json", json.dumps(content, indent=1) + "\n")
+        try:
+            write_atomically(self.path / "sweep.json", json.dumps(content, indent=1) + "\n")
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def _refuse_other(self, old: Sequence[Member], new: Sequence[Member]) -> None:
         """Rows of the table average over seeds, so all seeds of a row must have been trained alike."""

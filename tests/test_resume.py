@@ -14,6 +14,7 @@ import pytest
 import synthetic
 
 from jaxrl_srpo import metrics
+from jaxrl_srpo.settings import StageName
 from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.sweep import RunDirectory
 from jaxrl_srpo.training import load_result
@@ -51,9 +52,9 @@ def uninterrupted(dataset: pathlib.Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("name", STAGES)
 def test_killed_and_started_again_it_ends_bitwise_the_same(
-    name: str, dataset: pathlib.Path, uninterrupted: pathlib.Path, tmp_path: pathlib.Path
+    name: StageName, dataset: pathlib.Path, uninterrupted: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    stage = {stage.name: stage for stage in STAGES.values()}[name]  # type: ignore[index]
+    stage = STAGES[name]
     out = tmp_path / "run"
     start_before(stage, uninterrupted, out)
     dice = random.Random(f"resume {name}")

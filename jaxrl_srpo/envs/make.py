@@ -42,7 +42,10 @@ def make_environment(spec: EnvironmentSpec, *, lean: bool = False) -> "gymnasium
       UserError: the id is unknown, MuJoCo or Gymnasium-Robotics is missing, the keyword arguments do not fit, or
         observations cannot be made vectors.
     """
-    import gymnasium
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise UserError(f"environment {spec.id} needs Gymnasium ({_line(error)}); pip install gymnasium") from error
 
     environment = make_unflattened(spec, lean=lean)
     observation, _ = environment.reset(seed=0)
