@@ -1,22 +1,24 @@
 """Score Regularized Policy Optimization for whole populations at once, in JAX.
 
-import jaxrl_srpo
-
-jaxrl_srpo.train("pointmaze/umaze", out="runs/umaze", seeds=range(4), beta=[0.05, 0.1])
-policy = jaxrl_srpo.load_policy("runs/umaze", seed=0, beta=0.1)
-actions = policy(observation)
+Example:
+    jaxrl_srpo.train("pointmaze/umaze", out="runs/umaze", seeds=range(4), beta=[0.01, 0.03])
+    policy = jaxrl_srpo.load_policy("runs/umaze", seed=0, beta=0.03)
+    actions = policy(observation)
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxrl_srpo.api import Options, Policy, evaluate, load_policy, train
+    from jaxrl_srpo.api import Options, evaluate, train
     from jaxrl_srpo.data.loading import load_dataset
     from jaxrl_srpo.errors import DatasetError, UserError
+    from jaxrl_srpo.policy import Policy, load_policy
 
 __all__ = ["DatasetError", "Options", "Policy", "UserError", "evaluate", "load_dataset", "load_policy", "train"]
 
 _MODULES = {
+    "Policy": "jaxrl_srpo.policy",
+    "load_policy": "jaxrl_srpo.policy",
     "load_dataset": "jaxrl_srpo.data.loading",
     "DatasetError": "jaxrl_srpo.errors",
     "UserError": "jaxrl_srpo.errors",

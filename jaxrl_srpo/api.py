@@ -4,22 +4,19 @@ import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxrl_srpo import report
-from jaxrl_srpo.algorithms.iql import Policy as ActorParameters
 from jaxrl_srpo.data import loading, table
-from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
-from jaxrl_srpo.data.observations import flatten_observation
+from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.rewards import transform_rewards
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.population import Strategy
 from jaxrl_srpo.report import Row
-from jaxrl_srpo.settings import FIELDS
 from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.sweep import DatasetFacts, Member, RunDirectory, Sweep, unique
 
@@ -98,10 +95,11 @@ def train(
             f"{fact.name}: {fact.transitions:,} transitions, {fact.episodes:,} episodes, "
             f"reward transform {fact.reward_transform}"
         )
+    usable = usable_environments(facts, options.environment is not None, log) if options.evaluate else {}
     run = RunDirectory(pathlib.Path(out), options.artefacts)
     run.describe(sweep, facts, members, sys.argv)
     run.create()
-    _train(run, members, loaded, transforms, options, log)
+    _train(run, members, loaded, transforms, usable, options)
     for path in report.write_report(run.path):
         log(f"wrote {path}")
     return report.collect(run.path)
@@ -139,8 +137,7 @@ def evaluate(
     ]
     if not any(own for _, own in finished):
         raise UserError(f"{run_dir}: no stage is finished yet; continue it with the command that started it")
-    scorer = _scorer(run, required=True, log=log)
-    assert scorer is not None
+    scorer = _scorer(run, usable_environments(list(run.facts().values()), required=True, log=log))
     try:
         for stage, own in finished:
             _evaluate_again(run, scorer, stage, own)
@@ -162,130 +159,6 @@ def _evaluate_again(run: RunDirectory, scorer: Any, stage: Stage, members: Seque
     run.evaluations.keep(kept)
     for population in populations(members, stage):
         scorer.finish(stage, population)
-
-
-@dataclasses.dataclass(frozen=True)
-class Policy:
-    """A trained policy; call it with one observation or a batch of them.
-
-    Attributes:
-      member: the training run it comes from.
-      environment: where it was evaluated; None if unknown.
-    """
-
-    member: Member
-    environment: EnvironmentSpec | None
-    _act: Callable[[np.ndarray], np.ndarray]
-
-    def __call__(self, observation: Any) -> np.ndarray:
-        """Actions in the environment's units.
-
-        Args:
-          observation: [observation_size] or [B, observation_size]; or the dictionary that a goal environment gives.
-
-        Returns:
-          [action_size] or [B, action_size] float32.
-
-        Raises:
-          ValueError: if the observation has another width.
-        """
-        flat = np.asarray(flatten_observation(observation), np.float32)
-        size = self.member.spec.observation_size
-        if flat.ndim not in (1, 2) or flat.shape[-1] != size:
-            raise ValueError(f"observation of shape {flat.shape}; expected [{size}] or [batch, {size}]")
-        return self._act(flat[None])[0] if flat.ndim == 1 else self._act(flat)
-
-    def make_environment(self, **kwargs: Any) -> Any:
-        """The Gymnasium environment it was evaluated in, with flat observations; `kwargs` go to `gymnasium.make`.
-
-        Raises:
-          UserError: if none is known, or it is not installed.
-        """
-        from jaxrl_srpo.envs.make import make_environment
-
-        if self.environment is None:
-            raise UserError(f"{self.member.dataset}: its environment is not known")
-        return make_environment(dataclasses.replace(self.environment, kwargs=self.environment.kwargs | kwargs))
-
-
-def load_policy(
-    run_dir: str | os.PathLike[str],
-    dataset: str | None = None,
-    seed: int | None = None,
-    beta: float | None = None,
-    algorithm: str = "srpo",
-    artefacts: pathlib.Path | None = None,
-    **values: float,
-) -> Policy:
-    """Loads one policy of a run.
-
-    Where the arguments leave several members, the one with the best last evaluation is taken (the first, if there
-    are no evaluations): give `seed` and `beta` to be sure which one it is.
-
-    Args:
-      run_dir: run directory.
-      dataset: name in the table.
-      seed: of the member.
-      beta: temperature of the member.
-      algorithm: `srpo`, or the baseline `iql` trained beside the critic.
-      artefacts: directory of finished stages, if the run used a shared one.
-      **values: other swept settings of the member, for instance `expectile=0.9`.
-
-    Raises:
-      UserError: if the run has no such finished member.
-    """
-    from jaxrl_srpo.training import load_result
-
-    stages = {stage.algorithm: stage for stage in STAGES.values() if stage.algorithm != "bc"}
-    if algorithm not in stages:
-        raise UserError(f"algorithm {algorithm}: choose one of {', '.join(sorted(stages))}")
-    stage = stages[algorithm]
-    run = RunDirectory(pathlib.Path(run_dir), artefacts)
-    wanted = {"dataset": dataset, "seed": seed} | {"beta": beta} | values
-    members = [m for m in run.members() if _matches(m, wanted)]
-    finished = [m for m in members if run.artefact(stage, m.address(stage)).exists()]
-    if not finished:
-        asked = ", ".join(f"{name}={value}" for name, value in wanted.items() if value is not None)
-        state = "is not finished" if members else "does not exist"
-        raise UserError(f"{run_dir}: a member with {asked or algorithm} {state}; sweep.json lists the members")
-    member = max(finished, key=lambda m: _last_score(run.path, stage, m))
-    facts = run.facts()[member.dataset]
-    policy = stage.policy(load_result(run, stage, member))
-    return Policy(member, facts.environment_spec, _actor(policy, facts))
-
-
-def _matches(member: Member, wanted: dict[str, Any]) -> bool:
-    own = {"dataset": member.dataset, "seed": member.seed} | dataclasses.asdict(member.settings)
-    unknown = wanted.keys() - own.keys()
-    if unknown:
-        raise UserError(f"{', '.join(sorted(unknown))}: no such setting; one of {', '.join(FIELDS)}")
-    return all(value is None or own[name] == value for name, value in wanted.items())
-
-
-def _last_score(run_dir: pathlib.Path, stage: Stage, member: Member) -> float:
-    from jaxrl_srpo.report.records import read_evaluations
-
-    row = {name: str(value) for name, value in member.row(stage).items()}
-    own = [
-        entry
-        for entry in (read_evaluations(run_dir) if (run_dir / "evaluations.csv").exists() else [])
-        if (entry.stage, entry.dataset, str(entry.seed), entry.setting) == tuple(row.values())[:4]
-        and (entry.beta is None or f"{entry.beta:g}" == row["beta"])
-    ]
-    return own[-1].mean if own else float("-inf")
-
-
-def _actor(policy: ActorParameters, facts: DatasetFacts) -> Callable[[np.ndarray], np.ndarray]:
-    device = jax.local_devices(backend="cpu")[0]
-    policy = jax.device_put(policy, device)
-    low, high = np.asarray(facts.action_low, np.float32), np.asarray(facts.action_high, np.float32)
-    forward = jax.jit(lambda policy, observations: policy.act(observations))
-
-    def act(observations: np.ndarray) -> np.ndarray:
-        actions = np.asarray(forward(policy, jax.device_put(observations, device)))
-        return low + 0.5 * (actions + 1.0) * (high - low)
-
-    return act
 
 
 def use_precision(name: str) -> None:
@@ -355,6 +228,11 @@ def _refuse_equal_names(datasets: Sequence[Dataset]) -> None:
                 "rename one of the files"
             )
         sources[dataset.name] = dataset.source
+    fingerprints: dict[str, str] = {}
+    for dataset in datasets:
+        twin = fingerprints.setdefault(dataset.fingerprint, dataset.name)
+        if twin != dataset.name:
+            raise UserError(f"--datasets: {twin} and {dataset.name} hold the same transitions; name one of them")
 
 
 def _train(
@@ -362,8 +240,8 @@ def _train(
     members: Sequence[Member],
     datasets: Sequence[Dataset],
     transforms: dict[str, str],
+    usable: Mapping[str, DatasetFacts],
     options: Options,
-    log: Callable[[str], None],
 ) -> None:
     from jaxrl_srpo.training import Trainer, TrainingData
 
@@ -373,7 +251,7 @@ def _train(
         ).rows
         for dataset in datasets
     }
-    scorer = _scorer(run, required=options.environment is not None, log=log) if options.evaluate else None
+    scorer = _scorer(run, usable) if usable else None
     try:
         Trainer(run, TrainingData(rows), scorer, options.strategy, options.checkpoint_seconds).train(members)
     finally:
@@ -385,32 +263,57 @@ def _train(
                 run.add_trajectories(dataset.name, _data_paths(dataset))
 
 
-def _scorer(run: RunDirectory, required: bool, log: Callable[[str], None]) -> Any:
-    """A scorer for the datasets whose environment can be made here; None if there is none."""
-    from jaxrl_srpo.envs.make import make_environment
+def _scorer(run: RunDirectory, usable: Mapping[str, DatasetFacts]) -> Any:
     from jaxrl_srpo.scoring import Scorer
-    from jaxrl_srpo.training import result_loader
+    from jaxrl_srpo.training import load_results
 
+    return Scorer(run, usable, lambda stage, members: load_results(run, stage, members))
+
+
+def usable_environments(
+    facts: Sequence[DatasetFacts], required: bool, log: Callable[[str], None]
+) -> dict[str, DatasetFacts]:
+    """The datasets whose environment can be made here; the others are named in a message.
+
+    Raises:
+      UserError: if the data do not fit their environment, or `required` and one cannot be made.
+    """
     usable: dict[str, DatasetFacts] = {}
-    for name, facts in run.facts().items():
+    for fact in facts:
         try:
-            if facts.environment_spec is None:
-                raise UserError(f"{name}: no environment is known; give one with --env=ID")
-            environment = make_environment(facts.environment_spec)
-            sizes = (environment.observation_space.shape, environment.action_space.shape)
-            environment.close()
-            usable[name] = facts
+            environment = _environment_of(fact)
         except UserError as error:
             if required:
                 raise
-            log(f"not evaluated: {error}; `jaxrl-srpo evaluate {run.path}` can do it later")
+            log(f"not evaluated: {error}; `jaxrl-srpo evaluate RUN_DIR` can do it later")
             continue
-        if sizes != ((facts.observation_size,), (facts.action_size,)):
-            raise UserError(
-                f"{name}: observations have width {facts.observation_size} and actions {facts.action_size}, but "
-                f"{facts.environment_spec.id} has {sizes[0]} and {sizes[1]}; name the data's environment with --env"
-            )
-    return Scorer(run, usable, lambda stage, members: result_loader(run, stage, members)()) if usable else None
+        _check_fits(fact, environment, log)
+        environment.close()
+        usable[fact.name] = fact
+    return usable
+
+
+def _environment_of(facts: DatasetFacts) -> Any:
+    from jaxrl_srpo.envs.make import make_environment
+
+    if facts.environment_spec is None:
+        raise UserError(f"{facts.name}: no environment is known; give one with --env=ID")
+    return make_environment(facts.environment_spec)
+
+
+def _check_fits(facts: DatasetFacts, environment: Any, log: Callable[[str], None]) -> None:
+    """Refuses other sizes, and tells of other bounds: a file without bounds is taken to have -1 and 1."""
+    name, observations, actions = environment.spec.id, environment.observation_space, environment.action_space
+    if (observations.shape, actions.shape) != ((facts.observation_size,), (facts.action_size,)):
+        raise UserError(
+            f"{facts.name}: observations have width {facts.observation_size} and actions {facts.action_size}, but "
+            f"{name} has {observations.shape} and {actions.shape}; name the data's environment with --env"
+        )
+    if not (np.allclose(actions.low, facts.action_low) and np.allclose(actions.high, facts.action_high)):
+        log(
+            f"{facts.name}: its actions lie in [{min(facts.action_low):g}, {max(facts.action_high):g}], those of "
+            f"{name} in [{actions.low.min():g}, {actions.high.max():g}]; policies keep to the data's bounds"
+        )
 
 
 def _data_paths(dataset: Dataset, episodes: int = 40) -> dict[str, np.ndarray]:

@@ -113,14 +113,14 @@ _QUICK = {
 
 _QUICK_MAZE = {
     "behavior_steps": 5_000,
-    "critic_steps": 6_000,
-    "policy_steps": 4_000,
+    "critic_steps": 10_000,
+    "iql_actor_learning_rate": 1e-3,
+    "policy_steps": 3_000,
     "awr_temperature": 3.0,
     "actor_layers": 2,
     "q_gradient": "batch",
     "episodes": 20,
-    "critic_evaluation_interval": 3_000,
-    "policy_evaluation_interval": 1_000,
+    "critic_evaluation_interval": 2_500,
 }
 
 

@@ -217,10 +217,15 @@ class RunDirectory:
         """Where the result of a stage lies once it is finished."""
         return self._artefacts / stage.name / address
 
-    def progress(self, stage: Stage, addresses: Sequence[str]) -> Progress:
+    def progress(self, stage: Stage, members: Sequence[Member]) -> Progress:
         """Checkpoints of a population under way."""
-        digest = hashlib.sha256(",".join(addresses).encode()).hexdigest()[:16]
+        addresses = ",".join(member.address(stage) for member in members)
+        digest = hashlib.sha256(addresses.encode()).hexdigest()[:16]
         return Progress(self.path / "checkpoints" / "under_way" / f"{stage.name}-{digest}")
+
+    def interrupted(self, stage: Stage, population: Sequence[Member], missing: Sequence[Member]) -> Sequence[Member]:
+        """The members to train now: all of the population if a kill came while its results were being saved."""
+        return population if self.progress(stage, population).latest() is not None else missing
 
     def add_trajectories(self, dataset: str, paths: Mapping[str, np.ndarray]) -> None:
         """Adds positions [T, 2] to `trajectories/<dataset>.npz`; keys are `<algorithm>_<episode>`."""

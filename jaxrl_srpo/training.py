@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -70,7 +70,7 @@ class Trainer:
             for population in populations(unique(members, stage), stage):
                 missing = [m for m in population if not self.run.artefact(stage, m.address(stage)).exists()]
                 if missing:
-                    _StageRun(self, stage, missing).train()
+                    _StageRun(self, stage, self.run.interrupted(stage, population, missing)).train()
                 if self.scorer is not None:
                     self.scorer.finish(stage, population)
 
@@ -103,7 +103,7 @@ class _StageRun:
         settings = first.settings
         self._plan = _Plan(stage.steps(settings), stage.interval(settings), settings.log_interval)
         self._addresses = [member.address(stage) for member in self._members]
-        self._progress = self._run.progress(stage, self._addresses)
+        self._progress = self._run.progress(stage, self._members)
         self._population = Population(
             stage.init, stage.update, first.spec, stage.config(settings), self._shape, trainer.strategy
         )
@@ -229,6 +229,6 @@ def load_result(run: RunDirectory, stage: Stage, member: Member) -> Any:
     return checkpoint.load(run.artefact(stage, member.address(stage)), template)
 
 
-def result_loader(run: RunDirectory, stage: Stage, members: Sequence[Member]) -> Callable[[], Any]:
-    """Loads the results of members stacked, leaves [members, ...], when called."""
-    return lambda: stack([load_result(run, stage, member) for member in members])
+def load_results(run: RunDirectory, stage: Stage, members: Sequence[Member]) -> Any:
+    """The results of members stacked, leaves [members, ...]."""
+    return stack([load_result(run, stage, member) for member in members])
