@@ -95,9 +95,9 @@ def train(
             f"{fact.name}: {fact.transitions:,} transitions, {fact.episodes:,} episodes, "
             f"reward transform {fact.reward_transform}"
         )
-    usable = usable_environments(facts, options.environment is not None, log) if options.evaluate else {}
     run = RunDirectory(pathlib.Path(out), options.artefacts)
-    run.describe(sweep, facts, members, sys.argv)
+    usable = usable_environments(run, facts, options.environment is not None, log) if options.evaluate else {}
+    run.describe(sweep, facts, members, command())
     run.create()
     _train(run, members, loaded, transforms, usable, options)
     for path in report.write_report(run.path):
@@ -137,7 +137,7 @@ def evaluate(
     ]
     if not any(own for _, own in finished):
         raise UserError(f"{run_dir}: no stage is finished yet; continue it with the command that started it")
-    scorer = _scorer(run, usable_environments(list(run.facts().values()), required=True, log=log))
+    scorer = _scorer(run, usable_environments(run, list(run.facts().values()), required=True, log=log))
     try:
         for stage, own in finished:
             _evaluate_again(run, scorer, stage, own)
@@ -203,6 +203,12 @@ def dataset_facts(dataset: Dataset, reward_transform: str) -> DatasetFacts:
         reference=None if dataset.reference is None else dataclasses.asdict(dataset.reference),
         data_success_rate=None if successes is None else float(np.mean(successes)),
     )
+
+
+def command() -> list[str]:
+    """The command line of this process, by the program's name alone."""
+    program = pathlib.Path(sys.argv[0])
+    return ["jaxrl-srpo" if program.name == "__main__.py" else program.name, *sys.argv[1:]]
 
 
 def _print(message: str) -> None:
@@ -271,7 +277,7 @@ def _scorer(run: RunDirectory, usable: Mapping[str, DatasetFacts]) -> Any:
 
 
 def usable_environments(
-    facts: Sequence[DatasetFacts], required: bool, log: Callable[[str], None]
+    run: RunDirectory, facts: Sequence[DatasetFacts], required: bool, log: Callable[[str], None]
 ) -> dict[str, DatasetFacts]:
     """The datasets whose environment can be made here; the others are named in a message.
 
@@ -285,7 +291,7 @@ def usable_environments(
         except UserError as error:
             if required:
                 raise
-            log(f"not evaluated: {error}; `jaxrl-srpo evaluate RUN_DIR` can do it later")
+            log(f"not evaluated: {error}; `jaxrl-srpo evaluate {run.path}` can do it later")
             continue
         _check_fits(fact, environment, log)
         environment.close()

@@ -23,14 +23,14 @@ def two_moons(key: Array, n: int) -> Array:
     angles = jax.random.uniform(key_angle, (n,), maxval=math.pi)
     upper_points = jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
     lower_points = jnp.stack([1.0 - jnp.cos(angles), 0.5 - jnp.sin(angles)], axis=-1)
-    points = jnp.where(lower[:, None], lower_points, upper_points) - jnp.asarray([0.5, 0.25])
+    points = jnp.where(lower[:, None], lower_points, upper_points) - jnp.asarray([[0.5, 0.25]])
     return _noisy(key_noise, 0.56 * points, 0.04)
 
 
 def eight_gaussians(key: Array, n: int) -> Array:
     """Eight Gaussians of standard deviation 0.07 in equal shares on a circle of radius 0.75."""
     key_mode, key_noise = jax.random.split(key)
-    angles = jax.random.randint(key_mode, (n,), 0, 8) * (math.pi / 4.0)
+    angles = (math.pi / 4.0) * jax.random.randint(key_mode, (n,), 0, 8).astype(jnp.float32)
     return _noisy(key_noise, 0.75 * jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1), 0.07)
 
 
@@ -39,7 +39,7 @@ def checkerboard(key: Array, n: int) -> Array:
     key_row, key_column, key_place = jax.random.split(key, 3)
     rows = jax.random.randint(key_row, (n,), 0, 4)
     columns = 2 * jax.random.randint(key_column, (n,), 0, 2) + rows % 2
-    corners = jnp.stack([columns, rows], axis=-1) - 2.0
+    corners = jnp.stack([columns, rows], axis=-1).astype(jnp.float32) - 2.0
     return 0.45 * (corners + jax.random.uniform(key_place, (n, 2)))
 
 
@@ -55,7 +55,7 @@ def rings(key: Array, n: int) -> Array:
     """Three circles of radius 0.3, 0.6 and 0.9 with Gaussian noise of 0.03, as dense on one as on another."""
     key_ring, key_angle, key_noise = jax.random.split(key, 3)
     # The circumference grows with the radius, hence shares of 1/6, 2/6 and 3/6.
-    radii = 0.3 * jnp.asarray([1, 2, 2, 3, 3, 3])[jax.random.randint(key_ring, (n,), 0, 6)]
+    radii = 0.3 * jnp.asarray([1.0, 2.0, 2.0, 3.0, 3.0, 3.0])[jax.random.randint(key_ring, (n,), 0, 6)]
     angles = jax.random.uniform(key_angle, (n,), maxval=2.0 * math.pi)
     return _noisy(key_noise, radii[:, None] * jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1), 0.03)
 
