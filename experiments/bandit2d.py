@@ -42,7 +42,7 @@ from jaxrl_srpo.envs.bandits import DISTRIBUTIONS
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.population import Carry, Members, Population
-from jaxrl_srpo.types import Array, Spec
+from jaxrl_srpo.types import Array, ScoreModel, Spec
 
 USAGE = """\
 usage: python experiments/bandit2d.py --out=DIRECTORY [--FLAG=VALUE ...]
@@ -50,24 +50,24 @@ usage: python experiments/bandit2d.py --out=DIRECTORY [--FLAG=VALUE ...]
 Trains SRPO on two-dimensional bandits and draws one picture per behaviour distribution, DIRECTORY/NAME.png.
 All policies go to DIRECTORY/bandit2d.csv."""
 
-INVERSE_BETAS = (0.0, 0.01, 0.03, 0.1, 0.25, 0.5, 1.0)
+INVERSE_BETAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 TARGETS_PER_SIDE = 7
 SAMPLES = 20_000
 HELD_OUT = 1_000
-ODE_STEPS = 25
+ODE_STEPS = 40
 COLUMNS = ("distribution", "target_x", "target_y", "inverse_beta", "action_x", "action_y", "log_density")
 
 # Two dimensions need a smaller network than the published one, and no dropout: there is no shortage of samples.
 BEHAVIOR = behavior.Config(
-    batch_size=128, width=64, hidden=128, blocks=2, dropout_rate=0.0, cosine=True, weight_average=0.998
+    batch_size=128, width=64, hidden=128, blocks=2, dropout_rate=0.0, cosine=True, weight_average=0.999
 )
 # The behaviour models see 4 a instead of a, which makes them learn several times faster. At the scale of the action box
 # all detail is decided within the shortest few percent of the diffusion times, which training rarely draws.
 SCALE = 4.0
 # Of the paper's three weightings this is the score's own scale. With short diffusion times it makes the regulariser the
 # gradient of log mu, hardly blurred, so that 1/beta has the units of the objective Q + 1/beta log mu.
-POLICY = srpo.Config(batch_size=16, width=32, layers=1, weighting="alpha_over_sigma", minus_noise=True)
-TIME_MIN, TIME_MAX = 0.005, 0.1
+POLICY = srpo.Config(batch_size=32, width=32, layers=1, weighting="alpha_over_sigma", minus_noise=True)
+TIME_MIN, TIME_MAX = 0.005, 0.05
 GREEDY_SHARE = 0.3
 
 
@@ -84,9 +84,9 @@ class Options(NamedTuple):
 
     distributions: tuple[str, ...] = tuple(DISTRIBUTIONS)
     seed: int = 0
-    behavior_steps: int = 25_000
-    policy_steps: int = 400
-    resolution: int = 72
+    behavior_steps: int = 40_000
+    policy_steps: int = 500
+    resolution: int = 64
 
 
 class Result(NamedTuple):
@@ -113,7 +113,7 @@ class Result(NamedTuple):
 class Behavior:
     """The distribution of actions a by the model of SCALE * a, without observations; satisfies `types.ScoreModel`."""
 
-    model: behavior.Model
+    model: ScoreModel
 
     def noise_prediction(self, noisy_actions: Array, times: Array, observations: Array) -> Array:
         """eps(a_t | t) [B, 2]; of the observations only the batch size counts.
@@ -187,7 +187,7 @@ def train_policies(model: Behavior, options: Options) -> np.ndarray:
     frozen = population.place_frozen(srpo.Frozen(model, QuadraticCritic()))
 
     def members(inverse_betas: np.ndarray) -> Members:
-        hyper = srpo.Hyper(1.0, inverse_betas, 1e-2, TIME_MIN, TIME_MAX, options.policy_steps)
+        hyper = srpo.Hyper(1.0, inverse_betas, 1.5e-3, TIME_MIN, TIME_MAX, options.policy_steps)
         return population.place(Members(jnp.broadcast_to(keys, shape), where, _fill(hyper, shape)))
 
     inverse_betas = np.tile(np.asarray(INVERSE_BETAS, np.float32), len(points))
@@ -264,7 +264,7 @@ def draw(result: Result) -> Figure:
         panels[1].imshow(result.density, cmap="Blues", interpolation="bicubic", **_IMAGE)
         _draw_critics(panels[2])
         for panel in panels[3:]:
-            panel.imshow(result.density, cmap=_FAINT, interpolation="bicubic", **_IMAGE)
+            panel.imshow(np.sqrt(result.density), cmap=_FAINT, interpolation="bicubic", **_IMAGE)
         _draw_arrows(panels[3], result.actions)
         _draw_paths(figure, panels[4], result.actions)
         return figure
@@ -274,7 +274,7 @@ def save(figure: Figure, path: pathlib.Path) -> None:
     """Writes the figure as PNG, whole or not at all."""
     buffer = io.BytesIO()
     with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="png", dpi=110)
+        figure.savefig(buffer, format="png", dpi=100, pil_kwargs={"optimize": True})
     write_atomically(path, buffer.getvalue())
 
 
@@ -310,8 +310,17 @@ def _draw_arrows(panel: Axes, actions: np.ndarray) -> None:
     panel.quiver(
         *start.T, *(end - start).T, angles="xy", scale_units="xy", scale=1.0, width=0.006, color="#595959", zorder=2
     )
-    panel.scatter(*start.T, s=13, facecolor="white", edgecolor=_WITHOUT, linewidth=1.1, label=r"$1/\beta=0$", zorder=3)
-    panel.scatter(*end.T, s=15, color=_WITH, linewidths=0, label=r"$1/\beta=1$", zorder=4)
+    panel.scatter(
+        start[:, 0],
+        start[:, 1],
+        s=13,
+        facecolor="white",
+        edgecolor=_WITHOUT,
+        linewidth=1.1,
+        label=r"$1/\beta=0$",
+        zorder=3,
+    )
+    panel.scatter(end[:, 0], end[:, 1], s=15, color=_WITH, linewidths=0, label=r"$1/\beta=1$", zorder=4)
     panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False, handletextpad=0.1)
 
 
@@ -321,7 +330,7 @@ def _draw_paths(figure: Figure, panel: Axes, actions: np.ndarray) -> None:
     segments = np.stack([actions[:, :-1], actions[:, 1:]], axis=2).reshape(-1, 2, 2)
     panel.add_collection(LineCollection(list(segments), colors=np.tile(colors[1:], (len(actions), 1)), linewidths=1.3))
     for i, color in enumerate(colors):
-        panel.scatter(*actions[:, i].T, s=9, color=color, linewidths=0, zorder=3)
+        panel.scatter(actions[:, i, 0], actions[:, i, 1], s=9, color=color, linewidths=0, zorder=3)
     levels = mpl.cm.ScalarMappable(
         mpl.colors.BoundaryNorm(np.arange(len(colors) + 1), len(colors)), ListedColormap(colors)
     )

@@ -17,6 +17,7 @@ from jaxrl_srpo.data.rewards import transform_rewards
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.population import Strategy
 from jaxrl_srpo.report import Row
+from jaxrl_srpo.settings import Settings
 from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.sweep import DatasetFacts, Member, RunDirectory, Sweep, unique
 
@@ -88,8 +89,8 @@ def train(
     loaded = [_load(name, options) for name in sweep.datasets]
     _refuse_equal_names(loaded)
     members = sweep.members(loaded)
-    transforms = {member.dataset: member.settings.reward_transform for member in members}
-    facts = [dataset_facts(dataset, transforms[dataset.name]) for dataset in loaded]
+    settings = {member.dataset: member.settings for member in members}
+    facts = [dataset_facts(dataset, settings[dataset.name]) for dataset in loaded]
     for fact in facts:
         log(
             f"{fact.name}: {fact.transitions:,} transitions, {fact.episodes:,} episodes, "
@@ -99,7 +100,7 @@ def train(
     usable = usable_environments(run, facts, options.environment is not None, log) if options.evaluate else {}
     run.describe(sweep, facts, members, command())
     run.create()
-    _train(run, members, loaded, transforms, usable, options)
+    _train(run, members, loaded, usable, options)
     for path in report.write_report(run.path):
         log(f"wrote {path}")
     return report.collect(run.path)
@@ -172,9 +173,10 @@ def use_precision(name: str) -> None:
     jax.config.update("jax_default_matmul_precision", PRECISIONS.get(name))
 
 
-def dataset_facts(dataset: Dataset, reward_transform: str) -> DatasetFacts:
+def dataset_facts(dataset: Dataset, settings: Settings) -> DatasetFacts:
     """What `sweep.json` keeps of a dataset."""
     returns = dataset.episode_returns
+    mean, std = table.moments(dataset, settings.normalize_observations)
     goal = dataset.environment is not None and dataset.environment.goal_task
     successes = (returns > 0).astype(np.float64) if goal else None
     if dataset.reference is not None:
@@ -194,7 +196,9 @@ def dataset_facts(dataset: Dataset, reward_transform: str) -> DatasetFacts:
         action_size=dataset.action_size,
         action_low=dataset.action_low.tolist(),
         action_high=dataset.action_high.tolist(),
-        reward_transform=reward_transform,
+        observation_mean=mean.tolist(),
+        observation_std=std.tolist(),
+        reward_transform=settings.reward_transform,
         metric=metric,
         data_mean=float(np.mean(values)),
         data_std=float(np.std(values)),
@@ -245,16 +249,18 @@ def _train(
     run: RunDirectory,
     members: Sequence[Member],
     datasets: Sequence[Dataset],
-    transforms: dict[str, str],
     usable: Mapping[str, DatasetFacts],
     options: Options,
 ) -> None:
     from jaxrl_srpo.training import Trainer, TrainingData
 
+    settings = {member.dataset: member.settings for member in members}
     rows = {
-        (dataset.name, transforms[dataset.name]): table.pack(
-            [dataset], [transform_rewards(dataset, transforms[dataset.name])]
-        ).rows
+        dataset.name: table.pack_rows(
+            dataset,
+            transform_rewards(dataset, settings[dataset.name].reward_transform),
+            settings[dataset.name].normalize_observations,
+        )
         for dataset in datasets
     }
     scorer = _scorer(run, usable) if usable else None

@@ -132,11 +132,9 @@ def _last_score(run_dir: pathlib.Path, stage: Stage, member: Member) -> float:
 def _actor(policy: ActorParameters, facts: DatasetFacts) -> Callable[[np.ndarray], np.ndarray]:
     device = jax.local_devices(backend="cpu")[0]
     policy = jax.device_put(policy, device)
-    low, high = np.asarray(facts.action_low, np.float32), np.asarray(facts.action_high, np.float32)
     forward = jax.jit(lambda policy, observations: policy.act(observations))
 
     def act(observations: np.ndarray) -> np.ndarray:
-        actions = np.asarray(forward(policy, jax.device_put(observations, device)))
-        return low + 0.5 * (actions + 1.0) * (high - low)
+        return facts.scale(np.asarray(forward(policy, jax.device_put(facts.normalize(observations), device))))
 
     return act

@@ -119,8 +119,6 @@ class Scorer:
         first = members[0]
         act = stage.act(first.settings, first.spec)
         facts = [self._facts[member.dataset] for member in members]
-        low = np.asarray([fact.action_low for fact in facts], np.float32)[:, None]
-        high = np.asarray([fact.action_high for fact in facts], np.float32)[:, None]
         keys = jax.device_put(jnp.stack([jax.random.key(member.seed) for member in members]), device)
         fold = jax.jit(jax.vmap(jax.random.fold_in, (0, None)))
         steps = 0
@@ -128,8 +126,9 @@ class Scorer:
         def call(observations: np.ndarray) -> np.ndarray:
             nonlocal steps
             steps += 1
-            actions = act_members(act, policies, jax.device_put(observations, device), fold(keys, steps))
-            return low + 0.5 * (np.asarray(actions) + 1.0) * (high - low)
+            inputs = np.stack([fact.normalize(own) for fact, own in zip(facts, observations, strict=True)])
+            actions = np.asarray(act_members(act, policies, jax.device_put(inputs, device), fold(keys, steps)))
+            return np.stack([fact.scale(own) for fact, own in zip(facts, actions, strict=True)])
 
         return call
 

@@ -26,6 +26,8 @@ class Settings:
 
     reward_transform: str = _field("none", "critic", "reward transform, by dataset family unless given")
 
+    normalize_observations: bool = _field(False, "data", "observations to mean 0 and deviation 1, per dataset")
+
     behavior_steps: int = _field(2_000_000, "behavior", "updates of the behaviour stage")
     behavior_batch_size: int = _field(2048, "behavior", "batch size of the behaviour stage")
     behavior_learning_rate: float = _field(3e-4, "behavior", "AdamW learning rate of the score network", swept=True)
@@ -93,6 +95,7 @@ _MAZE = {"expectile": 0.9, "awr_temperature": 10.0, "actor_layers": 4, "q_gradie
 
 # The recipe for small budgets; docs/quick.md gives the measurement behind each line.
 _QUICK = {
+    "normalize_observations": True,
     "behavior_steps": 10_000,
     "behavior_batch_size": 256,
     "behavior_learning_rate": 1e-3,

@@ -56,8 +56,9 @@ class Stage:
         return getattr(settings, self.evaluation_interval) if self.evaluation_interval else self.steps(settings)
 
     def own_settings(self, settings: Settings) -> dict[str, Any]:
-        """The settings that belong to this stage."""
-        return {name: getattr(settings, name) for name, field in FIELDS.items() if field.metadata["stage"] == self.name}
+        """The settings that belong to this stage, or to the data that every stage learns from."""
+        own = (self.name, "data")
+        return {name: getattr(settings, name) for name, field in FIELDS.items() if field.metadata["stage"] in own}
 
     def template(self, settings: Settings, spec: Spec) -> Any:
         """Shapes and types of a result, for restoring one."""

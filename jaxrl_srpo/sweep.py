@@ -154,7 +154,8 @@ class Sweep:
 class DatasetFacts:
     """What is kept of a dataset in `sweep.json`: enough to evaluate and load policies without the data.
 
-    `data_mean` and `data_std` are over the dataset's episodes, in `metric`.
+    `data_mean` and `data_std` are over the dataset's episodes, in `metric`. Policies see
+    `(observation - observation_mean) / observation_std`; these are 0 and 1 where observations are not normalised.
     """
 
     name: str
@@ -167,6 +168,8 @@ class DatasetFacts:
     action_size: int
     action_low: list[float]
     action_high: list[float]
+    observation_mean: list[float]
+    observation_std: list[float]
     reward_transform: str
     metric: str
     data_mean: float
@@ -175,6 +178,16 @@ class DatasetFacts:
     environment: dict[str, Any] | None
     reference: dict[str, float] | None
     data_success_rate: float | None = None
+
+    def normalize(self, observations: np.ndarray) -> np.ndarray:
+        """Observations [..., observation_size] as the networks see them, float32."""
+        mean, std = np.asarray(self.observation_mean, np.float32), np.asarray(self.observation_std, np.float32)
+        return (observations - mean) / std
+
+    def scale(self, actions: np.ndarray) -> np.ndarray:
+        """Actions [..., action_size] in [-1, 1] to the environment's units."""
+        low, high = np.asarray(self.action_low, np.float32), np.asarray(self.action_high, np.float32)
+        return low + 0.5 * (actions + 1.0) * (high - low)
 
     @property
     def environment_spec(self) -> EnvironmentSpec | None:

@@ -26,17 +26,14 @@ if TYPE_CHECKING:
 class TrainingData:
     """Transitions of every dataset of a sweep by name: packed rows [N, width], already reward-transformed."""
 
-    rows: Mapping[tuple[str, str], np.ndarray]
+    rows: Mapping[str, np.ndarray]
 
     def pack(self, members: Sequence[Member]) -> table.PackedTable:
         """One array of the datasets that some members use, and a slice per member."""
-        names = list(dict.fromkeys((m.dataset, m.settings.reward_transform) for m in members))
-        blocks = [self.rows[name] for name in names]
-        offsets = np.cumsum([0, *(len(block) for block in blocks)])
-        where = {name: table.Slice(int(offsets[i]), len(blocks[i])) for i, name in enumerate(names)}
-        return table.PackedTable(
-            np.concatenate(blocks), [where[m.dataset, m.settings.reward_transform] for m in members]
-        )
+        names = list(dict.fromkeys(member.dataset for member in members))
+        packed = table.pack([self.rows[name] for name in names])
+        where = dict(zip(names, packed.slices, strict=True))
+        return table.PackedTable(packed.rows, [where[member.dataset] for member in members])
 
 
 class Trainer:

@@ -52,12 +52,13 @@ def swiss_roll(key: Array, n: int) -> Array:
 
 
 def rings(key: Array, n: int) -> Array:
-    """Three circles of radius 0.3, 0.6 and 0.9 with Gaussian noise of 0.03, as dense on one as on another."""
+    """Two circles of radius 0.4 and 0.85 with Gaussian noise of 0.035, as dense on one as on the other."""
     key_ring, key_angle, key_noise = jax.random.split(key, 3)
-    # The circumference grows with the radius, hence shares of 1/6, 2/6 and 3/6.
-    radii = 0.3 * jnp.asarray([1.0, 2.0, 2.0, 3.0, 3.0, 3.0])[jax.random.randint(key_ring, (n,), 0, 6)]
+    # Shares go by the circumference.
+    outer = jax.random.bernoulli(key_ring, 0.85 / (0.4 + 0.85), (n, 1))
     angles = jax.random.uniform(key_angle, (n,), maxval=2.0 * math.pi)
-    return _noisy(key_noise, radii[:, None] * jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1), 0.03)
+    points = jnp.where(outer, 0.85, 0.4) * jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+    return _noisy(key_noise, points, 0.035)
 
 
 DISTRIBUTIONS: MappingProxyType[str, Distribution] = MappingProxyType(

@@ -145,7 +145,7 @@ def test_small_datasets_wrap(size):
 def test_packing_round_trip():
     datasets = [dataset(7, seed=1), dataset(1, seed=2), dataset(12, seed=3)]
     rewards = [2.0 * data.rewards for data in datasets]
-    packed = table.pack(datasets, rewards)
+    packed = table.pack([table.pack_rows(*pair) for pair in zip(datasets, rewards, strict=True)])
     assert packed.rows.dtype == np.float32
     assert packed.rows.shape == (20, 2 * SPEC.observation_size + SPEC.action_size + 2)
     assert packed.slices == [(0, 7), (7, 1), (8, 12)]
@@ -160,7 +160,7 @@ def test_packing_round_trip():
 
 def test_sampled_rows_belong_to_the_dataset():
     datasets = [dataset(40, seed=1), dataset(50, seed=2)]
-    packed = table.pack(datasets, [data.rewards for data in datasets])
+    packed = table.pack([table.pack_rows(data, data.rewards) for data in datasets])
     for data, where in zip(datasets, packed.slices, strict=True):
         batch = jax.tree.map(
             lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), batches(packed.rows, where, 10, 0, jnp.arange(4))
@@ -183,3 +183,13 @@ def test_actions_are_scaled_to_the_unit_box():
     )
     unit = dataset(30)
     np.testing.assert_array_equal(table.scale_actions(unit, unit.actions), unit.actions)
+
+
+def test_normalised_observations_have_mean_zero_and_deviation_one():
+    data = dataset(5000, seed=4)
+    mean, std = table.moments(data, normalize=True)
+    rows = table.pack_rows(data, data.rewards, normalize=True)
+    batch = table.unpack(jnp.asarray(rows), SPEC)
+    np.testing.assert_allclose(np.mean(batch.observations, 0), 0.0, atol=1e-4)
+    np.testing.assert_allclose(np.std(batch.observations, 0), 1.0, atol=2e-2)
+    np.testing.assert_allclose(batch.next_observations, (data.next_observations - mean) / std, rtol=1e-6)

@@ -101,7 +101,7 @@ def test_critic_peaks_at_its_observation():
 
 
 def test_behavior_network_takes_no_observation():
-    state = behavior.init(jax.random.key(0), Spec(0, 2), bandit2d.BEHAVIOR, None)
+    state = behavior.init(jax.random.key(0), Spec(0, 2), bandit2d.BEHAVIOR, behavior.Hyper())
     prediction = bandit2d.Behavior(state.model).noise_prediction(jnp.zeros((4, 2)), jnp.full(4, 0.5), jnp.ones((4, 2)))
     assert prediction.shape == (4, 2)
 
