@@ -186,12 +186,12 @@ def train_policies(model: Behavior, options: Options) -> np.ndarray:
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(options.seed), i))(jnp.asarray(target))
     frozen = population.place_frozen(srpo.Frozen(model, QuadraticCritic()))
 
-    def members(inverse_betas: np.ndarray) -> Members:
+    def members(inverse_betas: Array) -> Members:
         hyper = srpo.Hyper(1.0, inverse_betas, 1.5e-3, TIME_MIN, TIME_MAX, options.policy_steps)
         return population.place(Members(jnp.broadcast_to(keys, shape), where, _fill(hyper, shape)))
 
-    inverse_betas = np.tile(np.asarray(INVERSE_BETAS, np.float32), len(points))
-    greedy, regularized = members(np.zeros_like(inverse_betas)), members(inverse_betas)
+    inverse_betas = jnp.tile(jnp.asarray(INVERSE_BETAS, jnp.float32), len(points))
+    greedy, regularized = members(jnp.zeros_like(inverse_betas)), members(inverse_betas)
     switch = round(GREEDY_SHARE * options.policy_steps)
     carry = population.init(greedy, frozen)
     carry = _train("greedy policies", population, carry, greedy, frozen, rows, 0, switch)

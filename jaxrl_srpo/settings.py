@@ -115,15 +115,16 @@ _QUICK = {
 }
 
 _QUICK_MAZE = {
+    "normalize_observations": False,
     "behavior_steps": 5_000,
-    "critic_steps": 10_000,
+    "critic_steps": 14_000,
     "iql_actor_learning_rate": 1e-3,
     "policy_steps": 3_000,
     "awr_temperature": 3.0,
     "actor_layers": 2,
     "q_gradient": "batch",
     "episodes": 20,
-    "critic_evaluation_interval": 2_500,
+    "critic_evaluation_interval": 3_500,
 }
 
 
