@@ -220,15 +220,21 @@ def measure(model: Behavior, actions: np.ndarray, options: Options) -> list[Resu
 
 
 def summarize(results: Sequence[Result]) -> str:
-    """A table for the terminal, one line per distribution."""
+    """A table for the terminal, one line per distribution.
+
+    Medians, because far from all data the flow of a trained model may expand without bound: single log-densities of -1e6
+    are what the model says, and would decide a mean.
+    """
     lines = [
-        f"{'':<18}{'mean log density':^24}{'share on the data':^24}",
+        f"{'':<18}{'median log density':^24}{'share on the data':^24}",
         f"{'distribution':<18}" + 2 * f"{'1/beta = 0':>12}{'1/beta = 1':>12}",
     ]
     for result in results:
         first, last = result.log_density[:, 0], result.log_density[:, -1]
         shares = [float(np.mean(x >= result.threshold)) for x in (first, last)]
-        lines.append(f"{result.name:<18}{first.mean():>12.2f}{last.mean():>12.2f}{shares[0]:>12.0%}{shares[1]:>12.0%}")
+        lines.append(
+            f"{result.name:<18}{np.median(first):>12.2f}{np.median(last):>12.2f}{shares[0]:>12.0%}{shares[1]:>12.0%}"
+        )
     return "\n".join(lines)
 
 
