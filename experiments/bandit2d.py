@@ -222,8 +222,8 @@ def measure(model: Behavior, actions: np.ndarray, options: Options) -> list[Resu
 def summarize(results: Sequence[Result]) -> str:
     """A table for the terminal, one line per distribution.
 
-    Medians, because far from all data the flow of a trained model may expand without bound: single log-densities of -1e6
-    are what the model says, and would decide a mean.
+    Medians, because far from all data the flow of a trained model may expand without bound: single log-densities of
+    -1e6 are what the model says, and would decide a mean.
     """
     lines = [
         f"{'':<18}{'median log density':^24}{'share on the data':^24}",

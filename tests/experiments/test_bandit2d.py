@@ -19,7 +19,7 @@ from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.types import Spec
 
 ROOT = pathlib.Path(bandit2d.__file__).parents[1]
-TINY = ("--behavior_steps=400", "--policy_steps=60", "--resolution=16")
+TINY = ("--behavior_steps=2000", "--policy_steps=150", "--resolution=16")
 
 
 @pytest.fixture(scope="module")
