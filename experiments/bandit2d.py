@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from jaxrl_srpo import diffusion
 from jaxrl_srpo.algorithms import behavior, srpo
+from jaxrl_srpo.cli import exit_with
 from jaxrl_srpo.data import table
 from jaxrl_srpo.envs.bandits import DISTRIBUTIONS
 from jaxrl_srpo.errors import UserError
@@ -122,7 +123,7 @@ class Behavior:
         smaller by SCALE.
         """
         alpha, sigma = diffusion.marginal(times)
-        later = time_of_ratio(alpha / (SCALE * sigma))
+        later = diffusion.time_of_log_snr(jnp.log(alpha / (SCALE * sigma)))
         factor = diffusion.marginal(later).sigma / sigma
         return self.model.noise_prediction(factor[:, None] * noisy_actions, later, observations[:, :0])
 
@@ -130,13 +131,6 @@ class Behavior:
         """Natural logarithm of mu(a) [B] at `actions` [B, 2]."""
         nothing = jnp.zeros((actions.shape[0], 0))
         return diffusion.log_density(self.model, SCALE * actions, nothing, ODE_STEPS) + 2.0 * math.log(SCALE)
-
-
-def time_of_ratio(ratio: Array) -> Array:
-    """The diffusion time at which alpha_t / sigma_t is `ratio`, of any shape; solves `diffusion.log_alpha` for t."""
-    target = jnp.log1p(ratio**-2)
-    slope = diffusion.BETA_MAX - diffusion.BETA_MIN
-    return 2.0 * target / (jnp.sqrt(diffusion.BETA_MIN**2 + 2.0 * slope * target) + diffusion.BETA_MIN)
 
 
 @struct.dataclass
@@ -453,16 +447,7 @@ def run() -> NoReturn:
     """Entry point of the script; exits with 0, with 2 after bad input, or with 130 after an interrupt."""
     # One JAX device per core trains members side by side; it must be set before any computation.
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    try:
-        main(sys.argv[1:])
-    except (UserError, flags.Error) as error:
-        message = " ".join(str(error).split())
-        print(f"bandit2d: {message.removeprefix('FATAL Flags parsing error: ')}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nbandit2d: interrupted", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)
+    exit_with("bandit2d", main, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -29,14 +29,21 @@ file in D4RL's layout. `jaxrl-srpo COMMAND --help` lists the flags of a command.
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `jaxrl-srpo`; exits with 0, with 2 after bad input, or with 130 after an interrupt."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    exit_with("jaxrl-srpo", main, arguments, "interrupted; the same command continues from the last checkpoint")
+
+
+def exit_with(
+    program: str, command: Callable[[Sequence[str]], object], arguments: Sequence[str], interrupted: str = "interrupted"
+) -> NoReturn:
+    """Runs a command and ends the process: one line and code 2 after bad input, 130 after an interrupt, else 0."""
     try:
-        main(arguments)
+        command(arguments)
     except (UserError, flags.Error) as error:
         message = " ".join(str(error).split())
-        print(f"jaxrl-srpo: {message.removeprefix('FATAL Flags parsing error: ')}", file=sys.stderr)
+        print(f"{program}: {message.removeprefix('FATAL Flags parsing error: ')}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\njaxrl-srpo: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        print(f"\n{program}: {interrupted}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -46,7 +46,7 @@ def score(model: ScoreModel, noisy_actions: Array, times: Array, observations: A
     return -model.noise_prediction(noisy_actions, times, observations) / marginal(times).sigma[:, None]
 
 
-def _time_of_log_snr(log_snr: Array) -> Array:
+def time_of_log_snr(log_snr: Array) -> Array:
     """The time at which log(alpha_t / sigma_t) has a value; inverse of the schedule in closed form."""
     # 2 log alpha = -log(1 + exp(-2 lambda)) and log alpha is quadratic in t.
     target = jnp.logaddexp(-2.0 * log_snr, 0.0)
@@ -64,7 +64,7 @@ def sample(model: ScoreModel, key: Array, observations: Array, action_size: int,
     ends = jnp.asarray([1.0, TIME_MIN], jnp.float32)
     alpha, sigma = marginal(ends)
     log_snr = jnp.linspace(jnp.log(alpha[0] / sigma[0]), jnp.log(alpha[1] / sigma[1]), steps + 1)
-    times = _time_of_log_snr(log_snr)
+    times = time_of_log_snr(log_snr)
 
     def predicted_action(x: Array, time: Array) -> Array:
         alpha, sigma = marginal(time)

@@ -79,7 +79,7 @@ def test_signal_and_noise_keep_unit_variance():
 def test_time_of_log_snr_inverts_the_schedule():
     times = jnp.linspace(1e-3, 1.0, 500)
     alpha, sigma = diffusion.marginal(times)
-    np.testing.assert_allclose(diffusion._time_of_log_snr(jnp.log(alpha / sigma)), times, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(diffusion.time_of_log_snr(jnp.log(alpha / sigma)), times, rtol=1e-4, atol=1e-6)
 
 
 def test_diffused_actions_have_the_marginal_moments():

@@ -66,12 +66,6 @@ def test_summary_has_one_line_per_distribution(run):
     assert [line.split()[0] for line in lines[2:]] == ["eight_gaussians", "two_moons"]
 
 
-def test_time_of_ratio_inverts_the_schedule():
-    times = jnp.linspace(0.005, 0.9, 50)
-    alpha, sigma = diffusion.marginal(times)
-    np.testing.assert_allclose(bandit2d.time_of_ratio(alpha / sigma), times, rtol=1e-4)
-
-
 def test_behavior_is_the_rescaled_model():
     # A Gaussian is known exactly at any scale: for a ~ N(0, s^2), eps(a_t, t) = sigma a_t / (alpha^2 s^2 + sigma^2).
     spread = 0.3
