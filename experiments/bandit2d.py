@@ -18,7 +18,6 @@ import math
 import os
 import pathlib
 import sys
-import textwrap
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -37,7 +36,7 @@ from tqdm import tqdm
 
 from jaxrl_srpo import diffusion
 from jaxrl_srpo.algorithms import behavior, srpo
-from jaxrl_srpo.cli import exit_with
+from jaxrl_srpo.cli import asks_for_help, exit_with, help_text, parse_words
 from jaxrl_srpo.data import table
 from jaxrl_srpo.envs.bandits import DISTRIBUTIONS
 from jaxrl_srpo.errors import UserError
@@ -388,18 +387,15 @@ def main(arguments: Sequence[str]) -> list[Result]:
       flags.Error: after bad flags.
     """
     values = _define_flags()
-    if any(argument in ("--help", "-help", "-h") for argument in arguments):
-        print(_help(values))
+    if asks_for_help(arguments):
+        print(help_text(USAGE, values))
         return []
     rest = values(["bandit2d", *arguments])[1:]
     if rest:
         raise UserError(f"{rest[0]}: unexpected; this command takes flags only")
     if not values.out:
         raise UserError("--out: is required; for instance --out=docs/results/bandit2d")
-    names = tuple(dict.fromkeys(name for name in values.distributions.split(",") if name))
-    unknown = [name for name in names if name not in DISTRIBUTIONS]
-    if unknown or not names:
-        raise UserError(f"--distributions={values.distributions}: choose from {', '.join(DISTRIBUTIONS)}")
+    names = parse_words("distributions", values.distributions, tuple(DISTRIBUTIONS))
     out = pathlib.Path(values.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out}: is a file; give a directory")
@@ -431,16 +427,6 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_integer("policy_steps", default.policy_steps, "Updates of each actor.", 1, flag_values=values)
     flags.DEFINE_integer("resolution", default.resolution, "Density points per side.", 2, flag_values=values)
     return values
-
-
-def _help(values: flags.FlagValues) -> str:
-    lines = [USAGE, ""]
-    for name in values:
-        flag = values[name]
-        default = "" if flag.default is None else f" (default {flag.default_as_str})"
-        text = textwrap.wrap(f"{flag.help}{default}", 90, break_on_hyphens=False)
-        lines += [f"  --{name}".ljust(22) + text[0], *(" " * 22 + line for line in text[1:])]
-    return "\n".join(lines)
 
 
 def run() -> NoReturn:

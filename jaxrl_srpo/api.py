@@ -21,7 +21,8 @@ from jaxrl_srpo.settings import Settings
 from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.sweep import DatasetFacts, Member, RunDirectory, Sweep, unique
 
-PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+# What JAX calls "bfloat16" only allows it, and GPUs then take TF32; the name of the algorithm insists.
+PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,13 @@ import pathlib
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from absl import flags
 
 from jaxrl_srpo.errors import UserError
+
+Word = TypeVar("Word", bound=str)
 
 OVERVIEW = """\
 Score Regularized Policy Optimization for whole populations at once.
@@ -254,14 +256,34 @@ def _defaults_note() -> str:
 
 def _parse(values: flags.FlagValues, arguments: list[str], usage: str, note: str = "") -> list[str] | None:
     """The positional arguments; None after printing help."""
-    if any(argument in ("--help", "-h", "-help") for argument in arguments):
-        print(f"usage: jaxrl-srpo {usage}\n")
-        for name in values:
-            print(_flag_help(values[name]))
-        if note:
-            print(f"\n{note}")
+    if asks_for_help(arguments):
+        print(help_text(f"usage: jaxrl-srpo {usage}", values, note))
         return None
     return values(["jaxrl-srpo", *arguments])[1:]
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether a command should print its help instead of running."""
+    return any(argument in ("--help", "-h", "-help") for argument in arguments)
+
+
+def help_text(usage: str, values: flags.FlagValues, note: str = "") -> str:
+    """What `--help` prints: the usage, every flag with its default, and a note."""
+    parts = [usage, "\n".join(_flag_help(values[name]) for name in values), note]
+    return "\n\n".join(part for part in parts if part)
+
+
+def parse_words(flag: str, text: str, choices: Sequence[Word]) -> tuple[Word, ...]:
+    """Distinct words of a comma-separated list, in order.
+
+    Raises:
+      UserError: for an empty list or a word that is not among the choices.
+    """
+    known = {str(choice): choice for choice in choices}
+    words = tuple(dict.fromkeys(word for word in text.split(",") if word))
+    if not words or any(word not in known for word in words):
+        raise UserError(f"--{flag}={text}: choose from {', '.join(known)}")
+    return tuple(known[word] for word in words)
 
 
 def _flag_help(flag: flags.Flag) -> str:

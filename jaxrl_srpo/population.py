@@ -149,6 +149,13 @@ class Population:
         """
         return self._chunk(carry, members, frozen, rows, jnp.int32(start), jnp.int32(steps))
 
+    def compile(self, carry: Carry, members: Members, frozen: Any, rows: Array) -> jax.stages.Compiled:
+        """The program behind `chunk` by itself, for benchmarks: its size in memory, and compiling apart from running.
+
+        It takes the arguments of `chunk`, `start` and `steps` as int32 scalars.
+        """
+        return self._chunk.lower(carry, members, frozen, rows, jnp.int32(0), jnp.int32(1)).compile()
+
     def unpad(self, tree: Any) -> Any:
         """Host copies of leaves [groups, members, ...] without the padding."""
         return jax.tree.map(lambda x: _fetch(x)[: self.layout.groups, : self.layout.members], tree)

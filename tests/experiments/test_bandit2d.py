@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import bandit2d
+import bandit2d
 from jaxrl_srpo import diffusion
 from jaxrl_srpo.algorithms import behavior
 from jaxrl_srpo.errors import UserError
