@@ -2,26 +2,21 @@
 
 import concurrent.futures
 import dataclasses
-import os
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.data.validation import check_fits
-from jaxrl_srpo.envs.make import make_environment
+from jaxrl_srpo.envs.batched import make_simulator
+from jaxrl_srpo.envs.simulator import Start, Transition, VectorSimulator
 from jaxrl_srpo.errors import UserError
-
-if TYPE_CHECKING:
-    import gymnasium
 
 Act = Callable[[np.ndarray], np.ndarray]
 """Observations [members, episodes, observation_size] float32 to actions [members, episodes, action_size]."""
-
-_MAX_WORKERS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +72,7 @@ class Rollouts:
       environments: one per member; they may differ in all but their sizes.
       episodes: E, episodes per member.
       seed: seed of episode 0.
-      workers: threads that step; None uses the cores (16 at most) where threads pay. That is where MuJoCo, which runs
-        outside Python's lock, does several steps per action: on 2 idle cores 1.3 times faster for HalfCheetah, 1.5
-        times for Hopper and 1.7 times for Ant, but 1.8 times slower for PointMaze, which stays on one thread.
+      workers: threads that step; see `envs.batched.make_simulator`.
 
     Raises:
       UserError: an environment cannot be made, is not made of vectors, or the sizes differ.
@@ -91,14 +84,17 @@ class Rollouts:
         if not environments or episodes < 1:
             raise UserError(f"{len(environments)} environments with {episodes} episodes each; both must be at least 1")
         self._specs, self._episodes, self._seed = list(environments), episodes, seed
-        self._environments = [make_environment(spec, lean=True) for spec in environments for _ in range(episodes)]
         self._running = threading.Lock()
+        self._groups: list[_Group] = []
         try:
-            self.observation_size, self.action_size = self._common_sizes()
+            for spec, rows in _rows_by_spec(self._specs, episodes):
+                self._groups.append(_Group(rows, make_simulator(spec, len(rows), workers)))
+                self._check_sizes(spec)
         except UserError:
             self.close()
             raise
-        self._workers = workers or (_cores() if _threads_pay(self._environments[0]) else 1)
+        first = self._groups[0].simulator
+        self.observation_size, self.action_size = first.observation_size, first.action_size
 
     def check(self, datasets: Sequence[Dataset]) -> None:
         """Checks that each member's dataset has the sizes of the environments.
@@ -123,13 +119,13 @@ class Rollouts:
         Raises:
           UserError: `act` returns another shape.
         """
-        with self._running, concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
-            return self._run(act, record, pool)
+        with self._running:
+            return self._run(act, record)
 
     def close(self) -> None:
         """Closes all environments."""
-        for environment in self._environments:
-            environment.close()
+        for group in self._groups:
+            group.simulator.close()
 
     def __enter__(self) -> "Rollouts":
         return self
@@ -139,12 +135,12 @@ class Rollouts:
     ) -> None:
         self.close()
 
-    def _run(self, act: Act, record: bool, pool: concurrent.futures.ThreadPoolExecutor) -> Episodes:
-        progress = _Progress(len(self._environments), self.observation_size, record)
-        for row, environment in enumerate(self._environments):
-            observation, info = environment.reset(seed=self._seed + row % self._episodes)
-            progress.start(row, observation, info)
+    def _run(self, act: Act, record: bool) -> Episodes:
         shape = (len(self._specs), self._episodes)
+        goal_tasks = np.array([spec.goal_task for spec in self._specs])
+        progress = _Progress(np.repeat(goal_tasks, self._episodes), self.observation_size, record)
+        for rows, simulator in self._groups:
+            progress.start(rows, simulator.reset((self._seed + rows % self._episodes).tolist()))
         while len(active := np.flatnonzero(progress.active)):
             # A copy, because a policy may keep its argument and JAX may alias it on the CPU.
             actions = np.asarray(act(progress.observations.reshape(*shape, -1).copy()))
@@ -153,71 +149,82 @@ class Rollouts:
                     f"the policy returned actions of shape {actions.shape}; expected {(*shape, self.action_size)}"
                 )
             actions = actions.reshape(-1, self.action_size).astype(np.float32, copy=False)
-            active = progress.drop(active, np.isfinite(actions[active]).all(axis=1))
-            self._step(progress, active, actions, pool)
-        return progress.episodes(shape, np.array([spec.goal_task for spec in self._specs]))
+            progress.drop(active[~np.isfinite(actions[active]).all(axis=1)])
+            self._step(progress, actions)
+        return progress.episodes(shape, goal_tasks)
 
-    def _step(
-        self, progress: "_Progress", rows: np.ndarray, actions: np.ndarray, pool: concurrent.futures.ThreadPoolExecutor
-    ) -> None:
-        """One step of the environments `rows`, shared among the threads."""
+    def _step(self, progress: "_Progress", actions: np.ndarray) -> None:
+        """One step of all active environments."""
+        for rows, simulator in self._groups:
+            own = np.flatnonzero(progress.active[rows])
+            if len(own):
+                progress.add(rows[own], simulator.step(own, actions[rows[own]]))
 
-        def step(chunk: np.ndarray) -> None:
-            for row in chunk:
-                progress.add(row, self._environments[row].step(actions[row]), self._goal_task(row))
+    def _check_sizes(self, spec: EnvironmentSpec) -> None:
+        """Compares the last simulator with the first."""
+        sizes = [(group.simulator.observation_size, group.simulator.action_size) for group in self._groups]
+        if sizes[-1] != sizes[0]:
+            raise UserError(
+                f"environment {spec.id} has observations and actions of widths {sizes[-1]}, {self._specs[0].id} of "
+                f"{sizes[0]}; members evaluated together need equal widths"
+            )
 
-        if self._workers == 1:
-            step(rows)
-        else:
-            chunks = (chunk for chunk in np.array_split(rows, self._workers) if len(chunk))
-            for _ in pool.map(step, chunks):
-                pass
 
-    def _goal_task(self, row: int) -> bool:
-        return self._specs[row // self._episodes].goal_task
+class _Group(NamedTuple):
+    """The rows [n] int64 of one environment, members times episodes, and what steps them."""
 
-    def _common_sizes(self) -> tuple[int, int]:
-        sizes = [_sizes(spec, self._environments[i * self._episodes]) for i, spec in enumerate(self._specs)]
-        for spec, size in zip(self._specs, sizes, strict=True):
-            if size != sizes[0]:
-                raise UserError(
-                    f"environment {spec.id} has observations and actions of widths {size}, {self._specs[0].id} of "
-                    f"{sizes[0]}; members evaluated together need equal widths"
-                )
-        return sizes[0]
+    rows: np.ndarray
+    simulator: VectorSimulator
+
+
+def _rows_by_spec(specs: Sequence[EnvironmentSpec], episodes: int) -> list[tuple[EnvironmentSpec, np.ndarray]]:
+    """Different specs, in order, with the rows of the members that have them."""
+    found: list[tuple[EnvironmentSpec, list[int]]] = []
+    for member, spec in enumerate(specs):
+        rows = next((rows for known, rows in found if known == spec), None)
+        if rows is None:
+            rows = []
+            found.append((spec, rows))
+        rows.extend(range(member * episodes, (member + 1) * episodes))
+    return [(spec, np.array(rows)) for spec, rows in found]
 
 
 class _Progress:
-    """The state of a run, one row per environment; threads write to different rows."""
+    """The state of a run, one row per environment.
 
-    def __init__(self, rows: int, observation_size: int, record: bool) -> None:
+    Args:
+      goal_tasks: [rows] bool, where ending with a positive reward counts as success.
+      observation_size: width of one observation.
+      record: keep the observations.
+    """
+
+    def __init__(self, goal_tasks: np.ndarray, observation_size: int, record: bool) -> None:
+        rows = len(goal_tasks)
         self.observations = np.zeros((rows, observation_size), np.float32)
         self.active = np.ones(rows, bool)
+        self._goal_tasks = goal_tasks
         self._returns, self._lengths = np.zeros(rows), np.zeros(rows, np.int64)
         self._successes = np.zeros(rows, bool)
         self._recorded: list[list[np.ndarray]] | None = [[] for _ in range(rows)] if record else None
 
-    def start(self, row: int, observation: np.ndarray, info: dict[str, Any]) -> None:
+    def start(self, rows: np.ndarray, start: Start) -> None:
         """Takes a reset's result."""
-        self._observe(row, observation)
-        self._successes[row] = bool(info.get("success", False))
+        self._observe(rows, start.observations)
+        self._successes[rows] = start.successes
 
-    def add(self, row: int, result: tuple[np.ndarray, Any, bool, bool, dict[str, Any]], goal_task: bool) -> None:
+    def add(self, rows: np.ndarray, step: Transition) -> None:
         """Takes a step's result."""
-        observation, reward, terminated, truncated, info = result
-        self._observe(row, observation)
-        self._returns[row] += float(reward)
-        self._lengths[row] += 1
-        reached = goal_task and terminated and float(reward) > 0.0
-        self._successes[row] |= bool(info.get("success", False)) or reached
-        self.active[row] = not (terminated or truncated)
+        self._observe(rows, step.observations)
+        self._returns[rows] += step.rewards
+        self._lengths[rows] += 1
+        reached = self._goal_tasks[rows] & step.terminated & (step.rewards > 0.0)
+        self._successes[rows] |= step.successes | reached
+        self.active[rows] = ~(step.terminated | step.truncated)
 
-    def drop(self, rows: np.ndarray, keep: np.ndarray) -> np.ndarray:
-        """Ends the episodes `rows` where `keep` is false; returns the others."""
-        lost = rows[~keep]
-        self._returns[lost] = np.nan
-        self.active[lost] = False
-        return rows[keep]
+    def drop(self, rows: np.ndarray) -> None:
+        """Ends the episodes `rows` without a result."""
+        self._returns[rows] = np.nan
+        self.active[rows] = False
 
     def episodes(self, shape: tuple[int, int], goal_tasks: np.ndarray) -> Episodes:
         """The result, rows arranged as [members, episodes]."""
@@ -233,10 +240,11 @@ class _Progress:
             observations,
         )
 
-    def _observe(self, row: int, observation: np.ndarray) -> None:
-        self.observations[row] = observation
+    def _observe(self, rows: np.ndarray, observations: np.ndarray) -> None:
+        self.observations[rows] = observations
         if self._recorded is not None:
-            self._recorded[row].append(self.observations[row].copy())
+            for row, observation in zip(rows, observations, strict=True):
+                self._recorded[row].append(observation)
 
 
 class BackgroundEvaluator:
@@ -278,23 +286,3 @@ class BackgroundEvaluator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(finish=kind is None)
-
-
-def _sizes(spec: EnvironmentSpec, environment: "gymnasium.Env[np.ndarray, Any]") -> tuple[int, int]:
-    """Widths of observations and actions."""
-    action, observation = environment.action_space.shape, environment.observation_space.shape
-    if not isinstance(getattr(environment.action_space, "low", None), np.ndarray) or action is None or len(action) != 1:
-        raise UserError(f"environment {spec.id} has actions {environment.action_space}; expected a box with one axis")
-    assert observation is not None
-    return observation[0], action[0]
-
-
-def _threads_pay(environment: "gymnasium.Env") -> bool:
-    """Whether MuJoCo does several physics steps per action; Gymnasium-Robotics' AntMaze keeps its Ant inside."""
-    simulation = getattr(environment.unwrapped, "ant_env", environment.unwrapped)
-    return getattr(simulation, "frame_skip", 1) > 1
-
-
-def _cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MAX_WORKERS)

@@ -1,0 +1,163 @@
+"""Many environments of one kind behind one interface, and that interface over Gymnasium environments."""
+
+import concurrent.futures
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import gymnasium
+
+_MAX_WORKERS = 16
+
+
+class Start(NamedTuple):
+    """What a reset of n environments returns.
+
+    Attributes:
+      observations: [n, observation_size] float32.
+      successes: [n] bool, whether success was reported.
+    """
+
+    observations: np.ndarray
+    successes: np.ndarray
+
+
+class Transition(NamedTuple):
+    """What one step of n environments returns.
+
+    Attributes:
+      observations: [n, observation_size] float32.
+      rewards: [n] float64.
+      terminated: [n] bool, true terminations.
+      truncated: [n] bool, ends by the time limit.
+      successes: [n] bool, whether success was reported.
+    """
+
+    observations: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    successes: np.ndarray
+
+
+class VectorSimulator(Protocol):
+    """N environments of one kind, numbered 0 to N - 1; results do not depend on the number of threads.
+
+    Attributes:
+      observation_size: width of one observation.
+      action_size: width of one action.
+    """
+
+    observation_size: int
+    action_size: int
+
+    def reset(self, seeds: Sequence[int]) -> Start:
+        """Starts environment i as Gymnasium's `reset(seed=seeds[i])` does, for all N."""
+
+    def step(self, rows: np.ndarray, actions: np.ndarray) -> Transition:
+        """One step of the environments `rows` [n] with actions [n, action_size] float32; the others stand still."""
+
+    def close(self) -> None:
+        """Frees threads and environments."""
+
+
+def cores() -> int:
+    """Cores that this process may use, 16 at most."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(count, _MAX_WORKERS)
+
+
+class Threads:
+    """Threads that share the rows of a batch.
+
+    Args:
+      count: how many; one stands for the caller's own.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix="environments")
+
+    def share(self, work: Callable[[int, np.ndarray], None], rows: int) -> None:
+        """Calls `work` with the number of a part and its rows, out of 0 to rows - 1; at most one part per thread."""
+        parts = np.array_split(np.arange(rows), min(self.count, rows))
+        if len(parts) == 1:
+            work(0, parts[0])
+            return
+        for _ in self._pool.map(work, range(len(parts)), parts):
+            pass
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown()
+
+
+class GymnasiumSimulator:
+    """Gymnasium environments, one `step` call each, shared among threads.
+
+    Args:
+      environments: with vector observations.
+      action_size: width of their actions.
+      workers: threads; None uses the cores where threads pay. That is where MuJoCo, which runs outside Python's lock,
+        does several steps per action.
+    """
+
+    def __init__(
+        self,
+        environments: Sequence["gymnasium.Env[np.ndarray, Any]"],
+        action_size: int,
+        workers: int | None = None,
+    ) -> None:
+        self._environments = environments
+        shape = environments[0].observation_space.shape
+        assert shape is not None
+        self.observation_size, self.action_size = shape[0], action_size
+        self._threads = Threads(workers or (cores() if _threads_pay(environments[0]) else 1))
+
+    def reset(self, seeds: Sequence[int]) -> Start:
+        """See `VectorSimulator`."""
+        starts = [one.reset(seed=int(seed)) for one, seed in zip(self._environments, seeds, strict=True)]
+        successes = np.array([bool(info.get("success", False)) for _, info in starts])
+        return Start(np.stack([observation for observation, _ in starts]).astype(np.float32, copy=False), successes)
+
+    def step(self, rows: np.ndarray, actions: np.ndarray) -> Transition:
+        """See `VectorSimulator`."""
+        count = len(rows)
+        result = Transition(
+            np.empty((count, self.observation_size), np.float32),
+            np.empty(count),
+            np.empty(count, bool),
+            np.empty(count, bool),
+            np.empty(count, bool),
+        )
+
+        def work(part: int, own: np.ndarray) -> None:
+            del part
+            for i in own:
+                _store(result, i, self._environments[rows[i]].step(actions[i]))
+
+        self._threads.share(work, count)
+        return result
+
+    def close(self) -> None:
+        """See `VectorSimulator`."""
+        self._threads.close()
+        for environment in self._environments:
+            environment.close()
+
+
+def _store(result: Transition, i: int, step: tuple[np.ndarray, Any, bool, bool, dict[str, Any]]) -> None:
+    observation, reward, terminated, truncated, info = step
+    result.observations[i] = observation
+    result.rewards[i] = float(reward)
+    result.terminated[i], result.truncated[i] = terminated, truncated
+    result.successes[i] = bool(info.get("success", False))
+
+
+def _threads_pay(environment: "gymnasium.Env") -> bool:
+    """Whether MuJoCo does several physics steps per action; Gymnasium-Robotics' AntMaze keeps its Ant inside."""
+    simulation = getattr(environment.unwrapped, "ant_env", environment.unwrapped)
+    return getattr(simulation, "frame_skip", 1) > 1
