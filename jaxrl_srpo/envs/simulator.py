@@ -64,12 +64,6 @@ class VectorSimulator(Protocol):
         """Frees threads and environments."""
 
 
-def cores() -> int:
-    """Cores that this process may use, 16 at most."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(count, _MAX_WORKERS)
-
-
 class Threads:
     """Threads that share the rows of a batch.
 
@@ -101,8 +95,7 @@ class GymnasiumSimulator:
     Args:
       environments: with vector observations.
       action_size: width of their actions.
-      workers: threads; None uses the cores where threads pay. That is where MuJoCo, which runs outside Python's lock,
-        does several steps per action.
+      workers: threads; see `default_workers`.
     """
 
     def __init__(
@@ -115,7 +108,7 @@ class GymnasiumSimulator:
         shape = environments[0].observation_space.shape
         assert shape is not None
         self.observation_size, self.action_size = shape[0], action_size
-        self._threads = Threads(workers or (cores() if _threads_pay(environments[0]) else 1))
+        self._threads = Threads(workers or default_workers(environments[0]))
 
     def reset(self, seeds: Sequence[int]) -> Start:
         """See `VectorSimulator`."""
@@ -157,7 +150,14 @@ def _store(result: Transition, i: int, step: tuple[np.ndarray, Any, bool, bool, 
     result.successes[i] = bool(info.get("success", False))
 
 
-def _threads_pay(environment: "gymnasium.Env") -> bool:
-    """Whether MuJoCo does several physics steps per action; Gymnasium-Robotics' AntMaze keeps its Ant inside."""
+def default_workers(environment: "gymnasium.Env") -> int:
+    """Threads that step environments like this one: the cores (16 at most) where threads pay, else one.
+
+    They pay where MuJoCo, which runs outside Python's lock, does several physics steps per action. Gymnasium-Robotics'
+    AntMaze keeps its Ant inside.
+    """
     simulation = getattr(environment.unwrapped, "ant_env", environment.unwrapped)
-    return getattr(simulation, "frame_skip", 1) > 1
+    if getattr(simulation, "frame_skip", 1) == 1:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MAX_WORKERS)

@@ -38,7 +38,7 @@ class Recipe:
       settle: evaluate the dynamics before each step, with the last controls, as Gymnasium's `set_state` does.
     """
 
-    body: int = 0
+    body: int | None = None
     forces: bool = False
     settle: bool = False
 
