@@ -120,10 +120,10 @@ class ModelCopies:
         self._datas = [mujoco.MjData(self._model) for _ in range(workers)]
         self._threads = Threads(workers)
         self.seconds_per_step = float(simulation.dt)
-        states = np.zeros((count, mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_INTEGRATION)))
-        self._states = states
-        self.qpos = states[:, self._columns(mujoco.mjtState.mjSTATE_QPOS)]
-        self.qvel = states[:, self._columns(mujoco.mjtState.mjSTATE_QVEL)]
+        self._kind = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+        self._states = np.zeros((count, mujoco.mj_stateSize(self._model, self._kind)))
+        self.qpos = self._states[:, self._columns(int(mujoco.mjtState.mjSTATE_QPOS))]
+        self.qvel = self._states[:, self._columns(int(mujoco.mjtState.mjSTATE_QVEL))]
         self.places = np.zeros((count, 2))
         self.forces = np.zeros((count, self._model.nbody, 6))
 
@@ -131,7 +131,7 @@ class ModelCopies:
         """Copies the state of the Gymnasium environment into `rows`."""
         data = self._simulation.data
         state = np.empty(self._states.shape[1])
-        self._mujoco.mj_getState(self._model, data, state, self._mujoco.mjtState.mjSTATE_INTEGRATION)
+        self._mujoco.mj_getState(self._model, data, state, self._kind)
         self._states[rows] = state
         if self._recipe.body is not None:
             self.places[rows] = data.xpos[self._recipe.body, :2]
@@ -141,8 +141,8 @@ class ModelCopies:
     def step(self, rows: np.ndarray, controls: np.ndarray) -> None:
         """Steps `rows` [n] with controls [n, nu], `frame_skip` physics steps each."""
 
-        def work(part: int, own: np.ndarray) -> None:
-            self._advance(self._datas[part], rows[own], controls[own])
+        def work(thread: int, own: np.ndarray) -> None:
+            self._advance(self._datas[thread], rows[own], controls[own])
 
         self._threads.share(work, len(rows))
 
@@ -152,8 +152,8 @@ class ModelCopies:
 
     def _advance(self, data: "mujoco.MjData", rows: np.ndarray, controls: np.ndarray) -> None:
         """Steps `rows` one after another; only MuJoCo's own work runs outside Python's lock."""
-        mujoco, model, recipe, frames = self._mujoco, self._model, self._recipe, self._simulation.frame_skip
-        kind = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco, model, recipe, kind = self._mujoco, self._model, self._recipe, self._kind
+        frames = self._simulation.frame_skip
         load, store, step = mujoco.mj_setState, mujoco.mj_getState, mujoco.mj_step
         control, place = data.ctrl, None if recipe.body is None else data.xpos[recipe.body, :2]
         for row, own in zip(rows.tolist(), controls, strict=True):
@@ -170,11 +170,10 @@ class ModelCopies:
                 mujoco.mj_rnePostConstraint(model, data)
                 self.forces[row] = data.cfrc_ext
 
-    def _columns(self, part: Any) -> slice:
+    def _columns(self, part: int) -> slice:
         """Where a part of the state lies in a row: parts follow one another in the order of their bits."""
-        before = int(self._mujoco.mjtState.mjSTATE_INTEGRATION) & (int(part) - 1)
-        first = self._mujoco.mj_stateSize(self._model, before)
-        return slice(first, first + self._mujoco.mj_stateSize(self._model, int(part)))
+        first = self._mujoco.mj_stateSize(self._model, self._kind & (part - 1))
+        return slice(first, first + self._mujoco.mj_stateSize(self._model, part))
 
 
 def _find_task(spec: EnvironmentSpec, environment: "gymnasium.Env", count: int) -> tasks.Task | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import gymnasium
 
 _MAX_WORKERS = 16
+_PARTS_PER_THREAD = 4
 
 
 class Start(NamedTuple):
@@ -65,24 +66,34 @@ class VectorSimulator(Protocol):
 
 
 class Threads:
-    """Threads that share the rows of a batch.
+    """Threads that share the rows of a batch, the caller's own among them.
 
     Args:
-      count: how many; one stands for the caller's own.
+      count: how many, the caller's included.
     """
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self._count = count
         self._pool = concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix="environments")
 
     def share(self, work: Callable[[int, np.ndarray], None], rows: int) -> None:
-        """Calls `work` with the number of a part and its rows, out of 0 to rows - 1; at most one part per thread."""
-        parts = np.array_split(np.arange(rows), min(self.count, rows))
-        if len(parts) == 1:
-            work(0, parts[0])
-            return
-        for _ in self._pool.map(work, range(len(parts)), parts):
-            pass
+        """Calls `work` with the number of a thread and some of the rows 0 to rows - 1, until all are done."""
+        # Small parts that each thread takes when it is free: on a machine that trains meanwhile a helper may wait long
+        # for a core, and nobody waits for a helper that has not begun.
+        parts = iter(np.array_split(np.arange(rows), min(_PARTS_PER_THREAD * self._count, rows)))
+
+        def take(thread: int) -> None:
+            for part in parts:
+                work(thread, part)
+
+        helpers = [self._pool.submit(take, thread) for thread in range(1, min(self._count, rows))]
+        try:
+            take(0)
+        finally:
+            concurrent.futures.wait([helper for helper in helpers if not helper.cancel()])
+        for helper in helpers:
+            if not helper.cancelled():
+                helper.result()
 
     def close(self) -> None:
         """Ends the threads."""
@@ -127,8 +138,8 @@ class GymnasiumSimulator:
             np.empty(count, bool),
         )
 
-        def work(part: int, own: np.ndarray) -> None:
-            del part
+        def work(thread: int, own: np.ndarray) -> None:
+            del thread
             for i in own:
                 _store(result, i, self._environments[rows[i]].step(actions[i]))
 
