@@ -130,8 +130,8 @@ def draw(measurements: Sequence[Measurement]) -> Figure:
     for panel, name in zip(panels, names, strict=True):
         _draw_bars(panel, [one for one in measurements if one.environment == name])
         panel.set_title(name, fontsize=10, loc="left", fontweight="bold")
-    panels[-1].set_xlabel(
-        f"environment steps per second, {measurements[0].count} copies (times SyncVectorEnv); "
+    figure.supxlabel(
+        f"environment steps per second, {measurements[0].count} copies (in brackets: times SyncVectorEnv)\n"
         "lines reach from the slowest to the fastest burst",
         fontsize=8,
     )

@@ -74,13 +74,13 @@ class Threads:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._pool = concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix="environments")
+        self._pool = concurrent.futures.ThreadPoolExecutor(max(1, count - 1), thread_name_prefix="environments")
 
     def share(self, work: Callable[[int, np.ndarray], None], rows: int) -> None:
         """Calls `work` with the number of a thread and some of the rows 0 to rows - 1, until all are done."""
         # Small parts that each thread takes when it is free: on a machine that trains meanwhile a helper may wait long
         # for a core, and nobody waits for a helper that has not begun.
-        parts = iter(np.array_split(np.arange(rows), min(_PARTS_PER_THREAD * self._count, rows)))
+        parts = iter(np.array_split(np.arange(rows), max(1, min(_PARTS_PER_THREAD * self._count, rows))))
 
         def take(thread: int) -> None:
             for part in parts:
