@@ -19,6 +19,7 @@ import numpy as np
 from jaxrl_srpo.data import validation
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.data.fingerprint import fingerprint
+from jaxrl_srpo.envs import d4rl_layouts
 from jaxrl_srpo.errors import DatasetError
 
 _LOG = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ _WIDTHS = {
     "door": (39, 28),
     "hammer": (46, 26),
     "relocate": (39, 30),
+    "antmaze": (29, 8),
+    "maze2d": (4, 2),
 }
 
 _GYMNASIUM = {
@@ -151,15 +154,20 @@ def family(name: str) -> str:
 def environment(name: str) -> EnvironmentSpec | None:
     """The Gymnasium environment in which policies learned from a D4RL-like name are evaluated.
 
-    None where today's environments have other observations than D4RL's (mazes, whose observation has the goal in it
-    now, and kitchen), and for everything that Gymnasium does not have.
+    Mazes are evaluated in environments of ours (`envs/d4rl_mazes.py`), because those of Gymnasium-Robotics have other
+    observations, coordinates and ants than D4RL's. None for kitchen, where Gymnasium-Robotics has 59 numbers of other
+    meaning instead of D4RL's 60 (9 positions of the robot and 21 of objects, with noise, and 30 of the goal), and for
+    everything that Gymnasium does not have.
     """
-    return _GYMNASIUM.get(_prefix(name))
+    task = d4rl_layouts.task_of(name)
+    return _GYMNASIUM.get(_prefix(name)) if task is None else environment_spec(d4rl_layouts.NAMESPACE + task)
 
 
 def environment_family(environment_id: str) -> str:
-    """The family of a Gymnasium environment id such as `Hopper-v4` or `PointMaze_UMaze-v3`."""
+    """The family of an environment id such as `Hopper-v4`, `PointMaze_UMaze-v3` or `jaxrl_srpo/maze2d-umaze-v1`."""
     base = _base_id(environment_id)
+    if environment_id.startswith(d4rl_layouts.NAMESPACE):
+        return family(base)
     if base in _PREFIX_OF_ENVIRONMENT:
         return family(_PREFIX_OF_ENVIRONMENT[base])
     starts = {"AntMaze": "antmaze", "PointMaze": "pointmaze", "AdroitHand": "adroit", "FrankaKitchen": "kitchen"}
@@ -168,16 +176,16 @@ def environment_family(environment_id: str) -> str:
 
 def environment_reference(environment_id: str) -> ReferenceReturns | None:
     """D4RL's reference returns of a Gymnasium environment id; None if D4RL does not have that environment."""
-    prefix = _PREFIX_OF_ENVIRONMENT.get(_base_id(environment_id))
-    names = [] if prefix is None else [name for name in known_names() if _prefix(name) == prefix]
+    base = _base_id(environment_id)
+    names = [name for name in known_names() if (spec := environment(name)) is not None and _base_id(spec.id) == base]
     return next((scores for name in names if (scores := reference(name)) is not None), None)
 
 
 def environment_spec(
     environment_id: str, kwargs: dict[str, Any] | None = None, max_episode_steps: int | None = None
 ) -> EnvironmentSpec:
-    """A spec by Gymnasium id; mazes are goal tasks, in which successes are counted."""
-    goal_task = environment_family(environment_id) in ("antmaze", "pointmaze")
+    """A spec by Gymnasium id; mazes are goal tasks, in which successes are counted, unless D4RL's reward is dense."""
+    goal_task = environment_family(environment_id) in ("antmaze", "pointmaze") and "-dense" not in environment_id
     return EnvironmentSpec(environment_id, kwargs or {}, max_episode_steps, goal_task)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.data.observations import flatten_observation
+from jaxrl_srpo.envs import d4rl_layouts
 from jaxrl_srpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,13 +87,17 @@ def _box(size: int) -> "gymnasium.spaces.Box":
 
 
 def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec":
-    """The registered spec of an id; Gymnasium-Robotics is imported when Gymnasium alone does not know it.
+    """The registered spec of an id; what Gymnasium alone does not know is registered first.
+
+    Ids of D4RL's mazes, such as `jaxrl_srpo/antmaze-umaze-v2`, are ours; for others Gymnasium-Robotics is imported.
 
     Raises:
       UserError: the id is unknown.
     """
     import gymnasium
 
+    if environment_id.startswith(d4rl_layouts.NAMESPACE):
+        d4rl_layouts.register()
     missing = None if environment_id in gymnasium.registry else _register_robotics(environment_id)
     try:
         with _quiet():

@@ -1,12 +1,13 @@
 """Trajectories drawn in their maze."""
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.envs import d4rl_layouts as layouts
 from jaxrl_srpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,11 +17,26 @@ if TYPE_CHECKING:
 
 _WALL, _FLOOR, _INK = "#3d4450", "#f6f4ef", "#22262c"
 _COLORS = "plasma"
-_GOAL_RADIUS = 0.45
 # How much of the outer ring of walls, in cells, is left out: the paths matter.
 _TRIM = 2 / 3
 _STRIDE = 3
 _PANELS_PER_ROW = 4
+
+
+class _Places(NamedTuple):
+    """Where a maze's cells are, in metres as in the observations.
+
+    Attributes:
+      cell: side of a cell.
+      center: x, y of the centre of a cell by row and column.
+      goal_offset: how far, on both axes, the middle of the goal's area is from its cell's centre.
+      goal_radius: radius of that area.
+    """
+
+    cell: float
+    center: Callable[[int, int], tuple[float, float]]
+    goal_offset: float
+    goal_radius: float
 
 
 def draw_maze_trajectories(
@@ -29,8 +45,8 @@ def draw_maze_trajectories(
     """Draws a PNG with one panel of trajectories per entry; dots are starts, the star is the goal, colour is time.
 
     Args:
-      environment: a PointMaze or AntMaze; its map is taken from the keyword arguments or, failing that, from the
-        environment's registration, which needs Gymnasium-Robotics.
+      environment: a PointMaze or AntMaze, of Gymnasium-Robotics or D4RL's; its map is taken from the keyword arguments
+        or, failing that, from the environment's registration, which needs Gymnasium.
       panels: trajectories by panel title, each [T, 2] in metres as in the observations; a panel may be empty.
       path: where the PNG goes.
 
@@ -43,17 +59,20 @@ def draw_maze_trajectories(
 
     if not panels:
         raise UserError("no trajectories to draw: pass at least one panel")
-    maze_map, scale = maze_of(environment), _scale(environment)
+    maze_map = maze_of(environment)
+    places = _places(environment.id, maze_map)
+    low, high = _view(maze_map, places)
     columns = min(len(panels), _PANELS_PER_ROW)
     rows = -(-len(panels) // columns)
-    aspect = (len(maze_map) - 2 * _TRIM) / (len(maze_map[0]) - 2 * _TRIM)
+    aspect = (high[1] - low[1]) / (high[0] - low[0])
     figure = Figure(figsize=(3.1 * columns + 0.8, 3.1 * aspect * rows + 0.5 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     norm = Normalize(0, max((len(each) for group in panels.values() for each in group), default=1))
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (title, trajectories) in zip(axes.flat, panels.items(), strict=False):
-        _draw_maze(axis, maze_map, scale)
+        _draw_maze(axis, maze_map, places)
+        axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         for each in trajectories:
             axis.add_collection(_time_line(np.asarray(each, float), norm, len(trajectories)))
         _draw_starts(axis, trajectories)
@@ -80,32 +99,48 @@ def maze_of(environment: EnvironmentSpec) -> list[list[int | str]]:
     return maze_map
 
 
-def _scale(environment: EnvironmentSpec) -> float:
-    """Side of a cell in metres, which Gymnasium-Robotics fixes per agent."""
-    return 4.0 if environment.id.startswith("AntMaze") else 1.0
+def _places(environment_id: str, maze_map: Sequence[Sequence[int | str]]) -> _Places:
+    """The coordinates of D4RL's two mazes, or of Gymnasium-Robotics, whose origin is in the middle."""
+    height, width = len(maze_map), len(maze_map[0])
+    if environment_id.startswith(layouts.NAMESPACE + "antmaze"):
+        start = layouts.cells_of(maze_map, "r")[0]
+        reach = sum(layouts.ANT_GOAL_NOISE) / 2
+        return _Places(
+            layouts.ANT_CELL, lambda i, j: layouts.ant_position((i, j), start), reach, reach + layouts.GOAL_RADIUS
+        )
+    if environment_id.startswith(layouts.NAMESPACE):
+        offset = layouts.POINT_OFFSET - 1.0
+        return _Places(1.0, lambda i, j: layouts.point_position((i, j)), offset, layouts.GOAL_RADIUS)
+    cell = 4.0 if environment_id.startswith("AntMaze") else 1.0
+    return _Places(cell, lambda i, j: (cell * (j + 0.5 - width / 2), cell * (height / 2 - i - 0.5)), 0.0, 0.45 * cell)
 
 
-def _draw_maze(axis: "Axes", maze_map: Sequence[Sequence[int | str]], scale: float) -> None:
-    """Walls, the goal's area and its star, in metres with the origin in the middle."""
+def _view(maze_map: Sequence[Sequence[int | str]], places: _Places) -> tuple[np.ndarray, np.ndarray]:
+    """Lower left and upper right corner [2] of the part of the maze that is shown."""
+    corners = np.array([places.center(0, 0), places.center(len(maze_map) - 1, len(maze_map[0]) - 1)])
+    margin = places.cell * (0.5 - _TRIM)
+    return corners.min(axis=0) - margin, corners.max(axis=0) + margin
+
+
+def _draw_maze(axis: "Axes", maze_map: Sequence[Sequence[int | str]], places: _Places) -> None:
+    """Floor, walls, the goal's area and its star."""
     from matplotlib.patches import Circle, Rectangle
 
-    height, width = len(maze_map), len(maze_map[0])
-    left, bottom = -scale * width / 2, -scale * height / 2
-    axis.add_patch(Rectangle((left, bottom), scale * width, scale * height, facecolor=_FLOOR, edgecolor="none"))
     for i, row in enumerate(maze_map):
         for j, symbol in enumerate(row):
-            x, y = left + scale * j, -bottom - scale * (i + 1)
-            if symbol == 1:
-                # The edge of the same colour closes hairlines between neighbours.
-                axis.add_patch(Rectangle((x, y), scale, scale, facecolor=_WALL, edgecolor=_WALL, linewidth=0.5))
-            elif symbol == "g":
-                center = (x + scale / 2, y + scale / 2)
-                axis.add_patch(Circle(center, scale * _GOAL_RADIUS, facecolor="#f2b705", alpha=0.25, zorder=1))
-                axis.plot(*center, marker="*", markersize=17, color="#f2b705", markeredgecolor=_INK, zorder=5)
-    margin = scale * _TRIM
-    axis.set_xlim(left + margin, -left - margin)
-    axis.set_ylim(bottom + margin, -bottom - margin)
-    axis.set_aspect("equal")
+            center = places.center(i, j)
+            corner = (center[0] - places.cell / 2, center[1] - places.cell / 2)
+            # The edge of the same colour closes hairlines between neighbours.
+            color, order = (_WALL, 1.0) if symbol == 1 else (_FLOOR, 0.5)
+            axis.add_patch(
+                Rectangle(
+                    corner, places.cell, places.cell, facecolor=color, edgecolor=color, linewidth=0.5, zorder=order
+                )
+            )
+            if symbol == "g":
+                goal = (center[0] + places.goal_offset, center[1] + places.goal_offset)
+                axis.add_patch(Circle(goal, places.goal_radius, facecolor="#f2b705", alpha=0.25, zorder=1.5))
+                axis.plot(*goal, marker="*", markersize=17, color="#f2b705", markeredgecolor=_INK, zorder=5)
 
 
 def _time_line(trajectory: np.ndarray, norm: "Normalize", count: int) -> "LineCollection":

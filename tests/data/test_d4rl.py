@@ -150,8 +150,8 @@ def test_table_has_155_names_with_references():
         ("halfcheetah_mixed-regen", "locomotion", "HalfCheetah-v4"),
         ("walker2d-expert-v0", "locomotion", "Walker2d-v4"),
         ("ant-medium-v2", "locomotion", "Ant-v4"),
-        ("antmaze-umaze-v2", "antmaze", None),
-        ("maze2d-large-v1", "pointmaze", None),
+        ("antmaze-umaze-v2", "antmaze", "jaxrl_srpo/antmaze-umaze-v2"),
+        ("maze2d-large-v1", "pointmaze", "jaxrl_srpo/maze2d-large-v1"),
         ("pointmaze/umaze", "pointmaze", None),
         ("pen-human-v1", "adroit", "AdroitHandPen-v1"),
         ("kitchen-mixed-v0", "kitchen", None),
@@ -174,9 +174,14 @@ def test_every_name_has_a_time_limit():
 def test_environment_ids():
     assert d4rl.environment_family("Hopper-v5") == "locomotion"
     assert d4rl.environment_family("AntMaze_UMaze-v5") == "antmaze"
+    assert d4rl.environment_family("jaxrl_srpo/antmaze-umaze-v2") == "antmaze"
+    assert d4rl.environment_family("jaxrl_srpo/maze2d-open-v0") == "pointmaze"
     assert d4rl.environment_reference("Hopper-v5") == d4rl.reference("hopper-medium-v2")
     assert d4rl.environment_reference("AdroitHandDoor-v1") == d4rl.reference("door-human-v1")
     assert d4rl.environment_reference("PointMaze_UMaze-v3") is None
+    assert d4rl.environment_reference("jaxrl_srpo/antmaze-large-v2") == ReferenceReturns(0.0, 1.0)
+    assert d4rl.environment_reference("jaxrl_srpo/maze2d-umaze-v1") == ReferenceReturns(23.85, 161.86)
+    assert d4rl.environment_reference("jaxrl_srpo/maze2d-eval-umaze-v1") is None
     assert d4rl.environment_spec("PointMaze_UMaze-v3").goal_task
     assert not d4rl.environment_spec("Hopper-v4").goal_task
 

@@ -210,6 +210,7 @@ def test_mazes_leave_no_files_behind(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("spec", "message"),
     [
         (EnvironmentSpec("Hoper-v4"), "unknown environment 'Hoper-v4'; closest: Hopper-v4"),
+        (EnvironmentSpec("jaxrl_srpo/antmaze-u-v2"), "unknown environment .*closest: jaxrl_srpo/antmaze-umaze-v2"),
         (EnvironmentSpec("PointMaze_U-v3"), "unknown environment 'PointMaze_U-v3'; closest: PointMaze_UMaze-v3"),
         (EnvironmentSpec("Hopper-v2"), "needs mujoco-py, which is no longer supported; use Hopper-v4"),
         (EnvironmentSpec("Hopper-v4", {"legs": 2}), "environment Hopper-v4 does not take the arguments"),
@@ -222,7 +223,15 @@ def test_environments_that_cannot_be_made_are_named(spec: EnvironmentSpec, messa
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("package", "environment"), [("mujoco", "Hopper-v4"), ("gymnasium_robotics", "AntMaze_X-v4")])
+@pytest.mark.parametrize(
+    ("package", "environment"),
+    [
+        ("mujoco", "Hopper-v4"),
+        ("gymnasium_robotics", "AntMaze_X-v4"),
+        ("mujoco", "jaxrl_srpo/antmaze-umaze-v2"),
+        ("gymnasium_robotics", "jaxrl_srpo/maze2d-umaze-v1"),
+    ],
+)
 def test_a_missing_simulator_is_one_line(package: str, environment: str) -> None:
     code = (
         f"import sys; sys.modules[{package!r}] = None\n"
