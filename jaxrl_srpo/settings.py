@@ -103,6 +103,7 @@ _QUICK = {
     "score_hidden": 512,
     "score_blocks": 2,
     "critic_steps": 20_000,
+    "awr_temperature": 0.3,
     "policy_steps": 5_000,
     "minus_noise": True,
     "q_gradient": "batch",

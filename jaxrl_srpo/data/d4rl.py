@@ -16,10 +16,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxrl_srpo.data import validation
+from jaxrl_srpo.data import d4rl_layouts, validation
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.data.fingerprint import fingerprint
-from jaxrl_srpo.envs import d4rl_layouts
 from jaxrl_srpo.errors import DatasetError
 
 _LOG = logging.getLogger(__name__)

@@ -27,8 +27,8 @@ import mujoco
 import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv, mujoco_env
 
-from jaxrl_srpo.envs import d4rl_layouts as layouts
-from jaxrl_srpo.envs.d4rl_layouts import MazeMap
+from jaxrl_srpo.data import d4rl_layouts as layouts
+from jaxrl_srpo.data.d4rl_layouts import MazeMap
 
 _RENDER_MODES = ["human", "rgb_array", "depth_array", "rgbd_tuple"]
 _WALL_COLOR, _GOAL_COLOR = "0.7 0.5 0.3 1", "0.6 0.3 0.3 1"

@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from jaxrl_srpo.data import d4rl_layouts
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.data.observations import flatten_observation
-from jaxrl_srpo.envs import d4rl_layouts
 from jaxrl_srpo.errors import UserError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jaxrl_srpo.data import d4rl_layouts as layouts
 from jaxrl_srpo.data.dataset import EnvironmentSpec
-from jaxrl_srpo.envs import d4rl_layouts as layouts
 from jaxrl_srpo.errors import UserError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 import synthetic
 
 from jaxrl_srpo.data import d4rl
+from jaxrl_srpo.data import d4rl_layouts as layouts
 from jaxrl_srpo.data.dataset import EnvironmentSpec
-from jaxrl_srpo.envs import d4rl_layouts as layouts
 from jaxrl_srpo.envs.make import find_registered, make_environment
 from jaxrl_srpo.evaluation import Rollouts, scores
 
