@@ -15,7 +15,6 @@ import csv
 import io
 import itertools
 import math
-import os
 import pathlib
 import sys
 import time
@@ -36,7 +35,7 @@ from tqdm import tqdm
 
 from jaxrl_srpo import diffusion
 from jaxrl_srpo.algorithms import behavior, srpo
-from jaxrl_srpo.cli import asks_for_help, exit_with, help_text, parse_words
+from jaxrl_srpo.cli import asks_for_help, exit_with, help_text, parse_words, prepare_jax
 from jaxrl_srpo.data import table
 from jaxrl_srpo.envs.bandits import DISTRIBUTIONS
 from jaxrl_srpo.errors import UserError
@@ -431,8 +430,7 @@ def _define_flags() -> flags.FlagValues:
 
 def run() -> NoReturn:
     """Entry point of the script; exits with 0, with 2 after bad input, or with 130 after an interrupt."""
-    # One JAX device per core trains members side by side; it must be set before any computation.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    prepare_jax()
     exit_with("bandit2d", main, sys.argv[1:])
 
 

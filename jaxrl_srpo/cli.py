@@ -82,7 +82,7 @@ def _train(arguments: list[str]) -> None:
     text("env", None, "Gymnasium id to evaluate in, for data that names none.", flag_values=values)
     text("artefacts", None, "Directory of finished stages shared between runs.", flag_values=values)
     text("mirror", None, "Address to download D4RL files from.", flag_values=values)
-    text("precision", "auto", "Matrix products: float32, tf32, bfloat16; auto: float32 on CPU.", flag_values=values)
+    text("precision", "auto", "Of matrix products, except on CPUs: float32, tf32, bfloat16.", flag_values=values)
     flags.DEFINE_enum(
         "strategy", "auto", ["auto", "vmap", "map"], "Members batched (vmap) or in turn (map).", flag_values=values
     )
@@ -100,7 +100,7 @@ def _train(arguments: list[str]) -> None:
     for name in ("datasets", "out"):
         if not values[name].value:
             raise UserError(f"--{name}: is required; for instance --datasets=pointmaze/umaze --out=runs/umaze")
-    _prepare_jax(values.cpu_devices)
+    prepare_jax(values.cpu_devices)
     from jaxrl_srpo import api, report
 
     options = api.Options(
@@ -127,7 +127,7 @@ def _evaluate(arguments: list[str]) -> None:
     if rest is None:
         return
     run_dir = _one(rest, "evaluate", "RUN_DIR")
-    _prepare_jax(1)
+    prepare_jax(1)
     from jaxrl_srpo import api, report
 
     artefacts = pathlib.Path(values.artefacts) if values.artefacts else None
@@ -306,10 +306,23 @@ def _one(rest: Sequence[str], command: str, what: str) -> str:
     return rest[0]
 
 
-def _prepare_jax(cpu_devices: int) -> None:
-    """Makes one JAX device per core, so that members are trained side by side; must come before any computation."""
+def prepare_jax(cpu_devices: int = 0) -> None:
+    """Makes one JAX device per core, so that members are trained side by side, and keeps compiled programs on disk.
+
+    Must come before any computation. `JAX_COMPILATION_CACHE_DIR` names another place for the programs.
+
+    Args:
+      cpu_devices: JAX devices to make of this CPU; 0 makes one per core.
+
+    Raises:
+      UserError: for a negative number.
+    """
     import jax
+
+    from jaxrl_srpo.data.download import cache_dir
 
     if cpu_devices < 0:
         raise UserError(f"--cpu_devices={cpu_devices}: must not be negative")
     jax.config.update("jax_num_cpu_devices", cpu_devices or os.cpu_count() or 1)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
