@@ -311,3 +311,18 @@ def test_every_public_name_exists() -> None:
         assert getattr(jaxrl_srpo, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         importlib.import_module("jaxrl_srpo").trian  # noqa: B018
+
+
+def test_compiled_programs_are_kept_in_the_cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAXRL_SRPO_CACHE", str(tmp_path))
+    code = """
+import os
+del os.environ["JAX_COMPILATION_CACHE_DIR"]
+from jaxrl_srpo import cli
+cli.prepare_jax()
+import jax
+jax.jit(lambda x: 2.0 * x)(1.0)
+"""
+    result = synthetic.python("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "compiled").iterdir())
