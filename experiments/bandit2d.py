@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from jaxrl_srpo import diffusion
 from jaxrl_srpo.algorithms import behavior, srpo
-from jaxrl_srpo.cli import asks_for_help, exit_with, help_text, parse_words, prepare_jax
+from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words, prepare_jax
 from jaxrl_srpo.data import table
 from jaxrl_srpo.envs.bandits import DISTRIBUTIONS
 from jaxrl_srpo.errors import UserError
@@ -386,18 +386,10 @@ def main(arguments: Sequence[str]) -> list[Result]:
       flags.Error: after bad flags.
     """
     values = _define_flags()
-    if asks_for_help(arguments):
-        print(help_text(USAGE, values))
+    out = parse_experiment(values, "bandit2d", USAGE, arguments)
+    if out is None:
         return []
-    rest = values(["bandit2d", *arguments])[1:]
-    if rest:
-        raise UserError(f"{rest[0]}: unexpected; this command takes flags only")
-    if not values.out:
-        raise UserError("--out: is required; for instance --out=docs/results/bandit2d")
     names = parse_words("distributions", values.distributions, tuple(DISTRIBUTIONS))
-    out = pathlib.Path(values.out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out}: is a file; give a directory")
     return _run(Options(names, values.seed, values.behavior_steps, values.policy_steps, values.resolution), out)
 
 

@@ -11,7 +11,6 @@ same starts, which their rewards confirm. At last one whole evaluation of a popu
 import dataclasses
 import functools
 import multiprocessing
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from absl import flags
 
 from evaluation_throughput_report import Evaluation, Measurement, describe, draw, header, summarize, write_csv
 from jaxrl_srpo.algorithms import srpo
-from jaxrl_srpo.cli import asks_for_help, exit_with, help_text, parse_words
+from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.batched import MujocoSimulator, make_simulator
 from jaxrl_srpo.envs.make import make_environment, make_unflattened
@@ -249,17 +248,9 @@ def main(arguments: Sequence[str]) -> list[Measurement]:
       flags.Error: after bad flags.
     """
     values = _define_flags()
-    if asks_for_help(arguments):
-        print(help_text(USAGE, values))
+    out = parse_experiment(values, NAME, USAGE, arguments)
+    if out is None:
         return []
-    rest = values([NAME, *arguments])[1:]
-    if rest:
-        raise UserError(f"{rest[0]}: unexpected; this command takes flags only")
-    if not values.out:
-        raise UserError(f"--out: is required; for instance --out=docs/results/{NAME}")
-    out = pathlib.Path(values.out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out}: is a file; give a directory")
     options = _options(values)
     print(header())
     measurements = measure(options)

@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 import math
 import os
-import pathlib
 import statistics
 import sys
 import time
@@ -26,7 +25,7 @@ from jax.extend import core
 
 from jaxrl_srpo.algorithms import srpo
 from jaxrl_srpo.api import PRECISIONS
-from jaxrl_srpo.cli import asks_for_help, exit_with, help_text, parse_words
+from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words
 from jaxrl_srpo.data import table
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
@@ -335,17 +334,9 @@ def main(arguments: Sequence[str]) -> list[Measurement]:
       flags.Error: after bad flags.
     """
     values = _define_flags()
-    if asks_for_help(arguments):
-        print(help_text(USAGE, values))
+    out = parse_experiment(values, "throughput", USAGE, arguments)
+    if out is None:
         return []
-    rest = values(["throughput", *arguments])[1:]
-    if rest:
-        raise UserError(f"{rest[0]}: unexpected; this command takes flags only")
-    if not values.out:
-        raise UserError("--out: is required; for instance --out=docs/results/throughput")
-    out = pathlib.Path(values.out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out}: is a file; give a directory")
     options = _options(values)
     print(conditions())
     measurements = measure(options)

@@ -273,6 +273,28 @@ def help_text(usage: str, values: flags.FlagValues, note: str = "") -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def parse_experiment(values: flags.FlagValues, name: str, usage: str, arguments: Sequence[str]) -> pathlib.Path | None:
+    """Parses the command line of an experiment, whose flags have an `out`; None after printing help.
+
+    Returns:
+      The directory of the results, which need not exist.
+
+    Raises:
+      UserError: for other arguments than flags, or an `out` that is missing or a file.
+      flags.Error: for bad flags.
+    """
+    if asks_for_help(arguments):
+        print(help_text(usage, values))
+        return None
+    _refuse(values([name, *arguments])[1:], "this command takes flags only")
+    if not values.out:
+        raise UserError(f"--out: is required; for instance --out=docs/results/{name}")
+    out = pathlib.Path(values.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out}: is a file; give a directory")
+    return out
+
+
 def parse_words(flag: str, text: str, choices: Sequence[Word]) -> tuple[Word, ...]:
     """Distinct words of a comma-separated list, in order.
 
