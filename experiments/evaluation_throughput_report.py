@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.sweep import versions
+from jaxrl_srpo.run_directory import versions
 from throughput_report import conditions
 
 _COLORS = {

@@ -17,9 +17,10 @@ from jaxrl_srpo.data.rewards import transform_rewards
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.population import Strategy
 from jaxrl_srpo.report import Row
+from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory
 from jaxrl_srpo.settings import Settings
 from jaxrl_srpo.stages import STAGES, Stage
-from jaxrl_srpo.sweep import DatasetFacts, Member, RunDirectory, Sweep, unique
+from jaxrl_srpo.sweep import Member, Sweep, unique
 
 # What JAX calls "bfloat16" only allows it, and GPUs then take TF32; the name of the algorithm insists.
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}

@@ -13,9 +13,10 @@ from jaxrl_srpo.algorithms.iql import Policy as ActorParameters
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.data.observations import flatten_observation
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory
 from jaxrl_srpo.settings import FIELDS
 from jaxrl_srpo.stages import STAGES, Stage
-from jaxrl_srpo.sweep import DatasetFacts, Member, RunDirectory
+from jaxrl_srpo.sweep import Member
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,9 @@ from tqdm import tqdm
 from jaxrl_srpo import checkpoint
 from jaxrl_srpo.data import table
 from jaxrl_srpo.population import Carry, Members, Population, Strategy, stack
+from jaxrl_srpo.run_directory import RunDirectory
 from jaxrl_srpo.stages import STAGES, Stage, frozen_of
-from jaxrl_srpo.sweep import Member, RunDirectory, populations, results_of, shared_groups, unique
+from jaxrl_srpo.sweep import Member, populations, results_of, shared_groups, unique
 from jaxrl_srpo.types import Spec
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import pytest
 import synthetic
 
 from jaxrl_srpo import metrics
+from jaxrl_srpo.run_directory import RunDirectory
 from jaxrl_srpo.settings import StageName
 from jaxrl_srpo.stages import STAGES, Stage
-from jaxrl_srpo.sweep import RunDirectory
 from jaxrl_srpo.training import load_result
 
 CHUNKS = 20

@@ -17,8 +17,9 @@ import jaxrl_srpo
 from jaxrl_srpo import metrics
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.run_directory import RunDirectory
 from jaxrl_srpo.stages import BEHAVIOR, CRITIC, POLICY, STAGES, Stage
-from jaxrl_srpo.sweep import Member, RunDirectory, Sweep, populations, shared_groups, unique
+from jaxrl_srpo.sweep import Member, Sweep, populations, shared_groups, unique
 from jaxrl_srpo.training import load_result
 from jaxrl_srpo.types import Array, Batch, Metrics
 

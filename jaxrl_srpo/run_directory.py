@@ -1,0 +1,261 @@
+"""The run directory: plain files that hold everything about a sweep, and from which a killed run continues."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import pathlib
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from jaxrl_srpo import metrics
+from jaxrl_srpo.checkpoint import Progress
+from jaxrl_srpo.data.dataset import EnvironmentSpec, ReferenceReturns
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.files import write_atomically
+from jaxrl_srpo.settings import FIELDS, Settings
+from jaxrl_srpo.stages import STAGES, Stage
+from jaxrl_srpo.sweep import Member, Sweep
+from jaxrl_srpo.types import Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetFacts:
+    """What is kept of a dataset in `sweep.json`: enough to evaluate and load policies without the data.
+
+    `data_mean` and `data_std` are over the dataset's episodes, in `metric`. Policies see
+    `(observation - observation_mean) / observation_std`; these are 0 and 1 where observations are not normalised.
+    """
+
+    name: str
+    source: str
+    transitions: int
+    episodes: int
+    fingerprint: str
+    family: str
+    observation_size: int
+    action_size: int
+    action_low: list[float]
+    action_high: list[float]
+    observation_mean: list[float]
+    observation_std: list[float]
+    reward_transform: str
+    metric: str
+    data_mean: float
+    data_std: float
+    return_mean: float
+    environment: dict[str, Any] | None
+    reference: dict[str, float] | None
+    data_success_rate: float | None = None
+
+    def normalize(self, observations: np.ndarray) -> np.ndarray:
+        """Observations [..., observation_size] as the networks see them, float32."""
+        mean, std = np.asarray(self.observation_mean, np.float32), np.asarray(self.observation_std, np.float32)
+        return (observations - mean) / std
+
+    def scale(self, actions: np.ndarray) -> np.ndarray:
+        """Actions [..., action_size] in [-1, 1] to the environment's units."""
+        low, high = np.asarray(self.action_low, np.float32), np.asarray(self.action_high, np.float32)
+        return low + 0.5 * (actions + 1.0) * (high - low)
+
+    @property
+    def environment_spec(self) -> EnvironmentSpec | None:
+        """Where its policies are evaluated; None if unknown."""
+        return None if self.environment is None else EnvironmentSpec.from_json(self.environment)
+
+    @property
+    def reference_returns(self) -> ReferenceReturns | None:
+        """Reference returns; None if there are none."""
+        return None if self.reference is None else ReferenceReturns(**self.reference)
+
+
+class RunDirectory:
+    """The plain files of one run.
+
+    sweep.json         everything needed to run it again
+    metrics.csv        one row per member and chunk
+    evaluations.csv    one row per member and evaluation
+    checkpoints/       Orbax: results by stage and address, and the stage under way
+    report/            tables and pictures
+    """
+
+    def __init__(self, path: pathlib.Path, artefacts: pathlib.Path | None = None) -> None:
+        self.path = path
+        self._artefacts = artefacts or path / "checkpoints"
+
+    def create(self) -> None:
+        """Makes the directory and its CSV files, or repairs lines cut short by a kill."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.metrics = metrics.CsvLog(self.path / "metrics.csv", metrics.METRICS_COLUMNS)
+            self.evaluations = metrics.CsvLog(self.path / "evaluations.csv", metrics.EVALUATION_COLUMNS)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"--out={self.path}: cannot be written ({error.strerror}); choose another place")
+
+    def artefact(self, stage: Stage, address: str) -> pathlib.Path:
+        """Where the result of a stage lies once it is finished."""
+        return self._artefacts / stage.name / address
+
+    def progress(self, stage: Stage, members: Sequence[Member]) -> Progress:
+        """Checkpoints of a population under way."""
+        addresses = ",".join(member.address(stage) for member in members)
+        digest = hashlib.sha256(addresses.encode()).hexdigest()[:16]
+        return Progress(self.path / "checkpoints" / "under_way" / f"{stage.name}-{digest}")
+
+    def interrupted(self, stage: Stage, population: Sequence[Member], missing: Sequence[Member]) -> Sequence[Member]:
+        """The members to train now: all of the population if a kill came while its results were being saved."""
+        return population if self.progress(stage, population).latest() is not None else missing
+
+    def add_trajectories(self, dataset: str, paths: Mapping[str, np.ndarray]) -> None:
+        """Adds positions [T, 2] to `trajectories/<dataset>.npz`; keys are `<algorithm>_<episode>`."""
+        file = self.path / "trajectories" / f"{dataset.replace('/', '_')}.npz"
+        file.parent.mkdir(exist_ok=True)
+        content = dict(np.load(file)) if file.exists() else {}
+        algorithms = {key.rsplit("_", 1)[0] for key in paths}
+        content = {key: path for key, path in content.items() if key.rsplit("_", 1)[0] not in algorithms}
+        temporary = file.with_name(f".{file.stem}.npz")
+        arrays: dict[str, Any] = {**content, **paths}
+        np.savez_compressed(temporary, **arrays)
+        temporary.rename(file)
+
+    def read(self) -> dict[str, Any]:
+        """The content of `sweep.json`.
+
+        Raises:
+          UserError: if there is none, or it cannot be read.
+        """
+        path = self.path / "sweep.json"
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{self.path}: not a run directory (it has no sweep.json)") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}: damaged ({error}); remove it and train again") from None
+
+    def update(self, **values: Any) -> None:
+        """Replaces entries of `sweep.json`."""
+        write_atomically(self.path / "sweep.json", json.dumps(self.read() | values, indent=1) + "\n")
+
+    def describe(
+        self, sweep: Sweep, facts: Sequence[DatasetFacts], members: Sequence[Member], command: Sequence[str]
+    ) -> None:
+        """Writes `sweep.json`, or checks that the one there is of a sweep that this one continues or extends.
+
+        Raises:
+          UserError: if the directory holds a sweep with other settings.
+        """
+        content: dict[str, Any] = {
+            "datasets": [dataclasses.asdict(fact) for fact in facts],
+            "preset": sweep.preset,
+            "settings": {member.dataset: dataclasses.asdict(member.settings) for member in reversed(members)},
+            "members": [],
+            "command": list(command),
+            "versions": versions(),
+            "commit": commit(),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "diverged": [],
+        }
+        every = list(members)
+        if (self.path / "sweep.json").exists():
+            before, old = self.read(), self.members()
+            self._refuse_other(old, members)
+            names = {fact.name for fact in facts}
+            content |= {name: before[name] for name in ("created", "diverged")}
+            content["datasets"] += [entry for entry in before["datasets"] if entry["name"] not in names]
+            content["settings"] = before["settings"] | content["settings"]
+            every += [member for member in old if member not in members]
+        content["members"] = [_member_json(member, content["settings"][member.dataset]) for member in every]
+        try:
+            write_atomically(self.path / "sweep.json", json.dumps(content, indent=1) + "\n")
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _refuse_other(self, old: Sequence[Member], new: Sequence[Member]) -> None:
+        """Rows of the table average over seeds, so all seeds of a row must have been trained alike."""
+
+        def row(member: Member, stage: Stage) -> tuple[Any, ...]:
+            return tuple(dataclasses.replace(member, seed=0).row(stage).values())
+
+        known = {row(member, stage): member for member in old for stage in STAGES.values()}
+        for member, stage in itertools.product(new, STAGES.values()):
+            before = known.get(row(member, stage), member)
+            if before.fingerprint != member.fingerprint:
+                raise UserError(f"--out={self.path}: holds a run on other data named {member.dataset}; choose another")
+            same_seed = dataclasses.replace(before, seed=member.seed)
+            if same_seed.address(stage) == member.address(stage) and _protocol(before) == _protocol(member):
+                continue
+            ours, theirs = dataclasses.asdict(member.settings), dataclasses.asdict(before.settings)
+            name = next(name for name in ours if ours[name] != theirs[name] and (name != "beta" or stage.needs))
+            raise UserError(
+                f"--out={self.path}: holds a run with {name}={theirs[name]}, not {ours[name]}; choose another --out, "
+                f"or give --{name}={theirs[name]}"
+            )
+
+    def members(self) -> list[Member]:
+        """The members of the sweep on disk."""
+        content = self.read()
+        sizes = {entry["name"]: entry for entry in content["datasets"]}
+        return [
+            Member(
+                dataset=entry["dataset"],
+                fingerprint=sizes[entry["dataset"]]["fingerprint"],
+                spec=Spec(sizes[entry["dataset"]]["observation_size"], sizes[entry["dataset"]]["action_size"]),
+                seed=entry["seed"],
+                settings=Settings(**(content["settings"][entry["dataset"]] | entry["values"])),
+                setting=entry["setting"],
+            )
+            for entry in content["members"]
+        ]
+
+    def facts(self) -> dict[str, DatasetFacts]:
+        """Facts of the datasets by name."""
+        return {entry["name"]: DatasetFacts(**entry) for entry in self.read()["datasets"]}
+
+
+def _protocol(member: Member) -> dict[str, Any]:
+    """How a member is evaluated and logged."""
+    return {name: getattr(member.settings, name) for name in FIELDS if FIELDS[name].metadata["stage"] == "evaluation"}
+
+
+def _member_json(member: Member, common: Mapping[str, Any]) -> dict[str, Any]:
+    """A member with the settings in which it differs from the first of its dataset."""
+    own = dataclasses.asdict(member.settings)
+    return {
+        "dataset": member.dataset,
+        "seed": member.seed,
+        "setting": member.setting,
+        "values": {name: value for name, value in own.items() if value != common[name]},
+        "results": {name: member.address(stage) for name, stage in STAGES.items()},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    names = ("jaxrl-srpo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    optional = ("gymnasium", "mujoco", "gymnasium-robotics", "minari")
+    found = {"python": platform.python_version()}
+    for name in (*names, *optional):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """Commit of the checkout that this package runs from; empty outside one."""
+    root = pathlib.Path(__file__).resolve().parent
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
