@@ -24,11 +24,11 @@ from absl import flags
 from jax.extend import core
 
 from jaxrl_srpo.algorithms import srpo
-from jaxrl_srpo.api import PRECISIONS
 from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words
 from jaxrl_srpo.data import table
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
+from jaxrl_srpo.options import PRECISIONS
 from jaxrl_srpo.population import Members, Population, Strategy
 from jaxrl_srpo.settings import PRESETS, Settings, StageName, preset
 from jaxrl_srpo.stages import STAGES, Stage
@@ -53,7 +53,7 @@ class Options:
       stages: names out of `stages.STAGES`.
       members: population sizes.
       preset: whose networks and batch sizes.
-      precisions: of matrix products, names out of `api.PRECISIONS`.
+      precisions: of matrix products, names out of `options.PRECISIONS`.
       strategies: see `population.Population`.
       betas: members that share behaviour model and critic in the policy stage.
       rivals: which PyTorch takes turns with the first precision and strategy.

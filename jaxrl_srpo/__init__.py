@@ -9,19 +9,34 @@ Example:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxrl_srpo.api import Options, evaluate, train
+    from jaxrl_srpo.api import evaluate, prepare, train
     from jaxrl_srpo.data.loading import load_dataset
     from jaxrl_srpo.errors import DatasetError, UserError
+    from jaxrl_srpo.options import Options
     from jaxrl_srpo.policy import Policy, load_policy
+    from jaxrl_srpo.workers import work
 
-__all__ = ["DatasetError", "Options", "Policy", "UserError", "evaluate", "load_dataset", "load_policy", "train"]
+__all__ = [
+    "DatasetError",
+    "Options",
+    "Policy",
+    "UserError",
+    "evaluate",
+    "load_dataset",
+    "load_policy",
+    "prepare",
+    "train",
+    "work",
+]
 
 _MODULES = {
+    "Options": "jaxrl_srpo.options",
     "Policy": "jaxrl_srpo.policy",
     "load_policy": "jaxrl_srpo.policy",
     "load_dataset": "jaxrl_srpo.data.loading",
     "DatasetError": "jaxrl_srpo.errors",
     "UserError": "jaxrl_srpo.errors",
+    "work": "jaxrl_srpo.workers",
 }
 
 

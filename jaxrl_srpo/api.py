@@ -5,50 +5,23 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxrl_srpo import report
 from jaxrl_srpo.data import loading, table
 from jaxrl_srpo.data.dataset import Dataset
-from jaxrl_srpo.data.rewards import transform_rewards
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.population import Strategy
+from jaxrl_srpo.hosts import leads
+from jaxrl_srpo.options import Options, use_precision
 from jaxrl_srpo.report import Row
 from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory
+from jaxrl_srpo.scoring import Scorer, usable_environments
 from jaxrl_srpo.settings import Settings
 from jaxrl_srpo.stages import STAGES, Stage
-from jaxrl_srpo.sweep import Member, Sweep, unique
-
-# What JAX calls "bfloat16" only allows it, and GPUs then take TF32; the name of the algorithm insists.
-PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to run, apart from what to train.
-
-    Attributes:
-      artefacts: directory of finished stages shared between runs; None keeps them in the run directory.
-      environment: Gymnasium id to evaluate in, for data that does not name one.
-      evaluate: False trains only; `evaluate` can follow later, elsewhere.
-      allow_invalid_data: train on data that failed its checks.
-      mirror: address to download D4RL files from instead of D4RL's own.
-      strategy: `vmap`, `map` or `auto`, see `population`.
-      precision: of matrix products: `float32`, `tf32`, `bfloat16`, or `auto` (float32 on CPU, JAX's default elsewhere).
-      checkpoint_seconds: least time between two checkpoints of a stage; 0 saves one after every chunk.
-    """
-
-    artefacts: pathlib.Path | None = None
-    environment: str | None = None
-    evaluate: bool = True
-    allow_invalid_data: bool = False
-    mirror: str | None = None
-    strategy: Strategy = "auto"
-    precision: str = "auto"
-    checkpoint_seconds: float = 60.0
+from jaxrl_srpo.sweep import Member, Sweep, populations, unique
+from jaxrl_srpo.workers import make_scorer, pack_rows, print_message, train_members
 
 
 def train(
@@ -80,32 +53,33 @@ def train(
     Raises:
       UserError: if something asked for is not possible; nothing has been trained then.
     """
-    options = options or Options()
-    log = log or _print
-    given = (datasets,) if isinstance(datasets, (str, os.PathLike)) else datasets
-    names = tuple(os.fspath(name) for name in given)
-    sweep = Sweep(
-        names, tuple(int(seed) for seed in seeds), preset, {name: _values(value) for name, value in overrides.items()}
-    )
-    use_precision(options.precision)
-    loaded = [_load(name, options) for name in sweep.datasets]
-    _refuse_equal_names(loaded)
-    members = sweep.members(loaded)
-    settings = {member.dataset: member.settings for member in members}
-    facts = [dataset_facts(dataset, settings[dataset.name]) for dataset in loaded]
-    for fact in facts:
-        log(
-            f"{fact.name}: {fact.transitions:,} transitions, {fact.episodes:,} episodes, "
-            f"reward transform {fact.reward_transform}"
-        )
-    run = RunDirectory(pathlib.Path(out), options.artefacts)
-    usable = usable_environments(run, facts, options.environment is not None, log) if options.evaluate else {}
-    run.describe(sweep, facts, members, command())
-    run.create()
-    _train(run, members, loaded, usable, options)
-    for path in report.write_report(run.path):
+    options, log = options or Options(), log or print_message
+    prepared = _prepare(_sweep(datasets, seeds, preset, overrides), out, options, log)
+    settings = {member.dataset: member.settings for member in prepared.members}
+    rows = {dataset.name: pack_rows(dataset, settings[dataset.name]) for dataset in prepared.datasets}
+    train_members(prepared.run, prepared.members, rows.__getitem__, prepared.usable, options)
+    if not leads():
+        return []
+    for path in report.write_report(prepared.run.path):
         log(f"wrote {path}")
-    return report.collect(run.path)
+    return report.collect(prepared.run.path)
+
+
+def prepare(
+    datasets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    seeds: Iterable[int] = range(4),
+    preset: str = "quick",
+    options: Options | None = None,
+    log: Callable[[str], None] | None = None,
+    **overrides: Any,
+) -> None:
+    """Makes the run directory that `train` would make and trains nothing; workers can follow, see `workers.work`.
+
+    Raises:
+      UserError: if something asked for is not possible.
+    """
+    _prepare(_sweep(datasets, seeds, preset, overrides), out, options or Options(), log or print_message)
 
 
 def evaluate(
@@ -125,7 +99,7 @@ def evaluate(
     Raises:
       UserError: if it is no run directory, or its environments cannot be made.
     """
-    log = log or _print
+    log = log or print_message
     run = RunDirectory(pathlib.Path(run_dir), artefacts)
     members = run.members()
     if episodes is not None:
@@ -140,7 +114,7 @@ def evaluate(
     ]
     if not any(own for _, own in finished):
         raise UserError(f"{run_dir}: no stage is finished yet; continue it with the command that started it")
-    scorer = _scorer(run, usable_environments(run, list(run.facts().values()), required=True, log=log))
+    scorer = make_scorer(run, usable_environments(run, list(run.facts().values()), required=True, log=log))
     try:
         for stage, own in finished:
             _evaluate_again(run, scorer, stage, own)
@@ -150,9 +124,7 @@ def evaluate(
     return report.collect(run.path)
 
 
-def _evaluate_again(run: RunDirectory, scorer: Any, stage: Stage, members: Sequence[Member]) -> None:
-    from jaxrl_srpo.sweep import populations
-
+def _evaluate_again(run: RunDirectory, scorer: Scorer, stage: Stage, members: Sequence[Member]) -> None:
     names = {tuple(map(str, member.row(stage).values())) for member in members}
 
     def kept(row: dict[str, str]) -> bool:
@@ -164,19 +136,8 @@ def _evaluate_again(run: RunDirectory, scorer: Any, stage: Stage, members: Seque
         scorer.finish(stage, population)
 
 
-def use_precision(name: str) -> None:
-    """Sets the precision of matrix products.
-
-    Raises:
-      UserError: for an unknown one.
-    """
-    if name != "auto" and name not in PRECISIONS:
-        raise UserError(f"--precision={name}: choose one of auto, {', '.join(PRECISIONS)}")
-    jax.config.update("jax_default_matmul_precision", PRECISIONS.get(name))
-
-
-def dataset_facts(dataset: Dataset, settings: Settings) -> DatasetFacts:
-    """What `sweep.json` keeps of a dataset."""
+def dataset_facts(dataset: Dataset, settings: Settings, given: str | None = None) -> DatasetFacts:
+    """What `sweep.json` keeps of a dataset, which the command called `given`."""
     returns = dataset.episode_returns
     mean, std = table.moments(dataset, settings.normalize_observations)
     goal = dataset.environment is not None and dataset.environment.goal_task
@@ -208,6 +169,7 @@ def dataset_facts(dataset: Dataset, settings: Settings) -> DatasetFacts:
         environment=None if dataset.environment is None else dataset.environment.to_json(),
         reference=None if dataset.reference is None else dataclasses.asdict(dataset.reference),
         data_success_rate=None if successes is None else float(np.mean(successes)),
+        given=os.path.abspath(given) if given is not None and os.path.isfile(given) else given,
     )
 
 
@@ -217,8 +179,53 @@ def command() -> list[str]:
     return ["jaxrl-srpo" if program.name == "__main__.py" else program.name, *sys.argv[1:]]
 
 
-def _print(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+class _Prepared(NamedTuple):
+    """A sweep whose run directory is ready; `usable` are the datasets that can be evaluated here."""
+
+    run: RunDirectory
+    members: list[Member]
+    datasets: list[Dataset]
+    usable: dict[str, DatasetFacts]
+
+
+def _sweep(
+    datasets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    seeds: Iterable[int],
+    preset: str,
+    overrides: Mapping[str, Any],
+) -> Sweep:
+    given = (datasets,) if isinstance(datasets, (str, os.PathLike)) else datasets
+    values = {name: _values(value) for name, value in overrides.items()}
+    return Sweep(tuple(os.fspath(name) for name in given), tuple(int(seed) for seed in seeds), preset, values)
+
+
+def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: Callable[[str], None]) -> _Prepared:
+    """Loads and checks everything, then writes `sweep.json`."""
+    if options.members_per_population < 0:
+        raise UserError(f"--members_per_population={options.members_per_population}: must not be negative")
+    use_precision(options.precision)
+    loaded = [_load(name, options) for name in sweep.datasets]
+    _refuse_equal_names(loaded)
+    members = sweep.members(loaded)
+    settings = {member.dataset: member.settings for member in members}
+    facts = [
+        dataset_facts(dataset, settings[dataset.name], given)
+        for dataset, given in zip(loaded, sweep.datasets, strict=True)
+    ]
+    for fact in facts:
+        log(
+            f"{fact.name}: {fact.transitions:,} transitions, {fact.episodes:,} episodes, "
+            f"reward transform {fact.reward_transform}"
+        )
+    run = RunDirectory(pathlib.Path(out), options.artefacts)
+    usable = usable_environments(run, facts, options.environment is not None, log) if options.evaluate else {}
+    if leads():
+        run.describe(sweep, facts, members, command(), options.to_json())
+        run.create()
+        for dataset in loaded:
+            if dataset.name in usable and dataset.environment is not None and dataset.environment.goal_task:
+                run.add_trajectories(dataset.name, _data_paths(dataset))
+    return _Prepared(run, members, loaded, usable)
 
 
 def _values(value: Any) -> tuple[Any, ...]:
@@ -245,89 +252,6 @@ def _refuse_equal_names(datasets: Sequence[Dataset]) -> None:
         twin = fingerprints.setdefault(dataset.fingerprint, dataset.name)
         if twin != dataset.name:
             raise UserError(f"--datasets: {twin} and {dataset.name} hold the same transitions; name one of them")
-
-
-def _train(
-    run: RunDirectory,
-    members: Sequence[Member],
-    datasets: Sequence[Dataset],
-    usable: Mapping[str, DatasetFacts],
-    options: Options,
-) -> None:
-    from jaxrl_srpo.training import Trainer, TrainingData
-
-    settings = {member.dataset: member.settings for member in members}
-    rows = {
-        dataset.name: table.pack_rows(
-            dataset,
-            transform_rewards(dataset, settings[dataset.name].reward_transform),
-            settings[dataset.name].normalize_observations,
-        )
-        for dataset in datasets
-    }
-    scorer = _scorer(run, usable) if usable else None
-    try:
-        Trainer(run, TrainingData(rows), scorer, options.strategy, options.checkpoint_seconds).train(members)
-    finally:
-        if scorer is not None:
-            scorer.close()
-    if scorer is not None:
-        for dataset in datasets:
-            if dataset.environment is not None and dataset.environment.goal_task:
-                run.add_trajectories(dataset.name, _data_paths(dataset))
-
-
-def _scorer(run: RunDirectory, usable: Mapping[str, DatasetFacts]) -> Any:
-    from jaxrl_srpo.scoring import Scorer
-    from jaxrl_srpo.training import load_results
-
-    return Scorer(run, usable, lambda stage, members: load_results(run, stage, members))
-
-
-def usable_environments(
-    run: RunDirectory, facts: Sequence[DatasetFacts], required: bool, log: Callable[[str], None]
-) -> dict[str, DatasetFacts]:
-    """The datasets whose environment can be made here; the others are named in a message.
-
-    Raises:
-      UserError: if the data do not fit their environment, or `required` and one cannot be made.
-    """
-    usable: dict[str, DatasetFacts] = {}
-    for fact in facts:
-        try:
-            environment = _environment_of(fact)
-        except UserError as error:
-            if required:
-                raise
-            log(f"not evaluated: {error}; `jaxrl-srpo evaluate {run.path}` can do it later")
-            continue
-        _check_fits(fact, environment, log)
-        environment.close()
-        usable[fact.name] = fact
-    return usable
-
-
-def _environment_of(facts: DatasetFacts) -> Any:
-    from jaxrl_srpo.envs.make import make_environment
-
-    if facts.environment_spec is None:
-        raise UserError(f"{facts.name}: no environment is known; give one with --env=ID")
-    return make_environment(facts.environment_spec)
-
-
-def _check_fits(facts: DatasetFacts, environment: Any, log: Callable[[str], None]) -> None:
-    """Refuses other sizes, and tells of other bounds: a file without bounds is taken to have -1 and 1."""
-    name, observations, actions = environment.spec.id, environment.observation_space, environment.action_space
-    if (observations.shape, actions.shape) != ((facts.observation_size,), (facts.action_size,)):
-        raise UserError(
-            f"{facts.name}: observations have width {facts.observation_size} and actions {facts.action_size}, but "
-            f"{name} has {observations.shape} and {actions.shape}; name the data's environment with --env"
-        )
-    if not (np.allclose(actions.low, facts.action_low) and np.allclose(actions.high, facts.action_high)):
-        log(
-            f"{facts.name}: its actions lie in [{min(facts.action_low):g}, {max(facts.action_high):g}], those of "
-            f"{name} in [{actions.low.min():g}, {actions.high.max():g}]; policies keep to the data's bounds"
-        )
 
 
 def _data_paths(dataset: Dataset, episodes: int = 40) -> dict[str, np.ndarray]:

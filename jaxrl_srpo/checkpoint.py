@@ -4,18 +4,28 @@ import pathlib
 import shutil
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """Waits for no other process of a multi-host run: all arrays here are on the host."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
 def save(path: pathlib.Path, tree: Any) -> None:
     """Saves a pytree of arrays; an older save of the same path is replaced."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         checkpointer.save(path.absolute(), tree, force=True)
 
 
 def load(path: pathlib.Path, template: Any) -> Any:
     """Restores a pytree with the structure, shapes and types of `template` (arrays or `jax.ShapeDtypeStruct`)."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         return checkpointer.restore(path.absolute(), template)
 
 

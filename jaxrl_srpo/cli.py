@@ -17,6 +17,8 @@ OVERVIEW = """\
 Score Regularized Policy Optimization for whole populations at once.
 
   jaxrl-srpo train --datasets=NAME_OR_PATH,... --seeds=0:4 --beta=0.05,0.2 --preset=quick|paper --out=RUN_DIR
+  jaxrl-srpo prepare ...             the same, but train nothing: workers will, see docs/clusters.md
+  jaxrl-srpo work RUN_DIR            train what a run lacks, beside any other workers
   jaxrl-srpo evaluate RUN_DIR        evaluate the policies of a run again
   jaxrl-srpo report RUN_DIR          write its tables and pictures again
   jaxrl-srpo data info NAME_OR_PATH  say what is in a dataset
@@ -66,14 +68,66 @@ def main(arguments: Sequence[str]) -> None:
     if command == "data":
         _data(rest)
         return
-    commands: dict[str, Callable[[list[str]], None]] = {"train": _train, "evaluate": _evaluate, "report": _report}
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "train": _train,
+        "prepare": _prepare,
+        "work": _work,
+        "evaluate": _evaluate,
+        "report": _report,
+    }
     if command not in commands:
         raise UserError(f"{command}: unknown command; choose one of {', '.join(commands)}, data")
     commands[command](rest)
 
 
 def _train(arguments: list[str]) -> None:
-    values = _flags()
+    values = _parse_sweep("train", arguments)
+    if values is None:
+        return
+    _join_hosts(values)
+    from jaxrl_srpo import api, report
+
+    datasets, seeds, options = _datasets(values), parse_seeds(values.seeds), _options(values)
+    rows = api.train(datasets, values.out, seeds, values.preset, options, **_settings(values))
+    if rows:
+        print(report.format_table(rows))
+        print(f"report: {pathlib.Path(values.out) / 'report'}")
+
+
+def _prepare(arguments: list[str]) -> None:
+    values = _parse_sweep("prepare", arguments)
+    if values is None:
+        return
+    prepare_jax(values.cpu_devices)
+    from jaxrl_srpo import api
+
+    datasets, seeds, options = _datasets(values), parse_seeds(values.seeds), _options(values)
+    api.prepare(datasets, values.out, seeds, values.preset, options, **_settings(values))
+    print(f"prepared; train it with any number of `jaxrl-srpo work {values.out}`")
+
+
+def _work(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    _define_devices(values)
+    rest = _parse(values, arguments, "work RUN_DIR [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    run_dir = _one(rest, "work", "RUN_DIR")
+    _join_hosts(values)
+    from jaxrl_srpo import report, workers
+
+    rows = workers.work(run_dir)
+    if rows:
+        print(report.format_table(rows))
+
+
+def _parse_sweep(command: str, arguments: list[str]) -> flags.FlagValues | None:
+    """The flags of a sweep; None after printing help.
+
+    Raises:
+      UserError: if one that must be given is missing.
+    """
+    values = flags.FlagValues()
     text = flags.DEFINE_string
     text("datasets", None, "Comma-separated names or paths.", flag_values=values)
     text("seeds", "0:4", "Seeds: a range 0:4, or a list 0,1,5.", flag_values=values)
@@ -88,22 +142,51 @@ def _train(arguments: list[str]) -> None:
     )
     flags.DEFINE_boolean("evaluate", True, "Evaluate in the environment.", flag_values=values)
     flags.DEFINE_boolean("allow_invalid_data", False, "Train on data that failed its checks.", flag_values=values)
-    flags.DEFINE_integer("cpu_devices", 0, "JAX devices to make of this CPU; 0: one per core.", flag_values=values)
     flags.DEFINE_float("checkpoint_seconds", 60.0, "Least time between two checkpoints.", 0.0, flag_values=values)
+    flags.DEFINE_integer(
+        "members_per_population", 0, "Most members trained together; 0: all that can be.", 0, flag_values=values
+    )
+    _define_devices(values)
     _define_settings(values)
     rest = _parse(
-        values, arguments, "train --datasets=NAME_OR_PATH,... --out=RUN_DIR [--FLAG=VALUE ...]", _defaults_note()
+        values, arguments, f"{command} --datasets=NAME_OR_PATH,... --out=RUN_DIR [--FLAG=VALUE ...]", _defaults_note()
     )
     if rest is None:
-        return
-    _refuse(rest, "train takes flags only")
+        return None
+    _refuse(rest, f"{command} takes flags only")
     for name in ("datasets", "out"):
         if not values[name].value:
             raise UserError(f"--{name}: is required; for instance --datasets=pointmaze/umaze --out=runs/umaze")
-    prepare_jax(values.cpu_devices)
-    from jaxrl_srpo import api, report
+    return values
 
-    options = api.Options(
+
+def _define_devices(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer("cpu_devices", 0, "JAX devices to make of this CPU; 0: one per core.", flag_values=values)
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "HOST:PORT of the first of several processes that train together; auto on SLURM and TPU pods.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("num_processes", None, "How many processes train together.", 1, flag_values=values)
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0, flag_values=values)
+
+
+def _join_hosts(values: flags.FlagValues) -> None:
+    prepare_jax(values.cpu_devices)
+    from jaxrl_srpo import hosts
+
+    hosts.join(values.coordinator_address, values.num_processes, values.process_id)
+
+
+def _datasets(values: flags.FlagValues) -> list[str]:
+    return [name for name in values.datasets.split(",") if name]
+
+
+def _options(values: flags.FlagValues) -> Any:
+    from jaxrl_srpo.options import Options
+
+    return Options(
         artefacts=pathlib.Path(values.artefacts) if values.artefacts else None,
         environment=values.env,
         evaluate=values.evaluate,
@@ -112,11 +195,8 @@ def _train(arguments: list[str]) -> None:
         strategy=values.strategy,
         precision=values.precision,
         checkpoint_seconds=values.checkpoint_seconds,
+        members_per_population=values.members_per_population,
     )
-    datasets = [name for name in values.datasets.split(",") if name]
-    rows = api.train(datasets, values.out, parse_seeds(values.seeds), values.preset, options, **_settings(values))
-    print(report.format_table(rows))
-    print(f"report: {pathlib.Path(values.out) / 'report'}")
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -194,10 +274,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             f"--seeds={text}: give a range such as 0:4 or a list such as 0,1,5 of numbers from 0 to 2^31 - 1"
         )
     return seeds
-
-
-def _flags() -> flags.FlagValues:
-    return flags.FlagValues()
 
 
 def _define_settings(values: flags.FlagValues) -> None:

@@ -8,7 +8,8 @@ Three ways to run it, equal in result up to rounding:
   vmap: all members in one batched program, for accelerators.
   map: members one after another inside the compiled program, for CPUs, where batched small matrices are slow.
 Either is spread over the devices of a mesh without communication: groups (or the members of a group, whichever
-divides better) are dealt to devices, and padded when they do not come out even.
+divides better) are dealt to devices, and padded when they do not come out even. The devices may belong to several
+processes (`hosts`): each of them then has all of the population's inputs and keeps its devices' part.
 """
 
 import functools
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrl_srpo.data import table
@@ -132,7 +134,7 @@ class Population:
             if axis is not None and (missing := self.layout.padded - x.shape[axis]):
                 last = jax.lax.slice_in_dim(x, x.shape[axis] - 1, x.shape[axis], axis=axis)
                 x = jnp.concatenate([x, *[last] * missing], axis=axis)
-            return jax.device_put(x, NamedSharding(self._mesh, spec))
+            return _put(x, NamedSharding(self._mesh, spec))
 
         return jax.tree.map(place, tree)
 
@@ -147,7 +149,7 @@ class Population:
 
         Returns the new carry and the mean of each metric over the chunk's good updates, [groups, members].
         """
-        return self._chunk(carry, members, frozen, rows, jnp.int32(start), jnp.int32(steps))
+        return self._chunk(carry, members, frozen, rows, np.int32(start), np.int32(steps))
 
     def compile(self, carry: Carry, members: Members, frozen: Any, rows: Array) -> jax.stages.Compiled:
         """The program behind `chunk` by itself, for benchmarks: its size in memory, and compiling apart from running.
@@ -157,7 +159,7 @@ class Population:
         return self._chunk.lower(carry, members, frozen, rows, jnp.int32(0), jnp.int32(1)).compile()
 
     def unpad(self, tree: Any) -> Any:
-        """Host copies of leaves [groups, members, ...] without the padding."""
+        """Host copies of leaves [groups, members, ...] without the padding; all processes of the mesh must ask."""
         return jax.tree.map(lambda x: _fetch(x)[: self.layout.groups, : self.layout.members], tree)
 
 
@@ -180,10 +182,17 @@ def act_members(act: Act, policies: Any, observations: Array, keys: Array) -> Ar
     return over(act)(policies, observations, keys)
 
 
+def _put(x: Any, sharding: NamedSharding) -> Array:
+    """`jax.device_put`, which refuses keys where some devices belong to other processes."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jax.device_put(jax.random.key_data(x), sharding))
+    return jax.device_put(x, sharding)
+
+
 def _fetch(x: Array) -> Any:
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return x
-    return np.asarray(x)
+    return multihost_utils.process_allgather(x, tiled=True) if jax.process_count() > 1 else np.asarray(x)
 
 
 def _layout(groups: int, members: int, devices: int) -> Layout:

@@ -8,7 +8,7 @@ import pathlib
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -18,7 +18,7 @@ from jaxrl_srpo import metrics
 from jaxrl_srpo.checkpoint import Progress
 from jaxrl_srpo.data.dataset import EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.files import write_atomically
+from jaxrl_srpo.files import locked, write_atomically
 from jaxrl_srpo.settings import FIELDS, Settings
 from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.sweep import Member, Sweep
@@ -31,6 +31,7 @@ class DatasetFacts:
 
     `data_mean` and `data_std` are over the dataset's episodes, in `metric`. Policies see
     `(observation - observation_mean) / observation_std`; these are 0 and 1 where observations are not normalised.
+    `given` is the name or absolute path by which any worker loads the data.
     """
 
     name: str
@@ -53,6 +54,7 @@ class DatasetFacts:
     environment: dict[str, Any] | None
     reference: dict[str, float] | None
     data_success_rate: float | None = None
+    given: str | None = None
 
     def normalize(self, observations: np.ndarray) -> np.ndarray:
         """Observations [..., observation_size] as the networks see them, float32."""
@@ -81,8 +83,11 @@ class RunDirectory:
     sweep.json         everything needed to run it again
     metrics.csv        one row per member and chunk
     evaluations.csv    one row per member and evaluation
-    checkpoints/       Orbax: results by stage and address, and the stage under way
+    checkpoints/       Orbax: results by stage and address, and the stages under way
+    leases/            which worker has which population
     report/            tables and pictures
+
+    Any number of processes, on any number of machines, may work on it at the same time.
     """
 
     def __init__(self, path: pathlib.Path, artefacts: pathlib.Path | None = None) -> None:
@@ -107,9 +112,7 @@ class RunDirectory:
 
     def progress(self, stage: Stage, members: Sequence[Member]) -> Progress:
         """Checkpoints of a population under way."""
-        addresses = ",".join(member.address(stage) for member in members)
-        digest = hashlib.sha256(addresses.encode()).hexdigest()[:16]
-        return Progress(self.path / "checkpoints" / "under_way" / f"{stage.name}-{digest}")
+        return Progress(self.path / "checkpoints" / "under_way" / population_name(stage, members))
 
     def interrupted(self, stage: Stage, population: Sequence[Member], missing: Sequence[Member]) -> Sequence[Member]:
         """The members to train now: all of the population if a kill came while its results were being saved."""
@@ -118,14 +121,14 @@ class RunDirectory:
     def add_trajectories(self, dataset: str, paths: Mapping[str, np.ndarray]) -> None:
         """Adds positions [T, 2] to `trajectories/<dataset>.npz`; keys are `<algorithm>_<episode>`."""
         file = self.path / "trajectories" / f"{dataset.replace('/', '_')}.npz"
-        file.parent.mkdir(exist_ok=True)
-        content = dict(np.load(file)) if file.exists() else {}
         algorithms = {key.rsplit("_", 1)[0] for key in paths}
-        content = {key: path for key, path in content.items() if key.rsplit("_", 1)[0] not in algorithms}
-        temporary = file.with_name(f".{file.stem}.npz")
-        arrays: dict[str, Any] = {**content, **paths}
-        np.savez_compressed(temporary, **arrays)
-        temporary.rename(file)
+        with locked(file):
+            content = dict(np.load(file)) if file.exists() else {}
+            content = {key: path for key, path in content.items() if key.rsplit("_", 1)[0] not in algorithms}
+            temporary = file.with_name(f".{file.stem}.npz")
+            arrays: dict[str, Any] = {**content, **paths}
+            np.savez_compressed(temporary, **arrays)
+            temporary.rename(file)
 
     def read(self) -> dict[str, Any]:
         """The content of `sweep.json`.
@@ -141,18 +144,38 @@ class RunDirectory:
         except json.JSONDecodeError as error:
             raise UserError(f"{path}: damaged ({error}); remove it and train again") from None
 
-    def update(self, **values: Any) -> None:
-        """Replaces entries of `sweep.json`."""
-        write_atomically(self.path / "sweep.json", json.dumps(self.read() | values, indent=1) + "\n")
+    def add_diverged(self, names: Iterable[str]) -> None:
+        """Adds members to those that `sweep.json` tells as diverged."""
+        with locked(self.path / "sweep.json"):
+            content = self.read()
+            self._write(content | {"diverged": sorted({*content["diverged"], *names})})
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        write_atomically(self.path / "sweep.json", json.dumps(content, indent=1) + "\n")
 
     def describe(
-        self, sweep: Sweep, facts: Sequence[DatasetFacts], members: Sequence[Member], command: Sequence[str]
+        self,
+        sweep: Sweep,
+        facts: Sequence[DatasetFacts],
+        members: Sequence[Member],
+        command: Sequence[str],
+        options: Mapping[str, Any],
     ) -> None:
         """Writes `sweep.json`, or checks that the one there is of a sweep that this one continues or extends.
 
         Raises:
-          UserError: if the directory holds a sweep with other settings.
+          UserError: if the directory holds a sweep with other settings, or cannot be written.
         """
+        try:
+            with locked(self.path / "sweep.json"):
+                self._write(self._description(sweep, facts, members, command) | {"options": dict(options)})
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _description(
+        self, sweep: Sweep, facts: Sequence[DatasetFacts], members: Sequence[Member], command: Sequence[str]
+    ) -> dict[str, Any]:
+        """What `sweep.json` says of a sweep, and of what the directory held before."""
         content: dict[str, Any] = {
             "datasets": [dataclasses.asdict(fact) for fact in facts],
             "preset": sweep.preset,
@@ -174,10 +197,7 @@ class RunDirectory:
             content["settings"] = before["settings"] | content["settings"]
             every += [member for member in old if member not in members]
         content["members"] = [_member_json(member, content["settings"][member.dataset]) for member in every]
-        try:
-            write_atomically(self.path / "sweep.json", json.dumps(content, indent=1) + "\n")
-        except OSError as error:
-            raise self._unwritable(error) from None
+        return content
 
     def _refuse_other(self, old: Sequence[Member], new: Sequence[Member]) -> None:
         """Rows of the table average over seeds, so all seeds of a row must have been trained alike."""
@@ -219,6 +239,12 @@ class RunDirectory:
     def facts(self) -> dict[str, DatasetFacts]:
         """Facts of the datasets by name."""
         return {entry["name"]: DatasetFacts(**entry) for entry in self.read()["datasets"]}
+
+
+def population_name(stage: Stage, members: Sequence[Member]) -> str:
+    """Name of a population's files; other members, or the same in another order, give another one."""
+    addresses = ",".join(member.address(stage) for member in members)
+    return f"{stage.name}-{hashlib.sha256(addresses.encode()).hexdigest()[:16]}"
 
 
 def _protocol(member: Member) -> dict[str, Any]:

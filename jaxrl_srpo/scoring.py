@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrl_srpo import evaluation
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.evaluation import BackgroundEvaluator, Episodes, Rollouts
 from jaxrl_srpo.population import act_members
 from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory
@@ -78,24 +79,35 @@ class Scorer:
             self._write(job, job.episodes.result())
             self._jobs.remove(job)
 
-    def resume(self, stage: Stage, members: Sequence[Member], step: int, results: Callable[[], Any]) -> None:
+    def drop(self) -> None:
+        """Forgets the evaluations under way; nothing is written of them."""
+        self._jobs.clear()
+
+    def resume(self, stage: Stage, members: Sequence[Member], step: int, results: Any) -> None:
         """Evaluates a restored state if it was due and a kill came before its rows."""
         due = step % stage.interval(members[0].settings) == 0
-        if due and not all(self._has(stage, member, step) for member in members if member.dataset in self._facts):
-            self.submit(stage, members, step, results(), final=False)
+        if due and self._without_row(stage, members, step):
+            self.submit(stage, members, step, results, final=False)
+
+    def unfinished(self, stage: Stage, members: Sequence[Member]) -> list[Member]:
+        """Members that have no final row in this run directory."""
+        return self._without_row(stage, members, stage.steps(members[0].settings), final="1")
 
     def finish(self, stage: Stage, members: Sequence[Member]) -> None:
         """Evaluates finished members that have no final row in this run directory."""
-        total = stage.steps(members[0].settings)
-        missing = [m for m in members if m.dataset in self._facts and not self._has(stage, m, total, final=True)]
+        missing = self.unfinished(stage, members)
         if missing:
+            total = stage.steps(members[0].settings)
             self.submit(stage, missing, total, self._load(stage, missing), final=True)
             self.wait()
 
-    def _has(self, stage: Stage, member: Member, step: int, final: bool = False) -> bool:
-        wanted = {name: str(value) for name, value in member.row(stage).items()} | {"step": str(step)}
-        wanted |= {"final": "1"} if final else {}
-        return any(all(row[name] == value for name, value in wanted.items()) for row in self._run.evaluations.rows())
+    def _without_row(self, stage: Stage, members: Sequence[Member], step: int, **wanted: str) -> list[Member]:
+        """Members that can be evaluated and have no row of that step (and of the wanted cells)."""
+        wanted = {"step": str(step)} | wanted
+        rows = [row for row in self._run.evaluations.rows() if wanted.items() <= row.items()]
+        found = {tuple(row[name] for name in members[0].row(stage)) for row in rows}
+        own = [member for member in members if member.dataset in self._facts]
+        return [member for member in own if tuple(map(str, member.row(stage).values())) not in found]
 
     def _environment(self, member: Member) -> EnvironmentSpec:
         environment = self._facts[member.dataset].environment_spec
@@ -162,13 +174,60 @@ class Scorer:
     def _save_trajectories(self, job: _Job, episodes: Episodes) -> None:
         """Positions of the first seed's episodes, of its best member where there are several; for the maze pictures."""
         assert episodes.observations is not None
-        for dataset in {member.dataset for member in job.members}:
-            own = [i for i, member in enumerate(job.members) if member.dataset == dataset]
-            seed = job.members[own[0]].seed
-            best = max(
-                (i for i in own if job.members[i].seed == seed), key=lambda i: float(episodes.successes[i].mean())
-            )
+        # Of all members of the run: other populations may have other seeds of the dataset.
+        first_seeds = {member.dataset: member.seed for member in reversed(self._run.members())}
+        for dataset, seed in first_seeds.items():
+            own = [i for i, member in enumerate(job.members) if (member.dataset, member.seed) == (dataset, seed)]
+            if not own:
+                continue
+            best = max(own, key=lambda i: float(episodes.successes[i].mean()))
             paths = episodes.observations[best][:RECORDED_EPISODES]
             self._run.add_trajectories(
                 dataset, {f"{job.stage.algorithm}_{k}": path[:, :2] for k, path in enumerate(paths)}
             )
+
+
+def usable_environments(
+    run: RunDirectory, facts: Sequence[DatasetFacts], required: bool, log: Callable[[str], None]
+) -> dict[str, DatasetFacts]:
+    """The datasets whose environment can be made here; the others are named in a message.
+
+    Raises:
+      UserError: if the data do not fit their environment, or `required` and one cannot be made.
+    """
+    usable: dict[str, DatasetFacts] = {}
+    for fact in facts:
+        try:
+            environment = _environment_of(fact)
+        except UserError as error:
+            if required:
+                raise
+            log(f"not evaluated: {error}; `jaxrl-srpo evaluate {run.path}` can do it later")
+            continue
+        _check_fits(fact, environment, log)
+        environment.close()
+        usable[fact.name] = fact
+    return usable
+
+
+def _environment_of(facts: DatasetFacts) -> Any:
+    from jaxrl_srpo.envs.make import make_environment
+
+    if facts.environment_spec is None:
+        raise UserError(f"{facts.name}: no environment is known; give one with --env=ID")
+    return make_environment(facts.environment_spec)
+
+
+def _check_fits(facts: DatasetFacts, environment: Any, log: Callable[[str], None]) -> None:
+    """Refuses other sizes, and tells of other bounds: a file without bounds is taken to have -1 and 1."""
+    name, observations, actions = environment.spec.id, environment.observation_space, environment.action_space
+    if (observations.shape, actions.shape) != ((facts.observation_size,), (facts.action_size,)):
+        raise UserError(
+            f"{facts.name}: observations have width {facts.observation_size} and actions {facts.action_size}, but "
+            f"{name} has {observations.shape} and {actions.shape}; name the data's environment with --env"
+        )
+    if not (np.allclose(actions.low, facts.action_low) and np.allclose(actions.high, facts.action_high)):
+        log(
+            f"{facts.name}: its actions lie in [{min(facts.action_low):g}, {max(facts.action_high):g}], those of "
+            f"{name} in [{actions.low.min():g}, {actions.high.max():g}]; policies keep to the data's bounds"
+        )

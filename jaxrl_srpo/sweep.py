@@ -145,15 +145,23 @@ def unique(members: Sequence[Member], stage: Stage) -> list[Member]:
     return list({member.address(stage): member for member in reversed(members)}.values())[::-1]
 
 
-def populations(members: Sequence[Member], stage: Stage) -> list[list[Member]]:
-    """Members of equal shapes and budgets, which share a compiled program."""
+def populations(members: Sequence[Member], stage: Stage, size: int = 0) -> list[list[Member]]:
+    """Members of equal shapes and budgets, which share a compiled program; at most `size` of them together if given."""
     groups: dict[Any, list[Member]] = {}
     for member in members:
         settings = member.settings
         schedule = (stage.steps(settings), stage.interval(settings), settings.log_interval, settings.episodes)
         extra = settings.policy_start if stage.needs else None
         groups.setdefault((member.spec, stage.config(settings), schedule, extra), []).append(member)
-    return list(groups.values())
+    return [part for group in groups.values() for part in _parts(shared_groups(group, stage), size)]
+
+
+def _parts(groups: Sequence[list[Member]], size: int) -> list[list[Member]]:
+    """Populations of at most `size` members (0: of all); members that share earlier results part last."""
+    size = size or sum(map(len, groups))
+    together = max(1, size // len(groups[0]))
+    joined = [list(itertools.chain(*groups[i : i + together])) for i in range(0, len(groups), together)]
+    return [part[i : i + size] for part in joined for i in range(0, len(part), size)]
 
 
 def shared_groups(members: Sequence[Member], stage: Stage) -> list[list[Member]]:

@@ -1,9 +1,10 @@
 """Trains the populations of a sweep stage by stage: chunks on the device, everything else between them on the host."""
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -13,8 +14,10 @@ from tqdm import tqdm
 
 from jaxrl_srpo import checkpoint
 from jaxrl_srpo.data import table
+from jaxrl_srpo.hosts import agree, leads
+from jaxrl_srpo.leases import Lease, LeaseLost, Leases
 from jaxrl_srpo.population import Carry, Members, Population, Strategy, stack
-from jaxrl_srpo.run_directory import RunDirectory
+from jaxrl_srpo.run_directory import RunDirectory, population_name
 from jaxrl_srpo.stages import STAGES, Stage, frozen_of
 from jaxrl_srpo.sweep import Member, populations, results_of, shared_groups, unique
 from jaxrl_srpo.types import Spec
@@ -27,18 +30,36 @@ if TYPE_CHECKING:
 class TrainingData:
     """Transitions of every dataset of a sweep by name: packed rows [N, width], already reward-transformed."""
 
-    rows: Mapping[str, np.ndarray]
+    rows: Callable[[str], np.ndarray]
 
     def pack(self, members: Sequence[Member]) -> table.PackedTable:
         """One array of the datasets that some members use, and a slice per member."""
         names = list(dict.fromkeys(member.dataset for member in members))
-        packed = table.pack([self.rows[name] for name in names])
+        packed = table.pack([self.rows(name) for name in names])
         where = dict(zip(names, packed.slices, strict=True))
         return table.PackedTable(packed.rows, [where[member.dataset] for member in members])
 
 
+class _Unit(NamedTuple):
+    """What one worker does at a time: a stage of a population."""
+
+    stage: Stage
+    population: list[Member]
+
+
+_ALL_DONE, _WAIT = -1, -2
+_WAIT_SECONDS = 1.0
+
+
+class _Choice(NamedTuple):
+    """Number of the unit to do now, or `_ALL_DONE`, or `_WAIT` for other workers; its lease in the leading process."""
+
+    number: int
+    lease: Lease | None = None
+
+
 class Trainer:
-    """Trains what a run directory lacks.
+    """Trains what a run directory lacks, beside any other workers that do the same.
 
     Args:
       run: the run directory.
@@ -46,6 +67,7 @@ class Trainer:
       scorer: evaluates policies; None trains only.
       strategy: see `population.Population`.
       checkpoint_seconds: least time between two checkpoints; 0 saves one after every chunk.
+      members_per_population: most members trained together; 0 for all that can be.
     """
 
     def __init__(
@@ -55,22 +77,66 @@ class Trainer:
         scorer: "Scorer | None",
         strategy: Strategy = "auto",
         checkpoint_seconds: float = 60.0,
+        members_per_population: int = 0,
     ) -> None:
         self.run = run
         self.data = data
         self.scorer = scorer
         self.strategy: Strategy = strategy
         self.checkpoint_seconds = checkpoint_seconds
+        self._size = members_per_population
+        self._leases = Leases(run.path / "leases")
 
     def train(self, members: Sequence[Member]) -> None:
-        """Trains and evaluates every stage of every member that is not finished yet."""
-        for stage in STAGES.values():
-            for population in populations(unique(members, stage), stage):
-                missing = [m for m in population if not self.run.artefact(stage, m.address(stage)).exists()]
-                if missing:
-                    _StageRun(self, stage, self.run.interrupted(stage, population, missing)).train()
-                if self.scorer is not None:
-                    self.scorer.finish(stage, population)
+        """Trains and evaluates every stage of every member that is not finished yet; returns when all are."""
+        units = [
+            _Unit(stage, population)
+            for stage in STAGES.values()
+            for population in populations(unique(members, stage), stage, self._size)
+        ]
+        unfinished = list(range(len(units)))
+        while True:
+            unfinished = [number for number in unfinished if leads() and not self._finished(units[number])]
+            choice = self._choose(units, unfinished)
+            number = agree(choice.number)
+            if number == _ALL_DONE:
+                return
+            if number == _WAIT:
+                time.sleep(_WAIT_SECONDS)
+                continue
+            with choice.lease or contextlib.nullcontext():
+                self._finish(units[number], choice.lease)
+
+    def _choose(self, units: Sequence[_Unit], unfinished: Sequence[int]) -> _Choice:
+        """The first unfinished unit that can be done now and that no other worker does."""
+        for number in unfinished:
+            stage, population = units[number]
+            if any(self._missing(STAGES[name], population) for name in stage.needs):
+                continue
+            lease = self._leases.claim(population_name(stage, population))
+            if lease is not None:
+                return _Choice(number, lease)
+        return _Choice(_WAIT if unfinished else _ALL_DONE)
+
+    def _finished(self, unit: _Unit) -> bool:
+        if self._missing(*unit):
+            return False
+        return self.scorer is None or not self.scorer.unfinished(*unit)
+
+    def _missing(self, stage: Stage, members: Sequence[Member]) -> list[Member]:
+        return [member for member in members if not self.run.artefact(stage, member.address(stage)).exists()]
+
+    def _finish(self, unit: _Unit, lease: Lease | None) -> None:
+        """Trains what a unit lacks and evaluates it, unless another worker takes over."""
+        stage, population = unit
+        try:
+            if missing := self._missing(stage, population):
+                _StageRun(self, stage, self.run.interrupted(stage, population, missing), lease).train()
+            if self.scorer is not None:
+                self.scorer.finish(stage, population)
+        except LeaseLost:
+            if self.scorer is not None:
+                self.scorer.drop()
 
 
 class _Plan(NamedTuple):
@@ -91,8 +157,8 @@ class _Plan(NamedTuple):
 class _StageRun:
     """One stage of one population, from its last checkpoint (or the start) to its results."""
 
-    def __init__(self, trainer: Trainer, stage: Stage, members: Sequence[Member]) -> None:
-        self._stage, self._run, self._scorer = stage, trainer.run, trainer.scorer
+    def __init__(self, trainer: Trainer, stage: Stage, members: Sequence[Member], lease: Lease | None) -> None:
+        self._stage, self._run, self._scorer, self._lease = stage, trainer.run, trainer.scorer, lease
         self._checkpoint_seconds = trainer.checkpoint_seconds
         groups = shared_groups(members, stage)
         self._members = [member for group in groups for member in group]
@@ -110,33 +176,48 @@ class _StageRun:
         self._placed = self._population.place(self._describe(packed.slices))
         self._frozen = self._population.place_frozen(stack([self._frozen_of(group[0]) for group in groups]))
         self._reported: set[int] = set()
+        # Fetching results takes all processes, of which one evaluates.
+        self._evaluates = bool(agree(self._scorer is not None))
 
     def train(self) -> None:
         """Runs to the end and saves the results."""
         carry, start = self._restore()
-        self._forget_after(start)
-        if self._scorer is not None and start > 0:
-            self._scorer.resume(self._stage, self._members, start, lambda: self._results(carry))
+        if leads():
+            self._forget_after(start)
+        if start > 0 and self._evaluates:
+            results = self._results(carry)
+            if self._scorer is not None:
+                self._scorer.resume(self._stage, self._members, start, results)
         saved = time.monotonic()
         with self._bar(start) as bar:
             for begin, stop in self._plan.stops(start):
-                began = time.monotonic()
-                carry, means = self._population.chunk(
-                    carry, self._placed, self._frozen, self._rows, begin, stop - begin
-                )
-                means = self._population.unpad(means)
-                rate = (stop - begin) * len(self._members) / (time.monotonic() - began)
-                self._log(stop, means, rate)
-                bar.update((stop - begin) * len(self._members))
-                self._report_diverged(carry, bar)
+                carry = self._chunk(carry, begin, stop, bar)
                 self._evaluate(stop, carry)
-                if stop < self._plan.total and time.monotonic() - saved >= self._checkpoint_seconds:
+                if agree(stop < self._plan.total and time.monotonic() - saved >= self._checkpoint_seconds):
                     self._checkpoint(stop, carry)
                     saved = time.monotonic()
             if self._scorer is not None:
                 bar.set_postfix_str("evaluating")
                 self._scorer.wait()
         self._save_results(carry)
+
+    def _chunk(self, carry: Carry, begin: int, stop: int, bar: tqdm) -> Carry:
+        """Updates `begin` to `stop` of every member, and their rows."""
+        began = time.monotonic()
+        carry, means = self._population.chunk(carry, self._placed, self._frozen, self._rows, begin, stop - begin)
+        means = self._population.unpad(means)
+        diverged_at = self._population.unpad(carry.diverged_at).reshape(-1)
+        updates = (stop - begin) * len(self._members)
+        self._stop_if_lost()
+        if leads():
+            self._log(stop, means, updates / (time.monotonic() - began))
+            self._report_diverged(diverged_at, bar)
+        bar.update(updates)
+        return carry
+
+    def _stop_if_lost(self) -> None:
+        if agree(self._lease is not None and self._lease.lost()):
+            raise LeaseLost
 
     def _describe(self, slices: Sequence[table.Slice]) -> Members:
         """Keys, rows and hyperparameters of all members, [groups, members per group]."""
@@ -163,7 +244,9 @@ class _StageRun:
         # What a checkpoint promises is that everything before its step is on disk; evaluations under way are not.
         if self._scorer is not None:
             self._scorer.wait(before=step)
-        self._progress.save(step, self._population.unpad(carry))
+        host_copy = self._population.unpad(carry)
+        if leads():
+            self._progress.save(step, host_copy)
 
     def _forget_after(self, step: int) -> None:
         """Drops rows that a killed run wrote after its last checkpoint; they will be written again."""
@@ -181,7 +264,15 @@ class _StageRun:
         what = f"{self._stage.name} ({groups * members} members)"
         total = self._plan.total * len(self._members)
         initial = start * len(self._members)
-        return tqdm(total=total, initial=initial, desc=what, unit=" updates", unit_scale=True, dynamic_ncols=True)
+        return tqdm(
+            total=total,
+            initial=initial,
+            desc=what,
+            unit=" updates",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=not leads(),
+        )
 
     def _log(self, step: int, means: Mapping[str, np.ndarray], rate: float) -> None:
         values = {name: np.asarray(x).reshape(-1) for name, x in means.items()}
@@ -191,17 +282,14 @@ class _StageRun:
             rows.append(member.row(self._stage) | {"step": step, "updates_per_second": f"{rate:.1f}"} | numbers)
         self._run.metrics.append(rows)
 
-    def _report_diverged(self, carry: Carry, bar: tqdm) -> None:
-        diverged_at = np.asarray(self._population.unpad(carry.diverged_at)).reshape(-1)
+    def _report_diverged(self, diverged_at: np.ndarray, bar: tqdm) -> None:
         new = [i for i in np.flatnonzero(diverged_at >= 0) if int(i) not in self._reported]
         for i in new:
             name = self._members[i].name(self._stage)
             bar.write(f"diverged: {name} at update {diverged_at[i]}; it keeps its last good state, the others go on")
             self._reported.add(int(i))
         if new:
-            known = self._run.read()["diverged"]
-            names = [self._members[i].name(self._stage) for i in new]
-            self._run.update(diverged=known + [name for name in names if name not in known])
+            self._run.add_diverged(self._members[i].name(self._stage) for i in new)
 
     def _results(self, carry: Carry) -> Any:
         """Results of all members on the host, leaves [members, ...]."""
@@ -209,16 +297,25 @@ class _StageRun:
         return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), self._stage.result(state))
 
     def _evaluate(self, step: int, carry: Carry) -> None:
-        if self._scorer is None or (step % self._plan.evaluation and step != self._plan.total):
-            return
         final = step == self._plan.total
-        self._scorer.submit(self._stage, self._members, step, self._results(carry), final=final)
+        if not self._evaluates or (step % self._plan.evaluation and not final):
+            return
+        results = self._results(carry)
+        if self._scorer is not None:
+            self._scorer.submit(self._stage, self._members, step, results, final=final)
 
     def _save_results(self, carry: Carry) -> None:
         results = self._results(carry)
-        for i, address in enumerate(self._addresses):
-            checkpoint.save(self._run.artefact(self._stage, address), jax.tree.map(lambda x, i=i: x[i], results))
-        self._progress.clear()
+        self._stop_if_lost()
+        if leads():
+            for i, address in enumerate(self._addresses):
+                path = self._run.artefact(self._stage, address)
+                # Another worker may be reading one that was saved before a kill; it would be the same.
+                if not path.exists():
+                    checkpoint.save(path, jax.tree.map(lambda x, i=i: x[i], results))
+            self._progress.clear()
+        # The other processes may not read the results before they are there.
+        agree(0)
 
 
 def load_result(run: RunDirectory, stage: Stage, member: Member) -> Any:

@@ -216,7 +216,7 @@ def _row(evaluations: Sequence[Evaluation], diverged: Sequence[str]) -> Row:
         metric=first.metric,
         setting=first.setting,
         return_mean=float(np.mean([evaluation.return_mean for evaluation in last])),
-        best_mean=float(np.mean([max(evaluation.mean for evaluation in seed) for seed in by_seed.values()])),
+        best_mean=float(np.mean([max(evaluation.mean for evaluation in by_seed[seed]) for seed in sorted(by_seed)])),
         worst_seed=float(means.min()),
         diverged=sum(_names(name, first) for name in diverged),
         success_rate=float(np.mean(rates)) if rates else None,
