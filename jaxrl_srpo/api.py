@@ -14,7 +14,7 @@ from jaxrl_srpo.data import loading, table
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.hosts import leads
-from jaxrl_srpo.options import Options, use_precision
+from jaxrl_srpo.options import Options
 from jaxrl_srpo.report import Row
 from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory
 from jaxrl_srpo.scoring import Scorer, usable_environments
@@ -203,7 +203,6 @@ def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: C
     """Loads and checks everything, then writes `sweep.json`."""
     if options.members_per_population < 0:
         raise UserError(f"--members_per_population={options.members_per_population}: must not be negative")
-    use_precision(options.precision)
     loaded = [_load(name, options) for name in sweep.datasets]
     _refuse_equal_names(loaded)
     members = sweep.members(loaded)

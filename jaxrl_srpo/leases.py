@@ -69,7 +69,7 @@ class Lease:
 
 
 class _Sign(NamedTuple):
-    """A sign of life: the owner, its heartbeat in nanoseconds of the storage's clock, and when it was first seen here."""
+    """A sign of life: the owner, its heartbeat in nanoseconds of the storage's clock, and when it was first seen."""
 
     owner: str
     beat: int

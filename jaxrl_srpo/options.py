@@ -5,13 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
-from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.population import Strategy
-
-# What JAX calls "bfloat16" only allows it, and GPUs then take TF32; the name of the algorithm insists.
-PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +19,6 @@ class Options:
       allow_invalid_data: train on data that failed its checks.
       mirror: address to download D4RL files from instead of D4RL's own.
       strategy: `vmap`, `map` or `auto`, see `population`.
-      precision: of matrix products: `float32`, `tf32`, `bfloat16`, or `auto` (float32 on CPU, JAX's default elsewhere).
       checkpoint_seconds: least time between two checkpoints of a stage; 0 saves one after every chunk.
       members_per_population: most members trained together, so that several workers have something to do; 0 for all
         that can be.
@@ -37,7 +30,6 @@ class Options:
     allow_invalid_data: bool = False
     mirror: str | None = None
     strategy: Strategy = "auto"
-    precision: str = "auto"
     checkpoint_seconds: float = 60.0
     members_per_population: int = 0
 
@@ -51,14 +43,3 @@ class Options:
         """The inverse of `to_json`."""
         artefacts = value.get("artefacts")
         return cls(**{**value, "artefacts": None if artefacts is None else pathlib.Path(artefacts)})
-
-
-def use_precision(name: str) -> None:
-    """Sets the precision of matrix products.
-
-    Raises:
-      UserError: for an unknown one.
-    """
-    if name != "auto" and name not in PRECISIONS:
-        raise UserError(f"--precision={name}: choose one of auto, {', '.join(PRECISIONS)}")
-    jax.config.update("jax_default_matmul_precision", PRECISIONS.get(name))

@@ -151,7 +151,7 @@ def populations(members: Sequence[Member], stage: Stage, size: int = 0) -> list[
     for member in members:
         settings = member.settings
         schedule = (stage.steps(settings), stage.interval(settings), settings.log_interval, settings.episodes)
-        extra = settings.policy_start if stage.needs else None
+        extra = (settings.precision, settings.policy_start if stage.needs else None)
         groups.setdefault((member.spec, stage.config(settings), schedule, extra), []).append(member)
     return [part for group in groups.values() for part in _parts(shared_groups(group, stage), size)]
 

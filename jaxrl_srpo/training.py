@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxrl_srpo import checkpoint
+from jaxrl_srpo import checkpoint, precision
 from jaxrl_srpo.data import table
 from jaxrl_srpo.hosts import agree, leads
 from jaxrl_srpo.leases import Lease, LeaseLost, Leases
@@ -181,6 +181,10 @@ class _StageRun:
 
     def train(self) -> None:
         """Runs to the end and saves the results."""
+        with precision.using(self._members[0].settings.precision):  # type: ignore[arg-type]  # Checked by `override`.
+            self._train()
+
+    def _train(self) -> None:
         carry, start = self._restore()
         if leads():
             self._forget_after(start)

@@ -15,11 +15,12 @@ from jaxrl_srpo.data.rewards import transform_rewards
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.hosts import leads
 from jaxrl_srpo.leases import Leases
-from jaxrl_srpo.options import Options, use_precision
+from jaxrl_srpo.options import Options
 from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory
 from jaxrl_srpo.scoring import Scorer, usable_environments
 from jaxrl_srpo.settings import Settings
-from jaxrl_srpo.sweep import Member
+from jaxrl_srpo.stages import BEHAVIOR
+from jaxrl_srpo.sweep import Member, populations, unique
 from jaxrl_srpo.training import Trainer, TrainingData, load_results
 
 
@@ -87,7 +88,6 @@ def work(run_dir: str | os.PathLike[str], log: Callable[[str], None] | None = No
     log = log or print_message
     path = pathlib.Path(run_dir)
     options = Options.from_json(RunDirectory(path).read().get("options", {}))
-    use_precision(options.precision)
     run = RunDirectory(path, options.artefacts)
     members, facts = run.members(), list(run.facts().values())
     required = options.environment is not None
@@ -99,6 +99,17 @@ def work(run_dir: str | os.PathLike[str], log: Callable[[str], None] | None = No
         return []
     _write_report(run, log)
     return report.collect(path)
+
+
+def side_by_side(run_dir: str | os.PathLike[str]) -> int:
+    """Members of a run that can be trained side by side, each with a behaviour model of its own.
+
+    Raises:
+      UserError: if it is no run directory.
+    """
+    run = RunDirectory(pathlib.Path(run_dir))
+    size = Options.from_json(run.read().get("options", {})).members_per_population
+    return max(map(len, populations(unique(run.members(), BEHAVIOR), BEHAVIOR, size)), default=1)
 
 
 def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> Callable[[str], np.ndarray]:
