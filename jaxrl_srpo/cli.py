@@ -54,6 +54,15 @@ def exit_with(
     sys.exit(0)
 
 
+def answer(arguments: Sequence[str]) -> str:
+    """Runs one command inside a job of a cluster: "", or the message after bad input, which no other try would mend."""
+    try:
+        main(arguments)
+    except (UserError, flags.Error) as error:
+        return str(error)
+    return ""
+
+
 def main(arguments: Sequence[str]) -> None:
     """Runs one command.
 

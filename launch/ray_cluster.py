@@ -1,0 +1,88 @@
+"""Workers as tasks of a Ray cluster: clouds, and pods of GPUs or TPUs.
+
+jaxrl-srpo prepare --datasets=hopper-medium-v2 --seeds=0:12 --members_per_population=3 --out=/shared/run
+python launch/ray_cluster.py /shared/run --workers=4 --cpus=8 --gpus=1
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from jaxrl_srpo import cli
+from jaxrl_srpo.errors import UserError
+from supervise import End, define_flags, parse_run_dir, supervise, work_arguments
+
+USAGE = """\
+usage: python launch/ray_cluster.py RUN_DIR [--FLAG=VALUE ...]
+
+Starts workers as tasks of a running Ray cluster (`ray start`, `ray up`) and waits until the sweep is complete. Those of
+a node that dies go to other nodes. RUN_DIR must be on storage that all nodes see, and the package installed on them."""
+
+
+class Task:
+    """A worker as a task of Ray."""
+
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self._ray, self._reference = ray, reference
+
+    def ended(self) -> End | None:
+        """How it ended; None while it works or waits."""
+        ready, _ = self._ray.wait([self._reference], timeout=0)
+        if not ready:
+            return None
+        try:
+            return End(refused=self._ray.get(self._reference))
+        except self._ray.exceptions.RayError as error:
+            return End(died=str(error).strip().splitlines()[-1])
+
+    def stop(self) -> None:
+        """Cancels it."""
+        self._ray.cancel(self._reference, force=True)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the command.
+
+    Raises:
+      UserError: after bad input.
+      flags.Error: after bad flags.
+    """
+    values = _define_flags()
+    run_dir = parse_run_dir(values, USAGE, arguments)
+    if run_dir is None:
+        return
+    try:
+        import ray
+    except ImportError:
+        raise UserError("Ray is not installed; pip install 'jaxrl-srpo[ray]'") from None
+    try:
+        ray.init(address=values.address, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"--address={values.address}: {error}; start a cluster with `ray start --head`") from None
+    # A worker is one process: JAX is set up once in it. Ray starts it again without end when its node dies.
+    resources = {"TPU": values.tpus} if values.tpus else {}
+    remote = ray.remote(num_cpus=values.cpus, num_gpus=values.gpus, resources=resources, max_calls=1, max_retries=-1)
+    answer, work = remote(cli.answer), work_arguments(run_dir, values)
+    try:
+        supervise(run_dir, lambda: Task(ray, answer.remote(work)), values)
+    finally:
+        ray.shutdown()
+
+
+def _define_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    define_flags(values)
+    flags.DEFINE_string(
+        "address", "auto", "HOST:PORT of the cluster's head; auto: that of this node.", flag_values=values
+    )
+    flags.DEFINE_integer("cpus", 1, "Cores of one worker.", 1, flag_values=values)
+    flags.DEFINE_integer("gpus", 0, "GPUs of one worker.", 0, flag_values=values)
+    flags.DEFINE_integer("tpus", 0, "TPU chips of one worker.", 0, flag_values=values)
+    return values
+
+
+if __name__ == "__main__":
+    cli.exit_with("launch/ray_cluster.py", main, sys.argv[1:], "interrupted; the same command continues")
