@@ -8,16 +8,13 @@ import subprocess
 import time
 from typing import Any
 
-import jax
-import numpy as np
 import pytest
+import runs
 import synthetic
 
-from jaxrl_srpo import metrics
 from jaxrl_srpo.run_directory import RunDirectory
 from jaxrl_srpo.settings import StageName
 from jaxrl_srpo.stages import STAGES, Stage
-from jaxrl_srpo.training import load_result
 
 CHUNKS = 20
 LOG_INTERVAL = 5
@@ -60,9 +57,9 @@ def test_killed_and_started_again_it_ends_bitwise_the_same(
     dice = random.Random(f"resume {name}")
     kill_in_stage(dataset, out, stage, dice.randrange(2, CHUNKS - 5), dice.uniform(0.0, 0.1))
     finish(dataset, out)
-    assert_same_results(out, uninterrupted)
-    assert table(out, "metrics.csv") == table(uninterrupted, "metrics.csv")
-    assert table(out, "evaluations.csv") == table(uninterrupted, "evaluations.csv")
+    runs.assert_same_results(out, uninterrupted)
+    assert runs.table(out, "metrics.csv") == runs.table(uninterrupted, "metrics.csv")
+    assert runs.table(out, "evaluations.csv") == runs.table(uninterrupted, "evaluations.csv")
     assert not list((out / "checkpoints" / "under_way").glob("*"))
     assert files(out) == files(uninterrupted)
 
@@ -80,9 +77,9 @@ def test_lines_and_results_lost_to_a_kill_at_the_end_come_back(
     lost = RunDirectory(out).members()[1]
     shutil.rmtree(out / "checkpoints" / "policy" / lost.address(STAGES["policy"]))
     finish(dataset, out)
-    assert_same_results(out, uninterrupted)
+    runs.assert_same_results(out, uninterrupted)
     for name in ("metrics.csv", "evaluations.csv"):
-        assert by_content(table(out, name)) == by_content(table(uninterrupted, name))
+        assert runs.by_content(runs.table(out, name)) == runs.by_content(runs.table(uninterrupted, name))
 
 
 def start_before(stage: Stage, finished: pathlib.Path, out: pathlib.Path) -> None:
@@ -144,27 +141,6 @@ def chunks_of(out: pathlib.Path, stage: Stage) -> int:
     return len(set(steps))
 
 
-def table(out: pathlib.Path, name: str) -> list[dict[str, str]]:
-    """Rows of a CSV file, without the one column that the clock writes."""
-    columns = metrics.METRICS_COLUMNS if name == "metrics.csv" else metrics.EVALUATION_COLUMNS
-    rows = metrics.CsvLog(out / name, columns).rows()
-    return [{key: value for key, value in row.items() if key != "updates_per_second"} for row in rows]
-
-
-def by_content(rows: list[dict[str, str]]) -> list[tuple[str, ...]]:
-    return sorted(tuple(row.values()) for row in rows)
-
-
 def files(out: pathlib.Path) -> set[str]:
     """What lies in a run directory, down to the names of the results."""
     return {str(path.relative_to(out)) for pattern in ("*", "checkpoints/*/*") for path in out.glob(pattern)}
-
-
-def assert_same_results(out: pathlib.Path, other: pathlib.Path) -> None:
-    """Every result of every member is the same to the last bit."""
-    run, reference = RunDirectory(out), RunDirectory(other)
-    assert run.members() == reference.members()
-    for member in run.members():
-        for stage in STAGES.values():
-            ours, theirs = (load_result(directory, stage, member) for directory in (run, reference))
-            jax.tree.map(np.testing.assert_array_equal, ours, theirs)
