@@ -1,13 +1,24 @@
 """Several processes (hosts) that train one population together; the first of them decides and writes the files."""
 
+import contextlib
+import socket
+import time
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxrl_srpo.errors import UserError
 
+PATIENCE_SECONDS = 300.0
 
-def join(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
+
+def join(
+    coordinator_address: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    patience: float = PATIENCE_SECONDS,
+) -> None:
     """Makes this process one of several whose devices form one mesh; must come before any computation.
 
     Args:
@@ -15,28 +26,50 @@ def join(coordinator_address: str | None, num_processes: int | None, process_id:
         None leaves this process alone.
       num_processes: number of processes.
       process_id: number of this one, from 0.
+      patience: seconds to wait for the first process.
 
     Raises:
-      UserError: if only a part is given, or the others cannot be reached.
+      UserError: if only a part is given, or the first process cannot be reached.
     """
     if coordinator_address is None:
         if num_processes is not None or process_id is not None:
             raise UserError("--num_processes, --process_id: need --coordinator_address=HOST:PORT (or auto) too")
         return
-    try:
-        if coordinator_address == "auto":
+    flag = f"--coordinator_address={coordinator_address}"
+    if coordinator_address == "auto":
+        try:
             jax.distributed.initialize()
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{flag}: {error}; give HOST:PORT where nothing here tells it") from None
+        return
+    if num_processes is None or process_id is None or process_id >= num_processes:
+        raise UserError(f"{flag}: needs --num_processes=N and --process_id from 0 to N - 1")
+    # JAX aborts the process, with a stack trace of C++, when it cannot connect.
+    if process_id > 0:
+        wait_for_server(flag, coordinator_address, patience)
+    jax.distributed.initialize(coordinator_address, num_processes, process_id)
+
+
+def wait_for_server(flag: str, address: str, patience: float) -> None:
+    """Returns once something listens at HOST:PORT.
+
+    Args:
+      flag: what to call it in the message.
+      address: HOST:PORT.
+      patience: seconds to wait.
+
+    Raises:
+      UserError: if nothing does in time, or it is no such address.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"{flag}: give HOST:PORT")
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5.0):
             return
-        if num_processes is None or process_id is None or process_id >= num_processes:
-            raise UserError(
-                f"--coordinator_address={coordinator_address}: needs --num_processes=N and --process_id from 0 to N - 1"
-            )
-        jax.distributed.initialize(coordinator_address, num_processes, process_id)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"--coordinator_address={coordinator_address}: the processes did not find each other ({error}); "
-            "give HOST:PORT of process 0, reachable from all of them"
-        ) from None
+        time.sleep(0.1)
+    raise UserError(f"{flag}: nothing answers there after {patience:g} s; is it the right address?")
 
 
 def leads() -> bool:

@@ -13,6 +13,7 @@ from absl import flags
 
 from jaxrl_srpo import cli
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.hosts import wait_for_server
 from supervise import End, define_flags, parse_run_dir, supervise, work_arguments
 
 USAGE = """\
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str]) -> None:
         import ray
     except ImportError:
         raise UserError("Ray is not installed; pip install 'jaxrl-srpo[ray]'") from None
+    if values.address != "auto" and "://" not in values.address:
+        wait_for_server(f"--address={values.address}", values.address, patience=10.0)
     try:
         ray.init(address=values.address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:

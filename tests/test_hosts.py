@@ -12,8 +12,7 @@ import synthetic
 from jaxrl_srpo import hosts
 from jaxrl_srpo.errors import UserError
 
-# Three behaviour models on two devices: the last device has one to spare.
-SWEEP: dict[str, Any] = {"seeds": "0:3", "beta": "0.1,0.3", "checkpoint_seconds": 0}
+SWEEP: dict[str, Any] = {"seeds": "0:2", "beta": "0.1,0.3", "checkpoint_seconds": 0}
 LIMIT = 240.0
 
 
@@ -52,6 +51,8 @@ def run_side_by_side(commands: Sequence[Sequence[str]], directory: pathlib.Path)
 @pytest.mark.parametrize(
     ("address", "count", "number", "message"),
     [
+        ("nowhere", 2, 1, "--coordinator_address=nowhere: give HOST:PORT"),
+        ("127.0.0.1:1", 2, 1, "--coordinator_address=127.0.0.1:1: nothing answers there after 0.1 s"),
         (None, 2, None, "--num_processes, --process_id: need --coordinator_address"),
         ("127.0.0.1:1", None, 0, "needs --num_processes=N and --process_id from 0 to N - 1"),
         ("127.0.0.1:1", 2, None, "needs --num_processes=N and --process_id from 0 to N - 1"),
@@ -62,7 +63,7 @@ def test_a_part_of_the_address_is_refused(
     address: str | None, count: int | None, number: int | None, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        hosts.join(address, count, number)
+        hosts.join(address, count, number, patience=0.1)
 
 
 def test_a_process_alone_decides_for_itself() -> None:

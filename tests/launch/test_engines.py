@@ -29,7 +29,6 @@ RESULTS = 8
 SWEEP: dict[str, Any] = {
     "seeds": "0:2",
     "beta": "0.1,0.3",
-    "cpu_devices": 1,
     "behavior_steps": 60,
     "critic_steps": 60,
     "policy_steps": 60,
@@ -182,6 +181,8 @@ def ray_nodes() -> Iterator[tuple[str, list[psutil.Process]]]:
         ("local.py", ["nowhere"], "nowhere is not a run directory"),
         ("local.py", ["RUN", "--workers=0"], "workers"),
         ("slurm.py", ["RUN", "--cluster=pbs"], "cluster.*pbs.*slurm.*local"),
+        ("ray_cluster.py", ["RUN", "--address=nowhere"], "--address=nowhere: give HOST:PORT"),
+        ("ray_cluster.py", ["RUN", "--address=auto"], "--address=auto: .*`ray start --head`"),
         ("slurm.py", ["RUN"], "--cluster=slurm: .*sbatch|--cluster=slurm: .*srun"),
     ],
 )
@@ -189,7 +190,7 @@ def test_a_mistake_gives_one_line(
     script: str, arguments: list[str], message: str, one_machine: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [str(one_machine) if argument == "RUN" else argument for argument in arguments]
-    main = {"local.py": local.main, "slurm.py": slurm.main}[script]
+    main = {"local.py": local.main, "slurm.py": slurm.main, "ray_cluster.py": ray_cluster.main}[script]
     monkeypatch.setenv("PATH", str(one_machine))
     with pytest.raises((UserError, flags.Error), match=re.compile(message, re.S)):
         main(given)
