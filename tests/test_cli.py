@@ -66,7 +66,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no updates": ([*TRAIN, "--critic_steps=0"], r"--critic_steps=0: must be at least 1"),
     "a bad choice": ([*TRAIN, "--weighting=best"], r"--weighting=best: choose one of sigma2, one, alpha_over_sigma"),
     "an unknown preset": ([*TRAIN, "--preset=fast"], r"--preset=fast: unknown; choose one of quick, paper"),
-    "an unknown precision": ([*TRAIN, "--precision=half"], r"--precision=half: choose one of auto, float32, tf32, bfloat16"),
+    "an unknown precision": (
+        [*TRAIN, "--precision=half"],
+        r"--precision=half: choose one of auto, float32, tf32, bfloat16",
+    ),
     "an unknown strategy": ([*TRAIN, "--strategy=pmap"], r"--strategy=pmap.*auto.*vmap.*map"),
     "an unknown flag": ([*TRAIN, "--betta=0.1"], r"Unknown command line flag 'betta'.*beta"),
     "an argument": ([*TRAIN, "hopper-medium-v2"], r"hopper-medium-v2: unexpected; train takes flags only"),
