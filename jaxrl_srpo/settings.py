@@ -27,6 +27,7 @@ class Settings:
     reward_transform: str = _field("none", "critic", "reward transform, by dataset family unless given")
 
     normalize_observations: bool = _field(False, "data", "observations to mean 0 and deviation 1, per dataset")
+    trajectory_weighting: float = _field(0.0, "data", "inverse temperature of weights on better episodes; 0: none")
 
     behavior_steps: int = _field(2_000_000, "behavior", "updates of the behaviour stage")
     behavior_batch_size: int = _field(2048, "behavior", "batch size of the behaviour stage")
