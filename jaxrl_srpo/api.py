@@ -14,7 +14,7 @@ from jaxrl_srpo import report
 from jaxrl_srpo.data import loading, table
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.rewards import transform_rewards
-from jaxrl_srpo.data.weighting import weighted_rows
+from jaxrl_srpo.data.weighting import take_rows, weighted_rows
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.population import Strategy
 from jaxrl_srpo.report import Row
@@ -179,7 +179,8 @@ def use_precision(name: str) -> None:
 def dataset_facts(dataset: Dataset, settings: Settings) -> DatasetFacts:
     """What `sweep.json` keeps of a dataset."""
     returns = dataset.episode_returns
-    mean, std = table.moments(dataset, settings.normalize_observations)
+    rows = weighted_rows(dataset, settings.trajectory_weighting)
+    mean, std = table.moments(take_rows(dataset, rows), settings.normalize_observations)
     goal = dataset.environment is not None and dataset.environment.goal_task
     successes = (returns > 0).astype(np.float64) if goal else None
     if dataset.reference is not None:
@@ -274,8 +275,8 @@ def _train(
 def _rows(dataset: Dataset, settings: Settings) -> np.ndarray:
     """What members learn from: packed rows, the better episodes more often if they are weighted."""
     rewards = transform_rewards(dataset, settings.reward_transform)
-    rows = table.pack_rows(dataset, rewards, settings.normalize_observations)
-    return rows[weighted_rows(dataset, settings.trajectory_weighting)]
+    rows = weighted_rows(dataset, settings.trajectory_weighting)
+    return table.pack_rows(take_rows(dataset, rows), rewards[rows], settings.normalize_observations)
 
 
 def _scorer(run: RunDirectory, usable: Mapping[str, DatasetFacts]) -> Any:

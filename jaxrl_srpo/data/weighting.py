@@ -1,5 +1,7 @@
 """Trajectory weighting: a dataset resampled so that its better episodes are seen more often (arXiv 2306.13085)."""
 
+import dataclasses
+
 import numpy as np
 
 from jaxrl_srpo.data.dataset import Dataset
@@ -9,8 +11,8 @@ def weighted_rows(dataset: Dataset, inverse_temperature: float) -> np.ndarray:
     """The rows that a dataset weighted by its episodes' returns consists of, as many as it has.
 
     A transition is weighted by exp(inverse_temperature * g), where g is the return of its episode, 0 for the worst and
-    1 for the best ("RW" of the paper, whose alpha is 1 / inverse_temperature). The share of a transition is rounded up
-    or down to whole copies such that nothing here is random.
+    1 for the best ("RW" of the paper, whose alpha is 1 / inverse_temperature). Shares are rounded to whole copies of a
+    transition at evenly spaced points of their sum, so nothing here is random.
 
     Args:
       dataset: N transitions; only rewards and ends of episodes are read.
@@ -28,3 +30,9 @@ def weighted_rows(dataset: Dataset, inverse_temperature: float) -> np.ndarray:
     upper = np.cumsum(weights)
     middles = (np.arange(dataset.size) + 0.5) * (upper[-1] / dataset.size)
     return np.searchsorted(upper, middles)
+
+
+def take_rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
+    """A dataset with the transitions `rows` [M] of another; its `episode_...` and `fingerprint` remain the other's."""
+    names = ("observations", "actions", "rewards", "next_observations", "terminals")
+    return dataclasses.replace(dataset, **{name: getattr(dataset, name)[rows] for name in names})

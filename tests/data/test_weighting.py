@@ -9,9 +9,11 @@ import pytest
 import synthetic
 
 import jaxrl_srpo
+from jaxrl_srpo.api import dataset_facts
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.loading import load_dataset
 from jaxrl_srpo.data.weighting import weighted_rows
+from jaxrl_srpo.settings import Settings
 
 LENGTHS = (30, 50, 19)
 RETURNS = (10.0, -30.0, 50.0)
@@ -26,7 +28,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     random = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
         file["observations"] = random.normal(size=(size, 3)).astype(np.float32)
-        file["next_observations"] = random.normal(size=(size, 3)).astype(np.float32)
         file["actions"] = np.repeat([-1.0, -1.0, 1.0, 1.0], (*LENGTHS, 1)).astype(np.float32)[:, None]
         file["rewards"] = np.repeat([*np.divide(RETURNS, LENGTHS), 0.0], (*LENGTHS, 1)).astype(np.float32)
         file["terminals"] = np.isin(np.arange(size), np.cumsum(LENGTHS[:2]) - 1)
@@ -59,17 +60,20 @@ def test_equal_returns_weigh_the_same(dataset: Dataset) -> None:
     np.testing.assert_array_equal(weighted_rows(level, 10.0), np.arange(dataset.size))
 
 
-@pytest.mark.parametrize(("trajectory_weighting", "action"), [(0.0, -0.6), (10.0, 0.98)])
-def test_a_cloning_policy_follows_the_weights(
-    path: pathlib.Path, tmp_path: pathlib.Path, trajectory_weighting: float, action: float
-) -> None:
-    """The mean action of the file is -0.6; weighted, the other episodes have exp(-5) and exp(-10) of the best's."""
-    options = jaxrl_srpo.Options(evaluate=False)
-    training = {"critic_steps": 400, "critic_evaluation_interval": 400, "iql_actor_learning_rate": 0.01}
-    weights = {"awr_temperature": 0.0, "trajectory_weighting": trajectory_weighting}
-    settings = synthetic.TINY | training | weights
+def test_observations_are_normalised_by_what_is_learned_from(dataset: Dataset) -> None:
+    facts = dataset_facts(dataset, Settings(normalize_observations=True, trajectory_weighting=50.0))
+    best = dataset.observations[-LENGTHS[-1] :]
+    np.testing.assert_allclose(facts.observation_mean, best.mean(0), atol=0.05)
+    np.testing.assert_allclose(facts.observation_std, best.std(0) + 1e-3, atol=0.05)
+    assert facts.return_mean == pytest.approx(np.mean(RETURNS[:2]))  # The file has no end of the third episode.
+
+
+def test_a_cloning_policy_follows_the_weights(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The mean action of the file is -0.6; weighted, the best episode has all but 1% of the rows."""
+    training = {"critic_steps": 300, "critic_evaluation_interval": 300, "iql_actor_learning_rate": 0.01}
+    weights = {"awr_temperature": 0.0, "trajectory_weighting": 10.0}
+    settings = synthetic.TINY | training | weights | {"options": jaxrl_srpo.Options(evaluate=False)}
     with synthetic.precision_kept():
-        jaxrl_srpo.train(path, tmp_path / "run", seeds=[0], options=options, log=lambda message: None, **settings)
+        jaxrl_srpo.train(path, tmp_path / "run", seeds=[0], log=lambda message: None, **settings)
     policy = jaxrl_srpo.load_policy(tmp_path / "run", algorithm="iql")
-    observations = load_dataset(path).observations
-    assert np.mean(policy(observations)) == pytest.approx(action, abs=0.1)
+    assert np.mean(policy(load_dataset(path).observations)) == pytest.approx(0.98, abs=0.05)
