@@ -13,6 +13,7 @@ from jaxrl_srpo import report
 from jaxrl_srpo.data import loading, table
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.rewards import transform_rewards
+from jaxrl_srpo.data.weighting import take_rows, weighted_rows
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.population import Strategy
 from jaxrl_srpo.report import Row
@@ -160,7 +161,8 @@ def _evaluate_again(run: RunDirectory, scorer: Any, stage: Stage, members: Seque
 def dataset_facts(dataset: Dataset, settings: Settings) -> DatasetFacts:
     """What `sweep.json` keeps of a dataset."""
     returns = dataset.episode_returns
-    mean, std = table.moments(dataset, settings.normalize_observations)
+    rows = weighted_rows(dataset, settings.trajectory_weighting)
+    mean, std = table.moments(take_rows(dataset, rows), settings.normalize_observations)
     goal = dataset.environment is not None and dataset.environment.goal_task
     successes = (returns > 0).astype(np.float64) if goal else None
     if dataset.reference is not None:
@@ -239,14 +241,7 @@ def _train(
     from jaxrl_srpo.training import Trainer, TrainingData
 
     settings = {member.dataset: member.settings for member in members}
-    rows = {
-        dataset.name: table.pack_rows(
-            dataset,
-            transform_rewards(dataset, settings[dataset.name].reward_transform),
-            settings[dataset.name].normalize_observations,
-        )
-        for dataset in datasets
-    }
+    rows = {dataset.name: _rows(dataset, settings[dataset.name]) for dataset in datasets}
     scorer = _scorer(run, usable) if usable else None
     try:
         Trainer(run, TrainingData(rows), scorer, options.strategy, options.checkpoint_seconds).train(members)
@@ -257,6 +252,13 @@ def _train(
         for dataset in datasets:
             if dataset.environment is not None and dataset.environment.goal_task:
                 run.add_trajectories(dataset.name, _data_paths(dataset))
+
+
+def _rows(dataset: Dataset, settings: Settings) -> np.ndarray:
+    """What members learn from: packed rows, the better episodes more often if they are weighted."""
+    rewards = transform_rewards(dataset, settings.reward_transform)
+    rows = weighted_rows(dataset, settings.trajectory_weighting)
+    return table.pack_rows(take_rows(dataset, rows), rewards[rows], settings.normalize_observations)
 
 
 def _scorer(run: RunDirectory, usable: Mapping[str, DatasetFacts]) -> Any:
