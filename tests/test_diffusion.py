@@ -1,6 +1,7 @@
 """Schedule, score, sampler and log-density against formulas, then a trained model on two known distributions."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -144,7 +145,7 @@ def gaussian_chain(mean, spread, steps):
     alpha = np.exp(-0.25 * 19.9 * times**2 - 0.05 * times)
     # Start from N(0, 1), the coefficients of Ho et al. (arXiv 2006.11239), eq. 7, in terms of their alpha and beta.
     first, second = 0.0, 1.0
-    for now, after in zip(alpha[:-1], alpha[1:], strict=True):
+    for now, after in itertools.pairwise(alpha):
         beta = 1.0 - (now / after) ** 2
         of_data = after * beta / (1.0 - now**2)
         of_noisy = (now / after) * (1.0 - after**2) / (1.0 - now**2)

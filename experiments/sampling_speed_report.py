@@ -1,0 +1,205 @@
+"""What `sampling_speed.py` found, as a table and a picture."""
+
+import csv
+import io
+import itertools
+import pathlib
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxrl_srpo.files import write_atomically
+from jaxrl_srpo.report.published import published_source
+from throughput_report import conditions
+
+_COLORS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#E69F00", "0.45")
+_COMPARED = (1, 256)
+
+
+class Latency(NamedTuple):
+    """Seconds of single calls."""
+
+    median: float
+    p99: float
+    calls: int
+
+    @staticmethod
+    def of(seconds: Sequence[float]) -> "Latency":
+        """The latency of these calls."""
+        return Latency(float(np.median(seconds)), float(np.percentile(seconds, 99)), len(seconds))
+
+
+class Measurement(NamedTuple):
+    """A policy at one batch.
+
+    Attributes:
+      method: the policy.
+      how: it finds an action.
+      batch: observations acted on at once.
+      host: from a NumPy array to a NumPy array.
+      device: from an array on the device to one that is ready there; None if it never runs there.
+      flop: matrix-product FLOP of one action.
+      score: published mean over D4RL's nine locomotion sets; None for a variant.
+    """
+
+    method: str
+    how: str
+    batch: int
+    host: Latency
+    device: Latency | None
+    flop: int
+    score: float | None
+
+    @property
+    def rate(self) -> float:
+        """Actions per second, from host to host."""
+        return self.batch / self.host.median
+
+
+def header() -> str:
+    """One line on machine, versions, precision and dispatch."""
+    dispatch = "asynchronous" if jax.config.values["jax_cpu_enable_async_dispatch"] else "synchronous"
+    on_cpu = jax.devices()[0].platform == "cpu"
+    precision = jax.config.jax_default_matmul_precision or ("float32" if on_cpu else "JAX's default")
+    return f"{conditions()}; matrix products {precision}" + (f"; {dispatch} dispatch" if on_cpu else "")
+
+
+def ratio(one: Measurement, measurements: Sequence[Measurement]) -> float:
+    """How many times SRPO's latency at the same batch it takes, from host to host."""
+    srpo = next(other for other in measurements if (other.method, other.batch) == ("SRPO", one.batch))
+    return one.host.median / srpo.host.median
+
+
+def describe(one: Measurement, measurements: Sequence[Measurement]) -> str:
+    """One line."""
+    return (
+        f"{one.method:20} batch {one.batch:6,}  {_time(one.host.median):>8} (p99 {_time(one.host.p99)}, "
+        f"{one.host.calls:,} calls)  {one.rate:12,.0f} actions/s  {ratio(one, measurements):8,.1f} x SRPO"
+    )
+
+
+def _time(seconds: float) -> str:
+    """Seconds with a unit that fits."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} us"
+
+
+def summarize(measurements: Sequence[Measurement], how: str) -> str:
+    """`sampling_speed.md`; `how` is a sentence on sizes and repetitions."""
+    lines = ["# Sampling speed", "", f"{header()}. {how}", "", "Latency of a call, work that starts and ends on the "]
+    lines[-1] += "host and work that stays on the device; times SRPO compares medians from host to host at equal batch."
+    for batch in (batch for batch in _COMPARED if any(one.batch == batch for one in measurements)):
+        lines += ["", *_latencies(batch, measurements), "", _verdict(batch, measurements)]
+    lines += ["", "Actions per second, from host to host, one call after another (blank: left out):", ""]
+    lines += [
+        *_rates(measurements),
+        "",
+        f"Published scores: means over D4RL's nine locomotion sets. {published_source()}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latencies(batch: int, measurements: Sequence[Measurement]) -> list[str]:
+    titles = ["policy", f"one action, batch {batch}", "median", "p99", "on the device", "p99", "times SRPO"]
+    titles += ["MFLOP per action", "published score"]
+    rows = []
+    for one in (one for one in measurements if one.batch == batch):
+        device = [_time(one.device.median), _time(one.device.p99)] if one.device else ["", ""]
+        cells = [one.method, one.how, _time(one.host.median), _time(one.host.p99), *device]
+        cells += [f"{ratio(one, measurements):,.1f}", f"{one.flop / 1e6:,.2f}"]
+        rows.append([*cells, "" if one.score is None else f"{one.score:.1f}"])
+    return _table(titles, rows)
+
+
+def _verdict(batch: int, measurements: Sequence[Measurement]) -> str:
+    """How much sooner SRPO acts than the others, in one sentence."""
+    rivals = [one for one in measurements if one.batch == batch and not one.method.startswith("SRPO")]
+    if not rivals:
+        return ""
+    first, last = (pick(rivals, key=lambda one: ratio(one, measurements)) for pick in (min, max))
+    return (
+        f"At batch {batch} SRPO acts {ratio(first, measurements):,.0f} times ({first.method}) to "
+        f"{ratio(last, measurements):,.0f} times ({last.method}) sooner than the diffusion policies."
+    )
+
+
+def _rates(measurements: Sequence[Measurement]) -> list[str]:
+    batches = sorted({one.batch for one in measurements})
+    rates = {(one.method, one.batch): f"{one.rate:,.0f}" for one in measurements}
+    methods = dict.fromkeys(one.method for one in measurements)
+    rows = [[method, *(rates.get((method, batch), "") for batch in batches)] for method in methods]
+    return _table(["policy", *(f"batch {batch:,}" for batch in batches)], rows)
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (titles, ["---"] * len(titles), *rows)]
+
+
+def write_csv(measurements: Sequence[Measurement], path: pathlib.Path) -> None:
+    """One line per measurement; the last column says where it was made."""
+    text, where = io.StringIO(), header()
+    names = ["method", "how", "batch", "host_median_us", "host_p99_us", "host_calls", "device_median_us"]
+    names += [
+        "device_p99_us",
+        "device_calls",
+        "actions_per_second",
+        "mflop_per_action",
+        "published_score",
+        "conditions",
+    ]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for one in measurements:
+        latencies = [*_csv_latency(one.host), *_csv_latency(one.device)]
+        score = "" if one.score is None else f"{one.score:.1f}"
+        numbers = [f"{one.rate:.5g}", f"{one.flop / 1e6:.6g}", score]
+        writer.writerow([one.method, one.how, one.batch, *latencies, *numbers, where])
+    write_atomically(path, text.getvalue())
+
+
+def _csv_latency(latency: Latency | None) -> list[str]:
+    if latency is None:
+        return ["", "", ""]
+    return [f"{latency.median * 1e6:.5g}", f"{latency.p99 * 1e6:.5g}", str(latency.calls)]
+
+
+def draw(measurements: Sequence[Measurement]) -> Figure:
+    """Published scores over the cost of an action, as figure 1 of the SRPO paper, and actions per second."""
+    figure = Figure(figsize=(12.6, 4.2), layout="constrained")
+    by_flop, by_time, rates = figure.subplots(1, 3)
+    first = min(one.batch for one in measurements)
+    scored = [one for one in measurements if one.score is not None]
+    own = [one for one in scored if one.batch == first]
+    colors = dict(zip((one.method for one in own), itertools.cycle(_COLORS), strict=False))
+    for one in own:
+        _mark(by_flop, one.flop / 1e6, one, colors[one.method])
+        _mark(by_time, one.host.median * 1e3, one, colors[one.method])
+    for method, color in colors.items():
+        line = [one for one in scored if one.method == method]
+        rates.plot([one.batch for one in line], [one.rate for one in line], color=color, marker="o", markersize=3.5)
+        rates.annotate(method, (line[-1].batch, line[-1].rate), (5, -2), textcoords="offset points", fontsize=7)
+    by_flop.set_xlabel("MFLOP per action")
+    by_time.set_xlabel(f"milliseconds per call, batch {first}")
+    rates.set(xlabel="batch", ylabel="actions per second", xscale="log", yscale="log")
+    for panel in (by_flop, by_time):
+        panel.set(xscale="log", ylabel="published score, mean of 9 locomotion sets", ylim=(72.0, 92.0))
+        panel.margins(x=0.2)
+    rates.margins(x=0.25)
+    for panel in (by_flop, by_time, rates):
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("\n".join(textwrap.wrap(f"{header()}; scores are published, costs are measured", 150)), fontsize=8)
+    return figure
+
+
+def _mark(panel: Axes, cost: float, one: Measurement, color: str) -> None:
+    """A point with the policy's name."""
+    assert one.score is not None
+    panel.plot([cost], [one.score], "o", color=color, markersize=9)
+    panel.annotate(one.method, (cost, one.score), (0, 8), textcoords="offset points", ha="center", fontsize=8)
