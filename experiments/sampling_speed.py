@@ -9,7 +9,6 @@ all see the same machine.
 
 import dataclasses
 import functools
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,9 +26,9 @@ from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.policy import act_on_cpu
 from jaxrl_srpo.report.published import published_average
-from jaxrl_srpo.settings import PAPER_BETA, behavior_config, critic_config, preset
+from jaxrl_srpo.settings import behavior_config, critic_config, preset
 from jaxrl_srpo.types import Array, Critic, ScoreModel, Spec
-from sampling_speed_report import Latency, Measurement, describe, draw, header, summarize, write_csv
+from sampling_speed_report import LOCOMOTION, Latency, Measurement, describe, draw, header, summarize, write_csv
 from throughput import HALFCHEETAH, matrix_flop
 
 USAGE = """\
@@ -39,7 +38,6 @@ Times policies and writes DIRECTORY/sampling_speed.csv, .md and .png."""
 
 NAME = "sampling_speed"
 BATCHES = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
-LOCOMOTION = tuple(name for name in PAPER_BETA if not name.startswith("antmaze"))
 # Larger batches may be left out for their time; up to here policies are compared.
 _ALWAYS = 256
 
@@ -238,7 +236,7 @@ def measure(options: Options, log: Callable[[str], None] = print) -> list[Measur
     flop = {name: action_flop(METHODS[name], models, options.spec) for name in ("SRPO", *options.against)}
     found: list[Measurement] = []
     for batch in sorted(options.batches):
-        names = [name for name in flop if batch <= _ALWAYS or _expected(name, batch, found) <= options.limit]
+        names = [name for name in flop if batch <= _ALWAYS or expected_seconds(name, batch, found) <= options.limit]
         runners = [compile_runner(name, models, batch, options.spec) for name in names]
         runners.append(loaded_runner(models, batch, options.spec))
         for runner in runners:
@@ -252,12 +250,10 @@ def measure(options: Options, log: Callable[[str], None] = print) -> list[Measur
     return found
 
 
-def _expected(name: str, batch: int, found: Sequence[Measurement]) -> float:
-    """Seconds of a call, in proportion to the largest batch measured; infinite once a batch was left out."""
+def expected_seconds(name: str, batch: int, found: Sequence[Measurement]) -> float:
+    """Seconds of a call, in proportion to those of the largest batch measured; 0 if there is none."""
     own = [one for one in found if one.method == name]
-    if not own or found[-1].batch > own[-1].batch:
-        return 0.0 if not own else math.inf
-    return own[-1].host.median * batch / own[-1].batch
+    return own[-1].host.median * batch / own[-1].batch if own else 0.0
 
 
 def _measurement(runner: Runner, batch: int, flop: int) -> Measurement:

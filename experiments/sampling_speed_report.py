@@ -14,11 +14,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.report.published import published_source
+from jaxrl_srpo.report.published import published_average, published_source
+from jaxrl_srpo.settings import PAPER_BETA
 from throughput_report import conditions
 
+LOCOMOTION = tuple(name for name in PAPER_BETA if not name.startswith("antmaze"))
 _COLORS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#E69F00", "0.45")
 _COMPARED = (1, 256)
+# Methods of figure 1 whose policy is a network of the size of SRPO's actor.
+_SAME_NETWORK = ("TD3+BC", "IQL")
+_LABELS_BELOW = ("Diffuser", "Diffusion-QL x 1", "TD3+BC")
 
 
 class Latency(NamedTuple):
@@ -172,34 +177,44 @@ def _csv_latency(latency: Latency | None) -> list[str]:
 
 def draw(measurements: Sequence[Measurement]) -> Figure:
     """Published scores over the cost of an action, as figure 1 of the SRPO paper, and actions per second."""
-    figure = Figure(figsize=(12.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(12.6, 4.8), layout="constrained")
     by_flop, by_time, rates = figure.subplots(1, 3)
     first = min(one.batch for one in measurements)
     scored = [one for one in measurements if one.score is not None]
     own = [one for one in scored if one.batch == first]
-    colors = dict(zip((one.method for one in own), itertools.cycle(_COLORS), strict=False))
-    for one in own:
-        _mark(by_flop, one.flop / 1e6, one, colors[one.method])
-        _mark(by_time, one.host.median * 1e3, one, colors[one.method])
-    for method, color in colors.items():
-        line = [one for one in scored if one.method == method]
-        rates.plot([one.batch for one in line], [one.rate for one in line], color=color, marker="o", markersize=3.5)
-        rates.annotate(method, (line[-1].batch, line[-1].rate), (5, -2), textcoords="offset points", fontsize=7)
+    _draw_scores(by_flop, own, [one.flop / 1e6 for one in own])
     by_flop.set_xlabel("MFLOP per action")
+    _draw_scores(by_time, own, [one.host.median * 1e3 for one in own])
     by_time.set_xlabel(f"milliseconds per call, batch {first}")
+    for color, method in zip(itertools.cycle(_COLORS), [one.method for one in own], strict=False):
+        _draw_rates(rates, [one for one in scored if one.method == method], color)
     rates.set(xlabel="batch", ylabel="actions per second", xscale="log", yscale="log")
-    for panel in (by_flop, by_time):
-        panel.set(xscale="log", ylabel="published score, mean of 9 locomotion sets", ylim=(72.0, 92.0))
-        panel.margins(x=0.2)
     rates.margins(x=0.25)
     for panel in (by_flop, by_time, rates):
         panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("\n".join(textwrap.wrap(f"{header()}; scores are published, costs are measured", 150)), fontsize=8)
+    note = f"scores are published, costs are measured; {' and '.join(_SAME_NETWORK)} act by networks of SRPO's size"
+    figure.suptitle("\n".join([*textwrap.wrap(header(), 150), note]), fontsize=8)
     return figure
 
 
-def _mark(panel: Axes, cost: float, one: Measurement, color: str) -> None:
-    """A point with the policy's name."""
-    assert one.score is not None
-    panel.plot([cost], [one.score], "o", color=color, markersize=9)
-    panel.annotate(one.method, (cost, one.score), (0, 8), textcoords="offset points", ha="center", fontsize=8)
+def _draw_scores(panel: Axes, own: Sequence[Measurement], costs: Sequence[float]) -> None:
+    """A named point for each policy; hollow ones, at SRPO's cost, for those that were not measured."""
+    points = [
+        (one.method, cost, one.score, color)
+        for one, cost, color in zip(own, costs, itertools.cycle(_COLORS), strict=False)
+    ]
+    points += [(name, costs[0], published_average(name, LOCOMOTION), "white") for name in _SAME_NETWORK]
+    for name, cost, score, color in points:
+        assert score is not None
+        panel.plot([cost], [score], "o", color=color, markeredgecolor="0.3", markersize=9)
+        offset, align = (-7, "top") if name in _LABELS_BELOW else (7, "bottom")
+        panel.annotate(name, (cost, score), (0, offset), textcoords="offset points", ha="center", va=align, fontsize=8)
+    panel.set(xscale="log", ylabel="published score, mean of 9 locomotion sets", ylim=(72.0, 92.0))
+    panel.margins(x=0.2)
+
+
+def _draw_rates(panel: Axes, line: Sequence[Measurement], color: str) -> None:
+    """One policy's line, with its name at the end."""
+    panel.plot([one.batch for one in line], [one.rate for one in line], color=color, marker="o", markersize=3.5)
+    end = (line[-1].batch, line[-1].rate)
+    panel.annotate(line[-1].method, end, (5, 0), textcoords="offset points", va="center", fontsize=7)
