@@ -23,7 +23,7 @@ _COLORS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#E69F00", "0.
 _COMPARED = (1, 256)
 # Methods of figure 1 whose policy is a network of the size of SRPO's actor.
 _SAME_NETWORK = ("TD3+BC", "IQL")
-_LABELS_BELOW = ("Diffuser", "Diffusion-QL x 1", "TD3+BC")
+_LABELS_BELOW = ("Diffuser", "QGPO", "TD3+BC")
 
 
 class Latency(NamedTuple):
@@ -177,7 +177,7 @@ def _csv_latency(latency: Latency | None) -> list[str]:
 
 def draw(measurements: Sequence[Measurement]) -> Figure:
     """Published scores over the cost of an action, as figure 1 of the SRPO paper, and actions per second."""
-    figure = Figure(figsize=(12.6, 4.8), layout="constrained")
+    figure = Figure(figsize=(13.2, 4.8), layout="constrained")
     by_flop, by_time, rates = figure.subplots(1, 3)
     first = min(one.batch for one in measurements)
     scored = [one for one in measurements if one.score is not None]
