@@ -218,7 +218,7 @@ def loaded_runner(models: Models, batch: int, spec: Spec) -> Runner:
     return Runner("SRPO by load_policy", how, lambda: on_cpu(observations), None)
 
 
-def time_calls(call: Callable[[], None], seconds: float) -> list[float]:
+def time_calls(call: Callable[[], object], seconds: float) -> list[float]:
     """Seconds of each call, one after another until `seconds` have passed."""
     taken: list[float] = []
     began = now = time.perf_counter()
@@ -296,7 +296,7 @@ def _how(options: Options) -> str:
 def _options(values: flags.FlagValues) -> Options:
     return Options(
         against=parse_words("against", values.against, tuple(METHODS)[1:]),
-        batches=parse_words("batches", values.batches, BATCHES),
+        batches=tuple(map(int, parse_words("batches", values.batches, tuple(map(str, BATCHES))))),
         seconds=values.seconds,
         rounds=values.rounds,
         limit=values.limit,

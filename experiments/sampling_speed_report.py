@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import math
 import pathlib
 import textwrap
 from collections.abc import Sequence
@@ -23,11 +24,13 @@ _COLORS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#E69F00", "0.
 _COMPARED = (1, 256)
 # Methods of figure 1 whose policy is a network of the size of SRPO's actor.
 _SAME_NETWORK = ("TD3+BC", "IQL")
+# Fewer calls have no 99th percentile to speak of.
+_ENOUGH_CALLS = 100
 _LABELS_BELOW = ("Diffuser", "QGPO", "TD3+BC")
 
 
 class Latency(NamedTuple):
-    """Seconds of single calls."""
+    """Seconds of single calls: median, 99th percentile (NaN of fewer than 100), and how many calls there were."""
 
     median: float
     p99: float
@@ -36,7 +39,8 @@ class Latency(NamedTuple):
     @staticmethod
     def of(seconds: Sequence[float]) -> "Latency":
         """The latency of these calls."""
-        return Latency(float(np.median(seconds)), float(np.percentile(seconds, 99)), len(seconds))
+        p99 = float(np.percentile(seconds, 99)) if len(seconds) >= _ENOUGH_CALLS else math.nan
+        return Latency(float(np.median(seconds)), p99, len(seconds))
 
 
 class Measurement(NamedTuple):
@@ -70,7 +74,7 @@ def header() -> str:
     """One line on machine, versions, precision and dispatch."""
     dispatch = "asynchronous" if jax.config.values["jax_cpu_enable_async_dispatch"] else "synchronous"
     on_cpu = jax.devices()[0].platform == "cpu"
-    precision = jax.config.jax_default_matmul_precision or ("float32" if on_cpu else "JAX's default")
+    precision = jax.config.values["jax_default_matmul_precision"] or ("float32" if on_cpu else "JAX's default")
     return f"{conditions()}; matrix products {precision}" + (f"; {dispatch} dispatch" if on_cpu else "")
 
 
@@ -82,14 +86,17 @@ def ratio(one: Measurement, measurements: Sequence[Measurement]) -> float:
 
 def describe(one: Measurement, measurements: Sequence[Measurement]) -> str:
     """One line."""
+    p99 = _time(one.host.p99) or "unknown"
     return (
-        f"{one.method:20} batch {one.batch:6,}  {_time(one.host.median):>8} (p99 {_time(one.host.p99)}, "
+        f"{one.method:20} batch {one.batch:6,}  {_time(one.host.median):>8} (p99 {p99}, "
         f"{one.host.calls:,} calls)  {one.rate:12,.0f} actions/s  {ratio(one, measurements):8,.1f} x SRPO"
     )
 
 
 def _time(seconds: float) -> str:
-    """Seconds with a unit that fits."""
+    """Seconds with a unit that fits; empty for NaN."""
+    if math.isnan(seconds):
+        return ""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"
@@ -99,7 +106,10 @@ def _time(seconds: float) -> str:
 def summarize(measurements: Sequence[Measurement], how: str) -> str:
     """`sampling_speed.md`; `how` is a sentence on sizes and repetitions."""
     lines = ["# Sampling speed", "", f"{header()}. {how}", "", "Latency of a call, work that starts and ends on the "]
-    lines[-1] += "host and work that stays on the device; times SRPO compares medians from host to host at equal batch."
+    lines[-1] += (
+        "host and work that stays on the device (p99 blank: fewer than 100 calls); times SRPO compares medians "
+    )
+    lines[-1] += "from host to host at equal batch."
     for batch in (batch for batch in _COMPARED if any(one.batch == batch for one in measurements)):
         lines += ["", *_latencies(batch, measurements), "", _verdict(batch, measurements)]
     lines += ["", "Actions per second, from host to host, one call after another (blank: left out):", ""]
@@ -172,7 +182,8 @@ def write_csv(measurements: Sequence[Measurement], path: pathlib.Path) -> None:
 def _csv_latency(latency: Latency | None) -> list[str]:
     if latency is None:
         return ["", "", ""]
-    return [f"{latency.median * 1e6:.5g}", f"{latency.p99 * 1e6:.5g}", str(latency.calls)]
+    p99 = "" if math.isnan(latency.p99) else f"{latency.p99 * 1e6:.5g}"
+    return [f"{latency.median * 1e6:.5g}", p99, str(latency.calls)]
 
 
 def draw(measurements: Sequence[Measurement]) -> Figure:
@@ -193,7 +204,7 @@ def draw(measurements: Sequence[Measurement]) -> Figure:
     for panel in (by_flop, by_time, rates):
         panel.spines[["top", "right"]].set_visible(False)
     note = f"scores are published, costs are measured; {' and '.join(_SAME_NETWORK)} act by networks of SRPO's size"
-    figure.suptitle("\n".join([*textwrap.wrap(header(), 150), note]), fontsize=8)
+    figure.suptitle("\n".join([*textwrap.wrap(header(), 175), note]), fontsize=8)
     return figure
 
 
@@ -208,7 +219,7 @@ def _draw_scores(panel: Axes, own: Sequence[Measurement], costs: Sequence[float]
         assert score is not None
         panel.plot([cost], [score], "o", color=color, markeredgecolor="0.3", markersize=9)
         offset, align = (-7, "top") if name in _LABELS_BELOW else (7, "bottom")
-        panel.annotate(name, (cost, score), (0, offset), textcoords="offset points", ha="center", va=align, fontsize=8)
+        panel.annotate(name, (cost, score), (0, offset), textcoords="offset points", ha="center", va=align, fontsize=7)
     panel.set(xscale="log", ylabel="published score, mean of 9 locomotion sets", ylim=(72.0, 92.0))
     panel.margins(x=0.2)
 

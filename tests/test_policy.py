@@ -17,7 +17,9 @@ def test_one_observation_acts_as_in_a_batch(layers: int) -> None:
     act = act_on_cpu(Policy(params, 3, 16, layers))
     observations = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
     batch = act(observations)
-    np.testing.assert_allclose(batch, network.apply({"params": params}, observations), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        batch, networks.forward(network, params, jnp.asarray(observations)), rtol=1e-6, atol=1e-6
+    )
     for observation, action in zip(observations, batch, strict=True):
         alone = act(observation[None])
         assert (alone.shape, alone.dtype) == ((1, 3), np.float32)
