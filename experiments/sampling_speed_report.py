@@ -103,8 +103,8 @@ def _time(seconds: float) -> str:
     return f"{seconds / 1e-6:.3g} us"
 
 
-def summarize(measurements: Sequence[Measurement], how: str) -> str:
-    """`sampling_speed.md`; `how` is a sentence on sizes and repetitions."""
+def summarize(measurements: Sequence[Measurement], how: str, notes: str) -> str:
+    """`sampling_speed.md`; `how` is a sentence on sizes and repetitions, `notes` one on the policies."""
     lines = ["# Sampling speed", "", f"{header()}. {how}", "", "Latency of a call, work that starts and ends on the "]
     lines[-1] += (
         "host and work that stays on the device (p99 blank: fewer than 100 calls); times SRPO compares medians "
@@ -118,7 +118,7 @@ def summarize(measurements: Sequence[Measurement], how: str) -> str:
         "",
         f"Published scores: means over D4RL's nine locomotion sets. {published_source()}",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", notes]) + "\n"
 
 
 def _latencies(batch: int, measurements: Sequence[Measurement]) -> list[str]:

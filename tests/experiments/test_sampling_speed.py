@@ -112,7 +112,7 @@ def measurement(method: str, batch: int, seconds: float) -> Measurement:
 def test_the_table_compares_at_equal_batches_and_leaves_blank_what_was_left_out() -> None:
     found = [measurement("SRPO", 1, 1e-5), measurement("IDQL", 1, 1e-3), measurement("SRPO", 1024, 1e-2)]
     assert ratio(found[1], found) == pytest.approx(100.0)
-    text = summarize(found, "how")
+    text = summarize(found, "how", "notes")
     assert "At batch 1 SRPO acts 100 times (IDQL) to 100 times (IDQL) sooner" in text
     assert "| IDQL | 1,000 |  |" in text
 
