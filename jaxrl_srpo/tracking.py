@@ -233,7 +233,7 @@ def export(run_dir: str | os.PathLike[str], names: Sequence[str], follow: bool =
       The directories written.
 
     Raises:
-      UserError: not a run directory, a file in it is damaged, or a tracker cannot be used.
+      UserError: not a run directory, a file in it is damaged, or a tracker cannot be used or written.
     """
     check(names)
     run = RunDirectory(pathlib.Path(run_dir))
@@ -245,6 +245,8 @@ def export(run_dir: str | os.PathLike[str], names: Sequence[str], follow: bool =
         while follow:
             time.sleep(SECONDS_BETWEEN_EXPORTS)
             exporter.update()
+    except OSError as error:
+        raise UserError(f"{run.path}: its curves cannot be written there ({error.strerror})") from None
     finally:
         for tracker in trackers:
             tracker.close()

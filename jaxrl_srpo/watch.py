@@ -66,7 +66,7 @@ def watch(run_dir: str | os.PathLike[str], once: bool = False, interval: float =
             time.sleep(interval)
             try:
                 statuses, problem = reader.read(), ""
-            except (UserError, OSError) as error:
+            except UserError as error:
                 problem = f"{error}; the last state that could be read is shown"
 
 

@@ -10,6 +10,7 @@ import pytest
 import run_files
 
 from jaxrl_srpo import tracking
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.run_directory import RunDirectory
 from jaxrl_srpo.stages import BEHAVIOR, CRITIC, POLICY
 
@@ -117,6 +118,13 @@ def test_tensorboard_has_every_row_once(run: RunDirectory) -> None:
     tracking.export(run.path, ["tensorboard"])
     assert events(first) == expected(0.5, 0.25)
     assert len(list(first.iterdir())) == 1
+
+
+def test_a_place_that_cannot_be_written_is_named(run: RunDirectory) -> None:
+    pytest.importorskip("tensorboardX", reason="extra `tensorboard` is not installed")
+    (run.path / "tensorboard").write_text("")
+    with pytest.raises(UserError, match=r"run: its curves cannot be written there \(Not a directory\)"):
+        tracking.export(run.path, ["tensorboard"])
 
 
 def test_tensorboard_follows_a_run_that_is_resumed_meanwhile(run: RunDirectory) -> None:

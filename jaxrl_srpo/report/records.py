@@ -117,6 +117,8 @@ def read_sweep(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         sweep = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore it or train again") from error
     if not isinstance(sweep, dict) or not isinstance(sweep.get("datasets"), list):
@@ -158,7 +160,8 @@ class Tail(Generic[Record]):
         """The rows completed since the last call; a last line without its end waits for a later one.
 
         Raises:
-          UserError: a column is missing, or a cell is not what its column should hold; the next call reads it again.
+          UserError: the file cannot be read, a column is missing, or a cell is not what its column should hold; the
+            next call reads it again.
         """
         try:
             # Opened anew each time, since that is what makes a network file system look at the server's copy.
@@ -170,6 +173,8 @@ class Tail(Generic[Record]):
                 content = file.read()
         except FileNotFoundError:
             return News([], restarted=False)
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be read ({error.strerror})") from None
         whole = content[: content.rfind(b"\n") + 1]
         reader = csv.DictReader(io.StringIO(self._decode(whole)), columns)
         rows = [self._parse(self._path, *item) for item in self._lines(reader, line)]
