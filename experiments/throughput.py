@@ -24,12 +24,12 @@ from absl import flags
 from jax.extend import core
 
 from jaxrl_srpo.algorithms import srpo
-from jaxrl_srpo.api import PRECISIONS
 from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words
 from jaxrl_srpo.data import table
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.population import Members, Population, Strategy
+from jaxrl_srpo.precision import Precision, dot_general, hidden_dtype, using
 from jaxrl_srpo.settings import PRESETS, Settings, StageName, preset
 from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.types import Array, Batch, Spec
@@ -42,6 +42,7 @@ Times the training stages and writes DIRECTORY/throughput.csv, throughput.md and
 
 MEMBERS = (1, 2, 4, 8, 16, 32, 64, 90)
 HALFCHEETAH = Spec(17, 6)
+PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
 Rival = Literal["eager", "compiled"]
 
 
@@ -53,7 +54,7 @@ class Options:
       stages: names out of `stages.STAGES`.
       members: population sizes.
       preset: whose networks and batch sizes.
-      precisions: of matrix products, names out of `api.PRECISIONS`.
+      precisions: of matrix products, see `precision.using`.
       strategies: see `population.Population`.
       betas: members that share behaviour model and critic in the policy stage.
       rivals: which PyTorch takes turns with the first precision and strategy.
@@ -67,7 +68,7 @@ class Options:
     stages: tuple[StageName, ...] = ("behavior", "critic", "policy")
     members: tuple[int, ...] = MEMBERS
     preset: str = "paper"
-    precisions: tuple[str, ...] = ("float32",)
+    precisions: tuple[Precision, ...] = ("float32",)
     strategies: tuple[Strategy, ...] = ("auto",)
     betas: int = 1
     rivals: tuple[Rival, ...] = ()
@@ -224,10 +225,10 @@ def matrix_flop(program: core.Jaxpr) -> int:
 
 def matrix_rate(size: int, repetitions: int = 5) -> float:
     """FLOP per second of [size, size] products on all devices at once, the best of several; at today's precision."""
-    multiply = jax.jit(lambda x: x @ x * (1.0 / size))
+    multiply = jax.jit(lambda x: dot_general(x, x, (((1,), (0,)), ((), ()))) * jnp.asarray(1.0 / size, x.dtype))
 
     def rate(devices: Sequence[jax.Device]) -> float:
-        inputs = [jax.device_put(jnp.ones((size, size)), device) for device in devices]
+        inputs = [jax.device_put(jnp.ones((size, size), hidden_dtype()), device) for device in devices]
         seconds = []
         for _ in range(repetitions + 1):
             began = time.perf_counter()
@@ -271,7 +272,7 @@ def measure(options: Options, log: Callable[[str], None] = print) -> list[Measur
     found: list[Measurement] = []
     size = 2048 if jax.devices()[0].platform == "cpu" else 8192
     for precision in options.precisions:
-        with jax.default_matmul_precision(PRECISIONS[precision]):
+        with using(precision):
             limit = matrix_rate(size)
             log(f"matrix product {size} x {size}, {precision}: {limit / 1e9:,.0f} GFLOP/s")
             for name, strategy in itertools.product(options.stages, options.strategies):
@@ -284,7 +285,7 @@ def measure(options: Options, log: Callable[[str], None] = print) -> list[Measur
 
 
 def _measure_stage(
-    stage: Stage, precision: str, strategy: Strategy, rivals: Sequence[Rival], limit: float, options: Options
+    stage: Stage, precision: Precision, strategy: Strategy, rivals: Sequence[Rival], limit: float, options: Options
 ) -> Iterator[Measurement]:
     settings = preset(options.preset, "", "locomotion")
     flop = update_flop(stage, settings, options.spec)
@@ -337,6 +338,8 @@ def main(arguments: Sequence[str]) -> list[Measurement]:
     out = parse_experiment(values, "throughput", USAGE, arguments)
     if out is None:
         return []
+    if values.cpu_devices:
+        jax.config.update("jax_num_cpu_devices", values.cpu_devices)
     options = _options(values)
     print(conditions())
     measurements = measure(options)
@@ -367,7 +370,7 @@ def _options(values: flags.FlagValues) -> Options:
         stages=parse_words("stages", values.stages, tuple(STAGES)),
         members=tuple(sorted(_sizes(values.members))),
         preset=values.preset,
-        precisions=parse_words("precisions", precisions, tuple(PRECISIONS)),
+        precisions=parse_words("precisions", precisions, PRECISIONS),
         strategies=parse_words("strategies", values.strategies, ("auto", "vmap", "map")),
         betas=values.betas,
         rivals=parse_words("torch", values.torch, ("eager", "compiled")) if values.torch else (),
@@ -404,6 +407,7 @@ def _define_flags() -> flags.FlagValues:
     text("precisions", None, "Of matrix products; float32 on CPU, all three elsewhere.", flag_values=values)
     text("strategies", "auto", "auto, vmap, map.", flag_values=values)
     whole("betas", default.betas, "Members sharing one behaviour model and critic.", 1, flag_values=values)
+    whole("cpu_devices", 0, "JAX devices to make of this CPU; 0: one per core.", 0, flag_values=values)
     text("torch", "", "PyTorch to take turns with: eager, compiled.", flag_values=values)
     whole("rows", default.rows, "Transitions in the table.", 4096, flag_values=values)
     number("seconds", default.seconds, "Least length of a burst.", 0.0, flag_values=values)

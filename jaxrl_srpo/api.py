@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxrl_srpo import report, tracking
@@ -22,9 +21,6 @@ from jaxrl_srpo.settings import Settings
 from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.sweep import Member, Sweep, unique
 
-# What JAX calls "bfloat16" only allows it, and GPUs then take TF32; the name of the algorithm insists.
-PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -37,7 +33,6 @@ class Options:
       allow_invalid_data: train on data that failed its checks.
       mirror: address to download D4RL files from instead of D4RL's own.
       strategy: `vmap`, `map` or `auto`, see `population`.
-      precision: of matrix products: `float32`, `tf32`, `bfloat16`, or `auto` (float32 on CPU, JAX's default elsewhere).
       checkpoint_seconds: least time between two checkpoints of a stage; 0 saves one after every chunk.
       track: where live curves go besides the run directory: `tensorboard`, `wandb`.
     """
@@ -48,7 +43,6 @@ class Options:
     allow_invalid_data: bool = False
     mirror: str | None = None
     strategy: Strategy = "auto"
-    precision: str = "auto"
     checkpoint_seconds: float = 60.0
     track: tuple[str, ...] = ()
 
@@ -89,7 +83,6 @@ def train(
     sweep = Sweep(
         names, tuple(int(seed) for seed in seeds), preset, {name: _values(value) for name, value in overrides.items()}
     )
-    use_precision(options.precision)
     tracking.check(options.track)
     loaded = [_load(name, options) for name in sweep.datasets]
     _refuse_equal_names(loaded)
@@ -166,17 +159,6 @@ def _evaluate_again(run: RunDirectory, scorer: Any, stage: Stage, members: Seque
     run.evaluations.keep(kept)
     for population in populations(members, stage):
         scorer.finish(stage, population)
-
-
-def use_precision(name: str) -> None:
-    """Sets the precision of matrix products.
-
-    Raises:
-      UserError: for an unknown one.
-    """
-    if name != "auto" and name not in PRECISIONS:
-        raise UserError(f"--precision={name}: choose one of auto, {', '.join(PRECISIONS)}")
-    jax.config.update("jax_default_matmul_precision", PRECISIONS.get(name))
 
 
 def dataset_facts(dataset: Dataset, settings: Settings) -> DatasetFacts:

@@ -11,15 +11,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrl_srpo import precision
 from jaxrl_srpo.types import Array, Params
 
 
 def mish(x: Array) -> Array:
     """Mish, x tanh(log(1 + e^x)), by one exponential instead of three transcendental functions."""
     # tanh(softplus(x)) = n / (n + 2) with n = e^x (e^x + 2); above 20 the ratio is 1 in float32.
-    exp = jnp.exp(jnp.minimum(x, 20.0))
+    wide = x.astype(jnp.float32)
+    exp = jnp.exp(jnp.minimum(wide, 20.0))
     n = exp * (exp + 2.0)
-    return x * (n / (n + 2.0))
+    return (wide * (n / (n + 2.0))).astype(x.dtype)
 
 
 def forward(network: nn.Module, params: Params, *inputs: Array) -> Array:
@@ -28,9 +30,13 @@ def forward(network: nn.Module, params: Params, *inputs: Array) -> Array:
 
 
 class Dense(nn.Module):
-    """Affine layer with PyTorch's default initialisation, uniform in +-1/sqrt(fan_in) for kernel and bias."""
+    """Affine layer with PyTorch's default initialisation, uniform in +-1/sqrt(fan_in) for kernel and bias.
+
+    Its result has the type of hidden activations, float32 or bfloat16 (see `precision`); float32 if `hidden` is False.
+    """
 
     features: int
+    hidden: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -40,7 +46,9 @@ class Dense(nn.Module):
         def uniform(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
             return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-        return nn.Dense(self.features, kernel_init=uniform, bias_init=uniform)(x)
+        dtype = precision.hidden_dtype() if self.hidden else jnp.float32
+        product = precision.dot_general
+        return nn.Dense(self.features, dtype=dtype, kernel_init=uniform, bias_init=uniform, dot_general=product)(x)
 
 
 class MLP(nn.Module):
@@ -56,7 +64,7 @@ class MLP(nn.Module):
         """[..., input] -> [..., output_size]."""
         for _ in range(self.layers):
             x = self.activation(Dense(self.width)(x))
-        return Dense(self.output_size)(x)
+        return Dense(self.output_size, hidden=False)(x)
 
 
 class Actor(nn.Module):
@@ -136,7 +144,7 @@ class ResidualBlock(nn.Module):
         """[B, width] -> [B, width]."""
         h = dropout(self.make_rng("dropout"), x, self.dropout_rate) if train and self.dropout_rate > 0.0 else x
         h = nn.LayerNorm(epsilon=1e-5)(h)
-        return x + Dense(x.shape[-1])(mish(Dense(self.hidden)(h)))
+        return x + Dense(x.shape[-1], hidden=False)(mish(Dense(self.hidden)(h)))
 
 
 class ScoreNetwork(nn.Module):
@@ -150,8 +158,8 @@ class ScoreNetwork(nn.Module):
     @nn.compact
     def __call__(self, noisy_actions: Array, times: Array, observations: Array, train: bool = False) -> Array:
         """[B, action_size], [B], [B, observation_size] -> [B, action_size]; dropout only if `train`."""
-        time = Dense(128)(mish(Dense(128)(FourierFeatures()(times))))
-        x = Dense(self.width)(jnp.concatenate([noisy_actions, observations, time], axis=-1))
+        time = Dense(128, hidden=False)(mish(Dense(128)(FourierFeatures()(times))))
+        x = Dense(self.width, hidden=False)(jnp.concatenate([noisy_actions, observations, time], axis=-1))
         for _ in range(self.blocks):
             x = ResidualBlock(self.hidden, self.dropout_rate)(x, train)
-        return Dense(noisy_actions.shape[-1])(mish(x))
+        return Dense(noisy_actions.shape[-1], hidden=False)(mish(x))

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from jaxrl_srpo.algorithms import behavior, iql, srpo
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.precision import Precision
 
 StageName = Literal["behavior", "critic", "policy"]
 PRESETS = ("quick", "paper")
@@ -27,6 +28,7 @@ class Settings:
     reward_transform: str = _field("none", "critic", "reward transform, by dataset family unless given")
 
     normalize_observations: bool = _field(False, "data", "observations to mean 0 and deviation 1, per dataset")
+    precision: str = _field("auto", "data", "precision of matrix products", choices=get_args(Precision))
 
     behavior_steps: int = _field(2_000_000, "behavior", "updates of the behaviour stage")
     behavior_batch_size: int = _field(2048, "behavior", "batch size of the behaviour stage")

@@ -151,7 +151,7 @@ def populations(members: Sequence[Member], stage: Stage) -> list[list[Member]]:
     for member in members:
         settings = member.settings
         schedule = (stage.steps(settings), stage.interval(settings), settings.log_interval, settings.episodes)
-        extra = settings.policy_start if stage.needs else None
+        extra = (settings.precision, settings.policy_start if stage.needs else None)
         groups.setdefault((member.spec, stage.config(settings), schedule, extra), []).append(member)
     return list(groups.values())
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxrl_srpo import checkpoint
+from jaxrl_srpo import checkpoint, precision
 from jaxrl_srpo.data import table
 from jaxrl_srpo.population import Carry, Members, Population, Strategy, stack
 from jaxrl_srpo.run_directory import RunDirectory
@@ -113,6 +113,10 @@ class _StageRun:
 
     def train(self) -> None:
         """Runs to the end and saves the results."""
+        with precision.using(self._members[0].settings.precision):  # type: ignore[arg-type]  # Checked by `override`.
+            self._train()
+
+    def _train(self) -> None:
         carry, start = self._restore()
         self._forget_after(start)
         if self._scorer is not None and start > 0:

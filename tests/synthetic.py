@@ -1,7 +1,6 @@
 """Small datasets in D4RL's HDF5 layout, and the smallest settings that run every stage, for tests of whole runs."""
 
 import atexit
-import contextlib
 import functools
 import os
 import pathlib
@@ -9,11 +8,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import IO, Any
 
 import h5py
-import jax
 import numpy as np
 
 import jaxrl_srpo
@@ -91,17 +89,6 @@ def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs Python with this package importable."""
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment(), timeout=300)
-
-
-@contextlib.contextmanager
-def precision_kept() -> Iterator[None]:
-    """Restores the precision of matrix products, which `jaxrl_srpo.train` sets for the whole process."""
-    config: Any = jax.config
-    before = config.jax_default_matmul_precision
-    try:
-        yield
-    finally:
-        config.update("jax_default_matmul_precision", before)
 
 
 def environment() -> dict[str, str]:

@@ -69,7 +69,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no updates": ([*TRAIN, "--critic_steps=0"], r"--critic_steps=0: must be at least 1"),
     "a bad choice": ([*TRAIN, "--weighting=best"], r"--weighting=best: choose one of sigma2, one, alpha_over_sigma"),
     "an unknown preset": ([*TRAIN, "--preset=fast"], r"--preset=fast: unknown; choose one of quick, paper"),
-    "an unknown precision": ([*TRAIN, "--precision=half"], r"--precision=half: choose one of auto"),
+    "an unknown precision": (
+        [*TRAIN, "--precision=half"],
+        r"--precision=half: choose one of auto, float32, tf32, bfloat16",
+    ),
     "an unknown strategy": ([*TRAIN, "--strategy=pmap"], r"--strategy=pmap.*auto.*vmap.*map"),
     "an unknown flag": ([*TRAIN, "--betta=0.1"], r"Unknown command line flag 'betta'.*beta"),
     "an argument": ([*TRAIN, "hopper-medium-v2"], r"hopper-medium-v2: unexpected; train takes flags only"),
@@ -308,10 +311,9 @@ def test_the_same_from_python(run_dir: pathlib.Path, dataset: pathlib.Path) -> N
     """The finished run of the command is continued by the call, which has nothing left to train."""
     stamps = {path: path.stat().st_mtime_ns for path in (run_dir / "checkpoints").glob("*/*")}
     messages: list[str] = []
-    with synthetic.precision_kept():
-        rows = jaxrl_srpo.train(
-            dataset, out=run_dir, seeds=np.arange(2), beta=np.array([0.1, 0.3]), log=messages.append, **synthetic.TINY
-        )
+    rows = jaxrl_srpo.train(
+        dataset, out=run_dir, seeds=np.arange(2), beta=np.array([0.1, 0.3]), log=messages.append, **synthetic.TINY
+    )
     assert {path: path.stat().st_mtime_ns for path in (run_dir / "checkpoints").glob("*/*")} == stamps
     assert all(isinstance(row, Row) for row in rows)
     assert [(row.algorithm, row.beta) for row in rows][-2:] == [("srpo", 0.1), ("srpo", 0.3)]
@@ -321,8 +323,7 @@ def test_the_same_from_python(run_dir: pathlib.Path, dataset: pathlib.Path) -> N
 def test_training_can_be_tracked(run_dir: pathlib.Path, dataset: pathlib.Path) -> None:
     pytest.importorskip("tensorboardX", reason="extra `tensorboard` is not installed")
     options = jaxrl_srpo.Options(track=("tensorboard",))
-    with synthetic.precision_kept():
-        jaxrl_srpo.train(dataset, out=run_dir, seeds=range(2), beta=[0.1, 0.3], options=options, **synthetic.TINY)
+    jaxrl_srpo.train(dataset, out=run_dir, seeds=range(2), beta=[0.1, 0.3], options=options, **synthetic.TINY)
     names = sorted(path.parent.name for path in (run_dir / "tensorboard").glob("pendulum/*/events.*"))
     assert names == [f"seed={seed},beta={beta}" for seed in range(2) for beta in (0.1, 0.3)]
 

@@ -108,6 +108,7 @@ class TestAddresses:
             ({"reward_transform": ("d4rl-antmaze",)}, {"critic", "policy"}),
             ({"behavior_steps": (17,)}, {"behavior", "policy"}),
             ({"actor_layers": (3,)}, {"critic", "policy"}),
+            ({"precision": ("tf32",)}, {"behavior", "critic", "policy"}),
             ({"episodes": (3,)}, set()),
             ({"log_interval": (3,)}, set()),
         ],
@@ -195,13 +196,6 @@ class TestCsvFiles:
         log.append([{"name": f"a,{i}", "value": i} for i in range(3)])
         log.keep(lambda row: row["value"] != "1")
         assert [row["name"] for row in self.log(tmp_path).rows()] == ["a,0", "a,2"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def precision() -> Iterator[None]:
-    """`train` sets the precision of the process; other tests need theirs."""
-    with synthetic.precision_kept():
-        yield
 
 
 @pytest.fixture(scope="module")
