@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_srpo import report
+from jaxrl_srpo import report, tracking
 from jaxrl_srpo.data import loading, table
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.rewards import transform_rewards
@@ -35,6 +35,7 @@ class Options:
       mirror: address to download D4RL files from instead of D4RL's own.
       strategy: `vmap`, `map` or `auto`, see `population`.
       checkpoint_seconds: least time between two checkpoints of a stage; 0 saves one after every chunk.
+      track: where live curves go besides the run directory: `tensorboard`, `wandb`.
     """
 
     artefacts: pathlib.Path | None = None
@@ -44,6 +45,7 @@ class Options:
     mirror: str | None = None
     strategy: Strategy = "auto"
     checkpoint_seconds: float = 60.0
+    track: tuple[str, ...] = ()
 
 
 def train(
@@ -82,6 +84,7 @@ def train(
     sweep = Sweep(
         names, tuple(int(seed) for seed in seeds), preset, {name: _values(value) for name, value in overrides.items()}
     )
+    tracking.check(options.track)
     loaded = [_load(name, options) for name in sweep.datasets]
     _refuse_equal_names(loaded)
     members = sweep.members(loaded)
@@ -96,7 +99,8 @@ def train(
     usable = usable_environments(run, facts, options.environment is not None, log) if options.evaluate else {}
     run.describe(sweep, facts, members, command())
     run.create()
-    _train(run, members, loaded, usable, options)
+    with tracking.exporting(run, options.track, log):
+        _train(run, members, loaded, usable, options)
     for path in report.write_report(run.path):
         log(f"wrote {path}")
     return report.collect(run.path)
