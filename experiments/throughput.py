@@ -212,14 +212,18 @@ def update_flop(stage: Stage, settings: Settings, spec: Spec) -> int:
 
 
 def matrix_flop(program: core.Jaxpr) -> int:
-    """FLOP of the matrix products of a traced program, two per multiplication and addition; loops count once."""
+    """FLOP of the matrix products of a traced program, two per multiplication and addition.
+
+    The body of a scan counts once per iteration; that of another loop, whose length is not known, once.
+    """
     total = 0
     for equation in program.eqns:
         if equation.primitive.name == "dot_general":
             (contracted, _), (_, _) = equation.params["dimension_numbers"]
             left, product = (cast(Any, x.aval).shape for x in (equation.invars[0], equation.outvars[0]))
             total += 2 * math.prod(product) * math.prod(left[axis] for axis in contracted)
-        total += sum(matrix_flop(inner) for inner in core.jaxprs_in_params(equation.params))
+        iterations = equation.params["length"] if equation.primitive.name == "scan" else 1
+        total += iterations * sum(matrix_flop(inner) for inner in core.jaxprs_in_params(equation.params))
     return total
 
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl_srpo import report
+from jaxrl_srpo import report, tracking
 from jaxrl_srpo.data import loading, table
 from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.data.weighting import take_rows, weighted_rows
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.hosts import leads
 from jaxrl_srpo.options import Options
@@ -57,7 +58,8 @@ def train(
     prepared = _prepare(_sweep(datasets, seeds, preset, overrides), out, options, log)
     settings = {member.dataset: member.settings for member in prepared.members}
     rows = {dataset.name: pack_rows(dataset, settings[dataset.name]) for dataset in prepared.datasets}
-    train_members(prepared.run, prepared.members, rows.__getitem__, prepared.usable, options)
+    with tracking.exporting(prepared.run, options.track if leads() else (), log):
+        train_members(prepared.run, prepared.members, rows.__getitem__, prepared.usable, options)
     if not leads():
         return []
     for path in report.write_report(prepared.run.path):
@@ -139,7 +141,8 @@ def _evaluate_again(run: RunDirectory, scorer: Scorer, stage: Stage, members: Se
 def dataset_facts(dataset: Dataset, settings: Settings, given: str | None = None) -> DatasetFacts:
     """What `sweep.json` keeps of a dataset, which the command called `given`."""
     returns = dataset.episode_returns
-    mean, std = table.moments(dataset, settings.normalize_observations)
+    rows = weighted_rows(dataset, settings.trajectory_weighting)
+    mean, std = table.moments(take_rows(dataset, rows), settings.normalize_observations)
     goal = dataset.environment is not None and dataset.environment.goal_task
     successes = (returns > 0).astype(np.float64) if goal else None
     if dataset.reference is not None:
@@ -203,6 +206,7 @@ def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: C
     """Loads and checks everything, then writes `sweep.json`."""
     if options.members_per_population < 0:
         raise UserError(f"--members_per_population={options.members_per_population}: must not be negative")
+    tracking.check(options.track)
     loaded = [_load(name, options) for name in sweep.datasets]
     _refuse_equal_names(loaded)
     members = sweep.members(loaded)

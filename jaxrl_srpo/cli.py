@@ -21,6 +21,8 @@ Score Regularized Policy Optimization for whole populations at once.
   jaxrl-srpo work RUN_DIR            train what a run lacks, beside any other workers
   jaxrl-srpo evaluate RUN_DIR        evaluate the policies of a run again
   jaxrl-srpo report RUN_DIR          write its tables and pictures again
+  jaxrl-srpo watch RUN_DIR           show all members while they train, here or elsewhere
+  jaxrl-srpo export RUN_DIR          give its curves to TensorBoard or Weights & Biases
   jaxrl-srpo data info NAME_OR_PATH  say what is in a dataset
   jaxrl-srpo data plot NAME_OR_PATH  draw it
   jaxrl-srpo data make NAME          make a dataset here, for instance pointmaze/umaze
@@ -33,7 +35,11 @@ file in D4RL's layout. `jaxrl-srpo COMMAND --help` lists the flags of a command.
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `jaxrl-srpo`; exits with 0, with 2 after bad input, or with 130 after an interrupt."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    exit_with("jaxrl-srpo", main, arguments, "interrupted; the same command continues from the last checkpoint")
+    kept = "the same command continues from the last checkpoint"
+    # These only read, so whatever trains is not interrupted with them.
+    if arguments[:1] in (["watch"], ["export"]):
+        kept = "the run itself goes on"
+    exit_with("jaxrl-srpo", main, arguments, f"interrupted; {kept}")
 
 
 def exit_with(
@@ -83,6 +89,8 @@ def main(arguments: Sequence[str]) -> None:
         "work": _work,
         "evaluate": _evaluate,
         "report": _report,
+        "watch": _watch,
+        "export": _export,
     }
     if command not in commands:
         raise UserError(f"{command}: unknown command; choose one of {', '.join(commands)}, data")
@@ -108,6 +116,8 @@ def _prepare(arguments: list[str]) -> None:
     values = _parse_sweep("prepare", arguments)
     if values is None:
         return
+    if values.track:
+        raise UserError("--track: is for train; `jaxrl-srpo export RUN_DIR --follow` does it beside workers")
     datasets, seeds, options = _datasets(values), parse_seeds(values.seeds), _options(values)
     prepare_jax(values.cpu_devices)
     from jaxrl_srpo import api
@@ -146,6 +156,7 @@ def _parse_sweep(command: str, arguments: list[str]) -> flags.FlagValues | None:
     text("env", None, "Gymnasium id to evaluate in, for data that names none.", flag_values=values)
     text("artefacts", None, "Directory of finished stages shared between runs.", flag_values=values)
     text("mirror", None, "Address to download D4RL files from.", flag_values=values)
+    text("track", "", "Live curves in RUN_DIR: tensorboard, wandb, or both.", flag_values=values)
     flags.DEFINE_enum(
         "strategy", "auto", ["auto", "vmap", "map"], "Members batched (vmap) or in turn (map).", flag_values=values
     )
@@ -211,6 +222,7 @@ def _options(values: flags.FlagValues) -> Any:
         strategy=values.strategy,
         checkpoint_seconds=values.checkpoint_seconds,
         members_per_population=values.members_per_population,
+        track=tuple(name for name in values.track.split(",") if name),
     )
 
 
@@ -240,6 +252,34 @@ def _report(arguments: list[str]) -> None:
     print(report.format_table(report.collect(run_dir)))
     for path in paths:
         print(f"wrote {path}")
+
+
+def _watch(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_boolean("once", False, "Print one snapshot; the default without a terminal.", flag_values=values)
+    flags.DEFINE_float("interval", 2.0, "Seconds between two looks at the files.", 0.1, flag_values=values)
+    rest = _parse(values, arguments, "watch RUN_DIR [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    run_dir = _one(rest, "watch", "RUN_DIR")
+    from jaxrl_srpo.watch import watch
+
+    watch(run_dir, values.once, values.interval)
+
+
+def _export(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_string("to", "tensorboard", "tensorboard, wandb, or both.", flag_values=values)
+    flags.DEFINE_boolean("follow", False, "Go on with new rows until interrupted.", flag_values=values)
+    rest = _parse(values, arguments, "export RUN_DIR [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    run_dir = _one(rest, "export", "RUN_DIR")
+    from jaxrl_srpo import tracking
+
+    names = parse_words("to", values.to, tuple(tracking.TRACKERS))
+    for place in tracking.export(run_dir, names, values.follow):
+        print(f"wrote {place}")
 
 
 def _data(arguments: list[str]) -> None:

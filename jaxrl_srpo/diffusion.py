@@ -1,4 +1,4 @@
-"""The variance-preserving diffusion of SRPO: schedule, noise and score, sampler, log-density.
+"""The variance-preserving diffusion of SRPO: schedule, noise and score, samplers, log-density.
 
 Continuous time t in [0, 1]; a_t = alpha_t a + sigma_t eps with eps ~ N(0, I) (Song et al., arXiv 2011.13456;
 the schedule's numbers are those of the published SRPO code).
@@ -54,26 +54,30 @@ def time_of_log_snr(log_snr: Array) -> Array:
     return 2.0 * target / (jnp.sqrt(BETA_MIN**2 + 2.0 * slope * target) + BETA_MIN)
 
 
+def predicted_action(model: ScoreModel, noisy_actions: Array, time: Array, observations: Array) -> Array:
+    """The action (a_t - sigma_t eps) / alpha_t that the model sees behind the noise, [B, action_size] in [-1, 1].
+
+    All of `noisy_actions` [B, action_size] are at one `time`.
+    """
+    alpha, sigma = marginal(time)
+    noise = model.noise_prediction(noisy_actions, jnp.full(noisy_actions.shape[:1], time), observations)
+    return jnp.clip((noisy_actions - sigma * noise) / alpha, -1.0, 1.0)
+
+
 def sample(model: ScoreModel, key: Array, observations: Array, action_size: int, steps: int = 15) -> Array:
     """Actions [B, action_size] in [-1, 1] drawn from the diffusion model, one per observation.
 
     DPM-Solver++(2M) (Lu et al., arXiv 2211.01095): second order, deterministic after the first draw, `steps`
     evaluations of the network, steps uniform in log signal-to-noise ratio, the predicted action clipped to [-1, 1].
     """
-    batch = observations.shape[0]
     ends = jnp.asarray([1.0, TIME_MIN], jnp.float32)
     alpha, sigma = marginal(ends)
     log_snr = jnp.linspace(jnp.log(alpha[0] / sigma[0]), jnp.log(alpha[1] / sigma[1]), steps + 1)
     times = time_of_log_snr(log_snr)
 
-    def predicted_action(x: Array, time: Array) -> Array:
-        alpha, sigma = marginal(time)
-        noise = model.noise_prediction(x, jnp.full((batch,), time), observations)
-        return jnp.clip((x - sigma * noise) / alpha, -1.0, 1.0)
-
     def step(carry: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], None]:
         x, previous = carry
-        data = predicted_action(x, times[i])
+        data = predicted_action(model, x, times[i], observations)
         h = log_snr[i + 1] - log_snr[i]
         # All steps have the same length, so the second-order correction always has weight 1/2; the first has none.
         correction = jnp.where(i == 0, 0.0, 0.5)
@@ -82,8 +86,32 @@ def sample(model: ScoreModel, key: Array, observations: Array, action_size: int,
         x = (after.sigma / now.sigma) * x - after.alpha * jnp.expm1(-h) * direction
         return (x, data), None
 
-    noise = jax.random.normal(key, (batch, action_size))
+    noise = jax.random.normal(key, (observations.shape[0], action_size))
     (x, _), _ = jax.lax.scan(step, (noise, jnp.zeros_like(noise)), jnp.arange(steps))
+    return jnp.clip(x, -1.0, 1.0)
+
+
+def sample_ddpm(model: ScoreModel, key: Array, observations: Array, action_size: int, steps: int = 5) -> Array:
+    """Actions [B, action_size] in [-1, 1] drawn from the diffusion model, one per observation.
+
+    Ancestral sampling (Ho et al., arXiv 2006.11239, eq. 6 and 7): `steps` evaluations of the network at equally spaced
+    times, each followed by a draw from the posterior given the predicted action, which is clipped to [-1, 1].
+    """
+    key_start, key_steps = jax.random.split(key)
+    times = jnp.linspace(1.0, 0.0, steps + 1)
+
+    def step(x: Array, i: Array) -> tuple[Array, None]:
+        now, after = marginal(times[i]), marginal(times[i + 1])
+        # The transition from `after` to `now` keeps this share of the signal and adds this variance.
+        log_ratio = log_alpha(times[i]) - log_alpha(times[i + 1])
+        ratio, variance = jnp.exp(log_ratio), -jnp.expm1(2.0 * log_ratio)
+        data = predicted_action(model, x, times[i], observations)
+        mean = (after.alpha * variance * data + ratio * after.sigma**2 * x) / now.sigma**2
+        deviation = after.sigma * jnp.sqrt(variance) / now.sigma
+        return mean + deviation * jax.random.normal(jax.random.fold_in(key_steps, i), x.shape), None
+
+    start = jax.random.normal(key_start, (observations.shape[0], action_size))
+    x, _ = jax.lax.scan(step, start, jnp.arange(steps))
     return jnp.clip(x, -1.0, 1.0)
 
 

@@ -22,6 +22,7 @@ class Options:
       checkpoint_seconds: least time between two checkpoints of a stage; 0 saves one after every chunk.
       members_per_population: most members trained together, so that several workers have something to do; 0 for all
         that can be.
+      track: where live curves go besides the run directory, `tensorboard`, `wandb`; for `train`, not for workers.
     """
 
     artefacts: pathlib.Path | None = None
@@ -32,11 +33,13 @@ class Options:
     strategy: Strategy = "auto"
     checkpoint_seconds: float = 60.0
     members_per_population: int = 0
+    track: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The options as a JSON object, for workers anywhere."""
-        artefacts = None if self.artefacts is None else str(self.artefacts.absolute())
-        return dataclasses.asdict(self) | {"artefacts": artefacts}
+        values = dataclasses.asdict(self)
+        del values["track"]
+        return values | {"artefacts": None if self.artefacts is None else str(self.artefacts.absolute())}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Options":

@@ -29,6 +29,7 @@ class Settings:
 
     normalize_observations: bool = _field(False, "data", "observations to mean 0 and deviation 1, per dataset")
     precision: str = _field("auto", "data", "precision of matrix products", choices=get_args(Precision))
+    trajectory_weighting: float = _field(0.0, "data", "inverse temperature of weights on better episodes; 0: none")
 
     behavior_steps: int = _field(2_000_000, "behavior", "updates of the behaviour stage")
     behavior_batch_size: int = _field(2048, "behavior", "batch size of the behaviour stage")

@@ -12,6 +12,7 @@ from jaxrl_srpo import report
 from jaxrl_srpo.data import loading, table
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.rewards import transform_rewards
+from jaxrl_srpo.data.weighting import take_rows, weighted_rows
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.hosts import leads
 from jaxrl_srpo.leases import Leases
@@ -30,9 +31,13 @@ def print_message(message: str) -> None:
 
 
 def pack_rows(dataset: Dataset, settings: Settings) -> np.ndarray:
-    """Rows [N, width] of the transition table, rewards transformed and observations as the networks see them."""
+    """What members learn from: rows [N, width], rewards transformed, observations as the networks see them.
+
+    Better episodes come more often if they are weighted.
+    """
     rewards = transform_rewards(dataset, settings.reward_transform)
-    return table.pack_rows(dataset, rewards, settings.normalize_observations)
+    rows = weighted_rows(dataset, settings.trajectory_weighting)
+    return table.pack_rows(take_rows(dataset, rows), rewards[rows], settings.normalize_observations)
 
 
 def train_members(

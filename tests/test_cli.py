@@ -43,7 +43,10 @@ TRAIN = ["train", "--datasets=DATA", "--out=OUT"]
 
 # Arguments (DATA and NARROW are sound files, OUT is a new directory, BLOCKED lies below a file) and the line expected.
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "unknown command": (["trian"], r"trian: unknown command; choose one of train, evaluate, report, data"),
+    "unknown command": (
+        ["trian"],
+        r"trian: unknown command; choose one of train, evaluate, report, watch, export, data",
+    ),
     "no datasets": (["train", "--out=OUT"], r"--datasets: is required; for instance --datasets=pointmaze/umaze"),
     "no out": (["train", "--datasets=DATA"], r"--out: is required"),
     "empty datasets": (["train", "--datasets=,", "--out=OUT"], r"--datasets: name at least one dataset"),
@@ -85,6 +88,13 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "another environment": ([*TRAIN, "--env=MountainCarContinuous-v0"], r"width 3.*MountainCarContinuous-v0.*2.*--env"),
     "out below a file": (["train", "--datasets=DATA", "--out=BLOCKED/run"], r"--out=.*: cannot be written"),
     "out is a file": (["train", "--datasets=DATA", "--out=BLOCKED"], r"--out=.*: cannot be written"),
+    "an unknown tracker": ([*TRAIN, "--track=mlflow"], r"--track=mlflow: choose from tensorboard, wandb"),
+    "watch nothing": (["watch"], r"watch: takes exactly one RUN_DIR; none was given"),
+    "watch no run": (["watch", "nowhere"], r"nowhere is not a run directory, it does not exist"),
+    "watch a damaged run": (["watch", "DAMAGED", "--once"], r"sweep.json is not valid JSON"),
+    "watch without rest": (["watch", "nowhere", "--interval=0"], r"interval"),
+    "export no run": (["export", "nowhere"], r"nowhere is not a run directory, it does not exist"),
+    "export to nothing known": (["export", "nowhere", "--to=mlflow"], r"--to=mlflow: choose from tensorboard, wandb"),
     "evaluate nothing": (["evaluate"], r"evaluate: takes exactly one RUN_DIR; none was given"),
     "evaluate two": (["evaluate", "a", "b"], r"evaluate: takes exactly one RUN_DIR; 2 were given"),
     "evaluate no run": (["evaluate", "nowhere"], r"nowhere: not a run directory"),
@@ -142,7 +152,9 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
     assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
 
 
-@pytest.mark.parametrize("command", [[], ["help"], ["--help"], ["train"], ["evaluate"], ["report"], ["data"]])
+@pytest.mark.parametrize(
+    "command", [[], ["help"], ["--help"], ["train"], ["evaluate"], ["report"], ["watch"], ["data"]]
+)
 def test_help_names_what_there_is(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*command, "--help"] if command and command[0] not in ("help", "--help") else command
     with pytest.raises(SystemExit) as stop:
@@ -306,6 +318,14 @@ def test_the_same_from_python(run_dir: pathlib.Path, dataset: pathlib.Path) -> N
     assert all(isinstance(row, Row) for row in rows)
     assert [(row.algorithm, row.beta) for row in rows][-2:] == [("srpo", 0.1), ("srpo", 0.3)]
     assert messages[0] == "pendulum: 196 transitions, 4 episodes, reward transform none"
+
+
+def test_training_can_be_tracked(run_dir: pathlib.Path, dataset: pathlib.Path) -> None:
+    pytest.importorskip("tensorboardX", reason="extra `tensorboard` is not installed")
+    options = jaxrl_srpo.Options(track=("tensorboard",))
+    jaxrl_srpo.train(dataset, out=run_dir, seeds=range(2), beta=[0.1, 0.3], options=options, **synthetic.TINY)
+    names = sorted(path.parent.name for path in (run_dir / "tensorboard").glob("pendulum/*/events.*"))
+    assert names == [f"seed={seed},beta={beta}" for seed in range(2) for beta in (0.1, 0.3)]
 
 
 def test_every_public_name_exists() -> None:

@@ -1,6 +1,7 @@
 """Schedule, score, sampler and log-density against formulas, then a trained model on two known distributions."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -95,6 +96,11 @@ def draw_samples(model, key, count):
     return diffusion.sample(model, key, jnp.zeros((count, 1)), 2)
 
 
+@functools.partial(jax.jit, static_argnames=("count", "steps"))
+def draw_ancestral_samples(model, key, count, steps):
+    return diffusion.sample_ddpm(model, key, jnp.zeros((count, 1)), 2, steps)
+
+
 @jax.jit
 def log_density(model, actions):
     return diffusion.log_density(model, actions, jnp.zeros((len(actions), 1)), steps=100)
@@ -126,6 +132,36 @@ def test_analytic_model(name):
     actions = target.draw(jax.random.key(1), 64)
     np.testing.assert_allclose(log_density(target, actions), target.log_density(actions), atol=1e-2)
     assert_samples(draw_samples(target, jax.random.key(2), 4000), target, 0.03)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_ancestral_samples_of_the_analytic_model(name):
+    assert_samples(draw_ancestral_samples(TARGETS[name], jax.random.key(2), 4000, 100), TARGETS[name], 0.03)
+
+
+def gaussian_chain(mean, spread, steps):
+    """Mean and deviation that ancestral sampling of N(mean, spread^2) ends with: every step is affine in a_t."""
+    times = np.linspace(1.0, 0.0, steps + 1)
+    alpha = np.exp(-0.25 * 19.9 * times**2 - 0.05 * times)
+    # Start from N(0, 1), the coefficients of Ho et al. (arXiv 2006.11239), eq. 7, in terms of their alpha and beta.
+    first, second = 0.0, 1.0
+    for now, after in itertools.pairwise(alpha):
+        beta = 1.0 - (now / after) ** 2
+        of_data = after * beta / (1.0 - now**2)
+        of_noisy = (now / after) * (1.0 - after**2) / (1.0 - now**2)
+        slope = now * spread**2 / (now**2 * spread**2 + 1.0 - now**2)
+        offset = mean - slope * now * mean
+        first = of_data * (offset + slope * first) + of_noisy * first
+        second = (of_data * slope + of_noisy) ** 2 * second + beta * (1.0 - after**2) / (1.0 - now**2)
+    return first, np.sqrt(second)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 15])
+def test_few_ancestral_steps_err_as_the_formula_says(steps):
+    actions = np.asarray(draw_ancestral_samples(TARGETS["gaussian"], jax.random.key(3), 20000, steps))
+    expected = [gaussian_chain(mean, 0.2, steps) for mean in (0.2, -0.3)]
+    np.testing.assert_allclose(actions.mean(0), [mean for mean, _ in expected], atol=0.006)
+    np.testing.assert_allclose(actions.std(0), [deviation for _, deviation in expected], atol=0.004)
 
 
 class Trained(NamedTuple):

@@ -12,6 +12,7 @@ from jaxrl_srpo.settings import FIELDS, PAPER_BETA, SWEPT, Settings, override, p
 # arXiv 2310.07297 and the released code (thu-ml/SRPO, commit b3b916a).
 PUBLISHED = {
     "normalize_observations": False,
+    "trajectory_weighting": 0.0,
     "behavior_steps": 2_000_000,
     "behavior_batch_size": 2048,
     "behavior_learning_rate": 3e-4,

@@ -3,6 +3,8 @@
 import functools
 import importlib.resources
 import json
+import statistics
+from collections.abc import Sequence
 from typing import Any
 
 # The names that tables use, and those of the literature. Cloning by diffusion has no published score.
@@ -29,6 +31,20 @@ def published_score(dataset_name: str, algorithm: str) -> float | None:
     """
     method = _METHODS.get(algorithm)
     return None if method is None else _published()["scores"].get(dataset_name, {}).get(method)
+
+
+def published_average(method: str, dataset_names: Sequence[str]) -> float | None:
+    """The mean of a method's published scores over datasets.
+
+    Args:
+      method: as the literature calls it, for instance `Diffusion-QL`.
+      dataset_names: exact D4RL names.
+
+    Returns:
+      The mean, or None where the method has no score for one of them.
+    """
+    scores = [_published()["scores"].get(name, {}).get(method) for name in dataset_names]
+    return None if None in scores else statistics.fmean(scores)
 
 
 def published_source() -> str:

@@ -1,4 +1,4 @@
-"""The plain files of a run directory, read into typed records, and files written whole or not at all."""
+"""The plain files of a run directory, read into typed records, also while another process writes them."""
 
 import csv
 import dataclasses
@@ -7,8 +7,8 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from jaxrl_srpo.errors import UserError
 
@@ -17,6 +17,18 @@ _EVALUATION_COLUMNS = frozenset(
 ) | {"return_mean", "success_rate"}
 # The first columns of metrics.csv; what follows are numbers that differ from stage to stage.
 _METRICS_COLUMNS = ("stage", "dataset", "seed", "setting", "beta", "step", "updates_per_second")
+
+Record = TypeVar("Record")
+
+
+class Result(NamedTuple):
+    """A stage of a member, as the first columns of both files name it; members that share the result share the name."""
+
+    stage: str
+    dataset: str
+    seed: int
+    setting: str
+    beta: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +67,11 @@ class Evaluation:
     return_mean: float
     success_rate: float | None
 
+    @property
+    def result(self) -> Result:
+        """The stage of the member that the row is about."""
+        return Result(self.stage, self.dataset, self.seed, self.setting, self.beta)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingMetrics:
@@ -67,6 +84,7 @@ class TrainingMetrics:
       setting: as in `Evaluation`.
       beta: temperature of SRPO; None in the other stages.
       step: updates of the stage done so far.
+      updates_per_second: of all members of its population together; None if the file does not say.
       values: what the stage measured, losses for instance, by column name; blank cells are left out.
     """
 
@@ -76,7 +94,13 @@ class TrainingMetrics:
     setting: str
     beta: float | None
     step: int
+    updates_per_second: float | None
     values: dict[str, float]
+
+    @property
+    def result(self) -> Result:
+        """The stage of the member that the row is about."""
+        return Result(self.stage, self.dataset, self.seed, self.setting, self.beta)
 
 
 def read_sweep(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -93,11 +117,99 @@ def read_sweep(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         sweep = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore it or train again") from error
     if not isinstance(sweep, dict) or not isinstance(sweep.get("datasets"), list):
         raise UserError(f"{path} has no list 'datasets'; it should be the file that train wrote")
     return sweep
+
+
+class News(NamedTuple, Generic[Record]):
+    """Rows that were completed since the file was last read; `restarted` if they replace all earlier ones."""
+
+    rows: list[Record]
+    restarted: bool
+
+
+class Tail(Generic[Record]):
+    """A CSV file of rows that another process may be appending to, or replacing with a shorter one.
+
+    Args:
+      path: of the file, which need not exist yet.
+      required: columns that it must have.
+      parse: makes a record of a path, a line number and the line's cells.
+
+    Attributes:
+      written: when the file was last written, in seconds since the epoch; None while there is none.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        required: frozenset[str],
+        parse: Callable[[pathlib.Path, int, dict[str, str]], Record],
+    ) -> None:
+        self.written: float | None = None
+        self._path, self._required, self._parse = path, required, parse
+        self._inode, self._offset, self._line = -1, 0, 0
+        self._columns: list[str] | None = None
+
+    def read(self) -> News[Record]:
+        """The rows completed since the last call; a last line without its end waits for a later one.
+
+        Raises:
+          UserError: the file cannot be read, a column is missing, or a cell is not what its column should hold; the
+            next call reads it again.
+        """
+        try:
+            # Opened anew each time, since that is what makes a network file system look at the server's copy.
+            with self._path.open("rb") as file:
+                state = os.fstat(file.fileno())
+                restarted = state.st_ino != self._inode or state.st_size < self._offset
+                offset, line, columns = (0, 0, None) if restarted else (self._offset, self._line, self._columns)
+                file.seek(offset)
+                content = file.read()
+        except FileNotFoundError:
+            return News([], restarted=False)
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be read ({error.strerror})") from None
+        whole = content[: content.rfind(b"\n") + 1]
+        reader = csv.DictReader(io.StringIO(self._decode(whole)), columns)
+        rows = [self._parse(self._path, *item) for item in self._lines(reader, line)]
+        self.written, self._inode, self._offset = state.st_mtime, state.st_ino, offset + len(whole)
+        self._columns, self._line = list(reader.fieldnames or ()) or None, line + reader.line_num
+        return News(rows, restarted)
+
+    def _decode(self, content: bytes) -> str:
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self._path} is not UTF-8 text ({error}); restore it or train again") from None
+
+    def _lines(self, reader: "csv.DictReader[str]", before: int) -> Iterator[tuple[int, dict[str, str]]]:
+        """Line numbers in the file and cells."""
+        columns = reader.fieldnames or ()
+        missing = self._required.difference(columns)
+        if columns and missing:
+            raise UserError(f"{self._path} has no column {min(missing)!r}; it should be the file that train wrote")
+        for cells in reader:
+            line = before + reader.line_num
+            if None in cells or None in cells.values():
+                raise UserError(f"{self._path} line {line}: expected {len(columns)} cells, as in line 1")
+            yield line, cells
+
+
+def evaluations_tail(run_dir: str | os.PathLike[str]) -> Tail[Evaluation]:
+    """Follows the rows of `evaluations.csv`."""
+    return Tail(pathlib.Path(run_dir) / "evaluations.csv", _EVALUATION_COLUMNS, _evaluation)
+
+
+def metrics_tail(run_dir: str | os.PathLike[str]) -> Tail[TrainingMetrics]:
+    """Follows the rows of `metrics.csv`."""
+    required = frozenset(_METRICS_COLUMNS) - {"updates_per_second"}
+    return Tail(pathlib.Path(run_dir) / "metrics.csv", required, _training_metrics)
 
 
 def read_evaluations(run_dir: str | os.PathLike[str]) -> list[Evaluation]:
@@ -106,8 +218,7 @@ def read_evaluations(run_dir: str | os.PathLike[str]) -> list[Evaluation]:
     Raises:
       UserError: a column is missing, or a cell is not what its column should hold.
     """
-    path = pathlib.Path(run_dir) / "evaluations.csv"
-    return [_evaluation(path, line, cells) for line, cells in _read_csv(path, _EVALUATION_COLUMNS)]
+    return evaluations_tail(run_dir).read().rows
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[TrainingMetrics]:
@@ -116,27 +227,7 @@ def read_metrics(run_dir: str | os.PathLike[str]) -> list[TrainingMetrics]:
     Raises:
       UserError: a column is missing, or a cell is not what its column should hold.
     """
-    path = pathlib.Path(run_dir) / "metrics.csv"
-    required = frozenset(_METRICS_COLUMNS) - {"updates_per_second"}
-    return [_training_metrics(path, line, cells) for line, cells in _read_csv(path, required)]
-
-
-def _read_csv(path: pathlib.Path, required: frozenset[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line numbers and cells of a CSV file; nothing if it is missing or empty."""
-    if not path.is_file():
-        return
-    text = path.read_text(encoding="utf-8")
-    # A run killed while writing leaves a last line without its end; that line says nothing reliable.
-    reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-    missing = required.difference(reader.fieldnames or ())
-    if reader.fieldnames and missing:
-        raise UserError(f"{path} has no column {min(missing)!r}; it should be the file that train wrote")
-    for cells in reader:
-        if None in cells or None in cells.values():
-            raise UserError(
-                f"{path} line {reader.line_num}: expected {len(reader.fieldnames or ())} cells, as in line 1"
-            )
-        yield reader.line_num, cells
+    return metrics_tail(run_dir).read().rows
 
 
 def _number(path: pathlib.Path, line: int, column: str, text: str) -> float:
@@ -194,5 +285,6 @@ def _training_metrics(path: pathlib.Path, line: int, cells: dict[str, str]) -> T
         setting=cells["setting"],
         beta=_optional(path, line, "beta", cells["beta"]),
         step=_integer(path, line, "step", cells["step"]),
+        updates_per_second=_optional(path, line, "updates_per_second", cells.get("updates_per_second", "")),
         values=values,
     )
