@@ -59,12 +59,12 @@ def main(arguments: Sequence[str]) -> None:
         import ray
     except ImportError:
         raise UserError("Ray is not installed; pip install 'jaxrl-srpo[ray]'") from None
-    if values.address != "auto" and "://" not in values.address:
-        wait_for_server(f"--address={values.address}", values.address, patience=10.0)
+    # Ray itself would wait for minutes, for "auto" even where the last cluster of this machine is long gone.
+    wait_for_server(f"--address={values.address}", values.address, patience=10.0)
     try:
         ray.init(address=values.address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"--address={values.address}: {error}; start a cluster with `ray start --head`") from None
+        raise UserError(f"--address={values.address}: {error}") from None
     # A worker is one process: JAX is set up once in it. Ray starts it again without end when its node dies.
     resources = {"TPU": values.tpus} if values.tpus else {}
     remote = ray.remote(num_cpus=values.cpus, num_gpus=values.gpus, resources=resources, max_calls=1, max_retries=-1)
@@ -79,7 +79,7 @@ def _define_flags() -> flags.FlagValues:
     values = flags.FlagValues()
     define_flags(values)
     flags.DEFINE_string(
-        "address", "auto", "HOST:PORT of the cluster's head; auto: that of this node.", flag_values=values
+        "address", "127.0.0.1:6379", "HOST:PORT of the head, as `ray start --head` prints it.", flag_values=values
     )
     flags.DEFINE_integer("cpus", 1, "Cores of one worker.", 1, flag_values=values)
     flags.DEFINE_integer("gpus", 0, "GPUs of one worker.", 0, flag_values=values)

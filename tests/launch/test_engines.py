@@ -74,7 +74,7 @@ def test_a_worker_of_this_machine_is_killed(prepared: pathlib.Path, one_machine:
 def test_a_job_of_submitit_is_killed(prepared: pathlib.Path, one_machine: pathlib.Path) -> None:
     with launched("slurm.py", prepared, "--cluster=local") as launcher:
         kill_in_the_middle(prepared, launcher, lambda owner: [owner])
-    assert "a worker died: job" in output_of(prepared)
+    # Whether the launcher learns of it before the other job has finished the sweep is left to submitit.
     runs.assert_same_but_for_order(prepared, one_machine)
     assert not list((prepared / "checkpoints" / "under_way").iterdir())
 
@@ -182,7 +182,6 @@ def ray_nodes() -> Iterator[tuple[str, list[psutil.Process]]]:
         ("local.py", ["RUN", "--workers=0"], "workers"),
         ("slurm.py", ["RUN", "--cluster=pbs"], "cluster.*pbs.*slurm.*local"),
         ("ray_cluster.py", ["RUN", "--address=nowhere"], "--address=nowhere: give HOST:PORT"),
-        ("ray_cluster.py", ["RUN", "--address=auto"], "--address=auto: .*`ray start --head`"),
         ("slurm.py", ["RUN"], "--cluster=slurm: .*sbatch|--cluster=slurm: .*srun"),
     ],
 )
