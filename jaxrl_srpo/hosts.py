@@ -74,11 +74,11 @@ def wait_for_server(flag: str, address: str, patience: float) -> None:
 
 def leads() -> bool:
     """Whether this process decides and writes; true for a process alone."""
-    return jax.process_index() == 0
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def agree(value: int) -> int:
     """The first process's value, in all of them."""
-    if jax.process_count() == 1:
+    if not jax.distributed.is_initialized():
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

@@ -100,6 +100,7 @@ class Trainer:
             choice = self._choose(units, unfinished)
             number = agree(choice.number)
             if number == _ALL_DONE:
+                self._clear(units)
                 return
             if number == _WAIT:
                 time.sleep(_WAIT_SECONDS)
@@ -117,6 +118,11 @@ class Trainer:
             if lease is not None:
                 return _Choice(number, lease)
         return _Choice(_WAIT if unfinished else _ALL_DONE)
+
+    def _clear(self, units: Sequence[_Unit]) -> None:
+        """Removes checkpoints that a worker left who was killed between its last result and their removal."""
+        for stage, population in units if leads() else ():
+            self.run.progress(stage, population).clear()
 
     def _finished(self, unit: _Unit) -> bool:
         if self._missing(*unit):
