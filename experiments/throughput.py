@@ -15,25 +15,21 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NoReturn, Protocol, cast
+from typing import Literal, NoReturn
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
-from jax.extend import core
 
-from jaxrl_srpo.algorithms import srpo
 from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words
-from jaxrl_srpo.data import table
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.population import Members, Population, Strategy
-from jaxrl_srpo.precision import Precision, dot_general, hidden_dtype, using
+from jaxrl_srpo.population import Strategy
+from jaxrl_srpo.precision import Precision, using
 from jaxrl_srpo.settings import PRESETS, Settings, StageName, preset
 from jaxrl_srpo.stages import STAGES, Stage
-from jaxrl_srpo.types import Array, Batch, Spec
+from jaxrl_srpo.types import Spec
 from throughput_report import Measurement, conditions, describe, draw, protocol, summarize, write_csv
+from workload import PopulationRunner, Runner, Workload, burst, calibrate, matrix_rate, random_rows, update_flop
 
 USAGE = """\
 usage: python experiments/throughput.py --out=DIRECTORY [--FLAG=VALUE ...]
@@ -79,53 +75,6 @@ class Options:
     limit: float = 120.0
 
 
-class Runner(Protocol):
-    """Something that can be timed."""
-
-    members: int
-
-    def run(self, steps: int) -> None:
-        """`steps` updates of every member; returns when they are done."""
-
-
-class PopulationRunner:
-    """A population of one stage on random transitions, as `training.py` runs it.
-
-    Attributes:
-      compile_seconds: tracing and compiling of the chunk.
-      memory: bytes that the compiled chunk needs on all devices.
-    """
-
-    def __init__(self, stage: Stage, settings: Settings, members: int, strategy: Strategy, options: Options) -> None:
-        self.members = members
-        shape = (members, 1)
-        if stage.needs and options.betas > 1:
-            shape = (-(-members // options.betas), min(members, options.betas))
-            self.members = shape[0] * shape[1]
-        self._population = Population(stage.init, stage.update, options.spec, stage.config(settings), shape, strategy)
-        self._rows = self._population.place_table(random_rows(options.spec, options.rows))
-        self._placed = self._population.place(_describe(stage.hyper(settings), shape, options.rows))
-        self._frozen = self._population.place_frozen(_frozen(stage, settings, options.spec, shape[0]))
-        self._carry = self._population.init(self._placed, self._frozen)
-        jax.block_until_ready(self._carry)
-        began = time.perf_counter()
-        self._chunk = self._population.compile(self._carry, self._placed, self._frozen, self._rows)
-        self.compile_seconds = time.perf_counter() - began
-        self.memory = _memory(self._chunk) * len(jax.devices())
-        self._step = 0
-
-    def run(self, steps: int) -> None:
-        """One chunk."""
-        arguments = (self._placed, self._frozen, self._rows, jnp.int32(self._step), jnp.int32(steps))
-        self._carry, _ = self._chunk(self._carry, *arguments)
-        jax.block_until_ready(self._carry)
-        self._step += steps
-
-    def diverged(self) -> bool:
-        """Whether any member's numbers stopped being finite, which would make its updates no measure."""
-        return bool(np.any(self._population.unpad(self._carry.diverged_at) >= 0))
-
-
 class TorchRunner:
     """The same stage of one run in PyTorch, on all cores or on the GPU."""
 
@@ -152,113 +101,6 @@ class TorchRunner:
             import torch
 
             torch.cuda.synchronize()
-
-
-def random_rows(spec: Spec, rows: int) -> np.ndarray:
-    """A packed table [rows, width] of random transitions without terminals."""
-    random = np.random.default_rng(0)
-    table_rows = random.standard_normal((rows, 2 * spec.observation_size + spec.action_size + 2), np.float32)
-    actions = slice(spec.observation_size, spec.observation_size + spec.action_size)
-    table_rows[:, actions] = np.tanh(table_rows[:, actions])
-    table_rows[:, -1] = 1.0
-    return table_rows
-
-
-def _describe(hyper: Any, shape: tuple[int, int], rows: int) -> Members:
-    keys = jax.random.split(jax.random.key(0), shape)
-    where = table.Slice(jnp.zeros(shape, jnp.int32), jnp.full(shape, rows, jnp.int32))
-    return Members(keys, where, jax.tree.map(lambda x: jnp.full(shape, x, jnp.float32), hyper))
-
-
-def _frozen(stage: Stage, settings: Settings, spec: Spec, groups: int) -> Any:
-    """Untrained earlier results, one per group: speed does not depend on their weights."""
-    if not stage.needs:
-        return jnp.zeros((groups,))
-
-    def one(key: Array) -> srpo.Frozen:
-        key_behavior, key_critic = jax.random.split(key)
-        needs = [
-            STAGES[name].init(k, spec, STAGES[name].config(settings), STAGES[name].hyper(settings), None)
-            for name, k in zip(stage.needs, (key_behavior, key_critic), strict=True)
-        ]
-        start = needs[1].actor.params if settings.policy_start == "iql" else None
-        return srpo.Frozen(needs[0].model, needs[1].critic, start)
-
-    return jax.vmap(one)(jax.random.split(jax.random.key(1), groups))
-
-
-def _memory(compiled: jax.stages.Compiled) -> float:
-    """Bytes of arguments, results and temporaries on one device; results that reuse donated arguments count once."""
-    found = compiled.memory_analysis()
-    if found is None:
-        return math.nan
-    sizes = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-    return float(sizes - found.alias_size_in_bytes)
-
-
-def update_flop(stage: Stage, settings: Settings, spec: Spec) -> int:
-    """Matrix-product FLOP of one member-update, counted in the program that `update` traces to."""
-    config, hyper = stage.config(settings), stage.hyper(settings)
-
-    def one(key: Array, batch: Batch) -> Any:
-        frozen = jax.tree.map(lambda x: x[0], _frozen(stage, settings, spec, 1))
-        state = stage.init(key, spec, config, hyper, frozen)
-        return stage.update(state, batch, key, jax.tree.map(jnp.float32, hyper), frozen)
-
-    shapes = {"observations": (spec.observation_size,), "actions": (spec.action_size,), "rewards": ()}
-    shapes |= {"next_observations": (spec.observation_size,), "discounts": ()}
-    batch = Batch(**{name: jnp.zeros((config.batch_size, *shape)) for name, shape in shapes.items()})
-    return matrix_flop(jax.make_jaxpr(one)(jax.random.key(0), batch).jaxpr)
-
-
-def matrix_flop(program: core.Jaxpr) -> int:
-    """FLOP of the matrix products of a traced program, two per multiplication and addition.
-
-    The body of a scan counts once per iteration; that of another loop, whose length is not known, once.
-    """
-    total = 0
-    for equation in program.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), (_, _) = equation.params["dimension_numbers"]
-            left, product = (cast(Any, x.aval).shape for x in (equation.invars[0], equation.outvars[0]))
-            total += 2 * math.prod(product) * math.prod(left[axis] for axis in contracted)
-        iterations = equation.params["length"] if equation.primitive.name == "scan" else 1
-        total += iterations * sum(matrix_flop(inner) for inner in core.jaxprs_in_params(equation.params))
-    return total
-
-
-def matrix_rate(size: int, repetitions: int = 5) -> float:
-    """FLOP per second of [size, size] products on all devices at once, the best of several; at today's precision."""
-    multiply = jax.jit(lambda x: dot_general(x, x, (((1,), (0,)), ((), ()))) * jnp.asarray(1.0 / size, x.dtype))
-
-    def rate(devices: Sequence[jax.Device]) -> float:
-        inputs = [jax.device_put(jnp.ones((size, size), hidden_dtype()), device) for device in devices]
-        seconds = []
-        for _ in range(repetitions + 1):
-            began = time.perf_counter()
-            jax.block_until_ready([multiply(x) for x in inputs])
-            seconds.append(time.perf_counter() - began)
-        return 2.0 * size**3 * len(devices) / min(seconds[1:])
-
-    # The devices made of one CPU share its cores; whichever way gives more is the limit.
-    return max(rate(jax.devices()), rate(jax.devices()[:1]))
-
-
-def burst(runner: Runner, steps: int) -> float:
-    """Member-updates per second over `steps` updates."""
-    began = time.perf_counter()
-    runner.run(steps)
-    return runner.members * steps / (time.perf_counter() - began)
-
-
-def calibrate(runner: Runner, seconds: float) -> int:
-    """Warms up and finds how many updates fill `seconds`."""
-    burst(runner, 1)
-    steps, rate = 1, burst(runner, 1)
-    while steps * runner.members / rate < seconds / 4.0:
-        steps = max(2 * steps, math.ceil(rate * seconds / runner.members / 4.0))
-        rate = burst(runner, steps)
-    return max(1, math.ceil(rate * seconds / runner.members))
 
 
 def alternate(runners: Sequence[Runner], options: Options) -> list[tuple[float, ...]]:
@@ -300,7 +142,8 @@ def _measure_stage(
         # Calibration takes two updates, a burst at least one.
         if members * (options.repetitions + 2) / rate > options.limit:
             break
-        runner = PopulationRunner(stage, settings, members, strategy, options)
+        shape = _shape(stage, members, options.betas)
+        runner = PopulationRunner(Workload(stage, settings, options.spec, shape, options.rows, strategy))
         rates, *torch_rates = alternate([runner, *torches], options)
         if runner.diverged():
             raise UserError(f"{stage.name} with {members} members diverged; its speed would mean nothing")
@@ -321,6 +164,13 @@ def _measure_stage(
         for rival, own in zip(rivals, torch_rates, strict=True):
             what = f"torch {rival}"
             yield Measurement(stage.name, what, precision, "", runner.members, batch_size, own, flop, limit)
+
+
+def _shape(stage: Stage, members: int, betas: int) -> tuple[int, int]:
+    """Groups and members per group: only the policy stage has earlier results that members could share."""
+    if not stage.needs or betas == 1:
+        return members, 1
+    return -(-members // betas), min(members, betas)
 
 
 def _line(one: Measurement) -> str:

@@ -32,6 +32,7 @@ def train(
     preset: str = "quick",
     options: Options | None = None,
     log: Callable[[str], None] | None = None,
+    budget: float = 1.0,
     **overrides: Any,
 ) -> list[Row]:
     """Trains a population of every dataset, seed and hyperparameter, evaluates it and writes its report.
@@ -45,6 +46,7 @@ def train(
       preset: `quick` or `paper`.
       options: how to run.
       log: receives messages; they go to standard error by default.
+      budget: share of the preset's updates to train, evaluations and log rows closer together likewise.
       **overrides: settings in place of the preset's, for instance `beta=[0.05, 0.1]` or `policy_steps=1000`; a
         sequence makes members of all its values.
 
@@ -55,7 +57,7 @@ def train(
       UserError: if something asked for is not possible; nothing has been trained then.
     """
     options, log = options or Options(), log or print_message
-    prepared = _prepare(_sweep(datasets, seeds, preset, overrides), out, options, log)
+    prepared = _prepare(_sweep(datasets, seeds, preset, overrides, budget), out, options, log)
     settings = {member.dataset: member.settings for member in prepared.members}
     rows = {dataset.name: pack_rows(dataset, settings[dataset.name]) for dataset in prepared.datasets}
     with tracking.exporting(prepared.run, options.track if leads() else (), log):
@@ -74,6 +76,7 @@ def prepare(
     preset: str = "quick",
     options: Options | None = None,
     log: Callable[[str], None] | None = None,
+    budget: float = 1.0,
     **overrides: Any,
 ) -> None:
     """Makes the run directory that `train` would make and trains nothing; workers can follow, see `workers.work`.
@@ -81,7 +84,7 @@ def prepare(
     Raises:
       UserError: if something asked for is not possible.
     """
-    _prepare(_sweep(datasets, seeds, preset, overrides), out, options or Options(), log or print_message)
+    _prepare(_sweep(datasets, seeds, preset, overrides, budget), out, options or Options(), log or print_message)
 
 
 def evaluate(
@@ -196,10 +199,11 @@ def _sweep(
     seeds: Iterable[int],
     preset: str,
     overrides: Mapping[str, Any],
+    budget: float,
 ) -> Sweep:
     given = (datasets,) if isinstance(datasets, (str, os.PathLike)) else datasets
     values = {name: _values(value) for name, value in overrides.items()}
-    return Sweep(tuple(os.fspath(name) for name in given), tuple(int(seed) for seed in seeds), preset, values)
+    return Sweep(tuple(os.fspath(name) for name in given), tuple(int(seed) for seed in seeds), preset, values, budget)
 
 
 def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: Callable[[str], None]) -> _Prepared:

@@ -106,7 +106,7 @@ def _train(arguments: list[str]) -> None:
     _join_hosts(values, min(models, values.members_per_population or models))
     from jaxrl_srpo import api, report
 
-    rows = api.train(datasets, values.out, seeds, values.preset, options, **_settings(values))
+    rows = api.train(datasets, values.out, seeds, values.preset, options, budget=values.budget, **_settings(values))
     if rows:
         print(report.format_table(rows))
         print(f"report: {pathlib.Path(values.out) / 'report'}")
@@ -122,7 +122,7 @@ def _prepare(arguments: list[str]) -> None:
     prepare_jax(values.cpu_devices)
     from jaxrl_srpo import api
 
-    api.prepare(datasets, values.out, seeds, values.preset, options, **_settings(values))
+    api.prepare(datasets, values.out, seeds, values.preset, options, budget=values.budget, **_settings(values))
     print(f"prepared; train it with any number of `jaxrl-srpo work {values.out}`")
 
 
@@ -165,6 +165,9 @@ def _parse_sweep(command: str, arguments: list[str]) -> flags.FlagValues | None:
     flags.DEFINE_float("checkpoint_seconds", 60.0, "Least time between two checkpoints.", 0.0, flag_values=values)
     flags.DEFINE_integer(
         "members_per_population", 0, "Most members trained together; 0: all that can be.", 0, flag_values=values
+    )
+    flags.DEFINE_float(
+        "budget", 1.0, "Share of the preset's updates, evaluations closer together likewise.", flag_values=values
     )
     _define_devices(values)
     _define_settings(values)

@@ -152,6 +152,18 @@ def preset(name: str, dataset_name: str, family: str) -> Settings:
     return Settings(**values)
 
 
+def scale_budget(settings: Settings, budget: float) -> Settings:
+    """`settings` with the updates of every stage, and those between evaluations and log rows, times `budget`.
+
+    Raises:
+      UserError: for a budget that is not a positive number.
+    """
+    if not 0 < budget < float("inf"):
+        raise UserError(f"--budget={budget}: must be a positive number, for instance 0.1")
+    names = [name for name in FIELDS if name.endswith(("_steps", "_interval")) and name != "sampler_steps"]
+    return dataclasses.replace(settings, **{name: max(1, round(budget * getattr(settings, name))) for name in names})
+
+
 def override(settings: Settings, values: Mapping[str, Any]) -> Settings:
     """`settings` with some fields replaced.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.settings import SWEPT, Settings, StageName, override, preset
+from jaxrl_srpo.settings import SWEPT, Settings, StageName, override, preset, scale_budget
 from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.types import Spec
 
@@ -88,12 +88,14 @@ class Sweep:
       preset: `quick` or `paper`; gives each dataset its settings.
       overrides: settings that replace the preset's; a sequence of several values of a swept setting makes members of
         all of them.
+      budget: share of the preset's updates, see `settings.scale_budget`; `overrides` are taken as they are.
     """
 
     datasets: tuple[str, ...]
     seeds: tuple[int, ...]
     preset: str = "quick"
     overrides: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    budget: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuses what cannot be trained."""
@@ -109,12 +111,12 @@ class Sweep:
                 raise UserError(f"--{name}: takes one value; settings that take several are {', '.join(SWEPT)}")
         for values in itertools.islice(itertools.product(*self.overrides.values()), 1000):
             settings = override(Settings(), dict(zip(self.overrides, values, strict=True)))
-            if settings.time_min >= settings.time_max:
-                raise UserError(f"--time_min={settings.time_min}: must be below --time_max={settings.time_max}")
+            if settings.time_min > settings.time_max:
+                raise UserError(f"--time_min={settings.time_min}: must not be above --time_max={settings.time_max}")
 
     def settings_of(self, dataset: Dataset) -> list[tuple[str, Settings]]:
         """All combinations of the swept settings for a dataset, each with its label."""
-        base = preset(self.preset, dataset.name, dataset.family)
+        base = scale_budget(preset(self.preset, dataset.name, dataset.family), self.budget)
         combinations = []
         for values in itertools.product(*self.overrides.values()):
             chosen = dict(zip(self.overrides, values, strict=True))

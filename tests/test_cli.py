@@ -81,7 +81,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         r"--policy_steps: takes one value; settings that take several",
     ),
     "several words": ([*TRAIN, "--weighting=one,sigma2"], r"--weighting: takes one value"),
-    "times crossed": ([*TRAIN, "--time_min=0.9", "--time_max=0.1"], r"--time_min=0.9: must be below --time_max=0.1"),
+    "times crossed": (
+        [*TRAIN, "--time_min=0.9", "--time_max=0.1"],
+        r"--time_min=0.9: must not be above --time_max=0.1",
+    ),
     "negative devices": ([*TRAIN, "--cpu_devices=-1"], r"--cpu_devices=-1: must not be negative"),
     "negative seconds": ([*TRAIN, "--checkpoint_seconds=-1"], r"checkpoint_seconds"),
     "an unknown environment": ([*TRAIN, "--env=Pendulun-v1"], r"'Pendulun-v1'.*closest: Pendulum-v1"),

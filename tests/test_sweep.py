@@ -83,8 +83,11 @@ class TestMembers:
             ({"datasets": ("a", "a")}, "a value is given twice in a, a"),
             ({"overrides": {"beta": (0.1, 0.1)}}, "--beta: a value is given twice"),
             ({"overrides": {"policy_steps": (1, 2)}}, "--policy_steps: takes one value; .* beta"),
-            ({"overrides": {"time_min": (0.5,), "time_max": (0.5,)}}, "--time_min=0.5: must be below --time_max=0.5"),
-            ({"overrides": {"time_min": (0.1, 0.99)}}, "--time_min=0.99: must be below --time_max=0.98"),
+            (
+                {"overrides": {"time_min": (0.5,), "time_max": (0.4,)}},
+                "--time_min=0.5: must not be above --time_max=0.4",
+            ),
+            ({"overrides": {"time_min": (0.1, 0.99)}}, "--time_min=0.99: must not be above --time_max=0.98"),
             ({"overrides": {"expectile": (0.5, 1.0)}}, "--expectile=1.0: must be below 1"),
             ({"overrides": {"betas": (0.5,)}}, "betas: no such setting"),
         ],
