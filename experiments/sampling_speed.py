@@ -29,7 +29,8 @@ from jaxrl_srpo.report.published import published_average
 from jaxrl_srpo.settings import behavior_config, critic_config, preset
 from jaxrl_srpo.types import Array, Critic, ScoreModel, Spec
 from sampling_speed_report import LOCOMOTION, Latency, Measurement, describe, draw, header, summarize, write_csv
-from throughput import HALFCHEETAH, matrix_flop
+from throughput import HALFCHEETAH
+from workload import matrix_flop
 
 USAGE = """\
 usage: python experiments/sampling_speed.py --out=DIRECTORY [--FLAG=VALUE ...]

@@ -13,7 +13,6 @@ import math
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NoReturn
 

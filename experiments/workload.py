@@ -76,29 +76,19 @@ class Workload:
         """Untrained earlier results, one per group: speed does not depend on their weights."""
         return _frozen(self.stage, self.settings, self.spec, self.shape[0])
 
-    def compile(self) -> jax.stages.Compiled:
-        """The chunk, compiled from shapes alone: nothing is allocated, so this works for what would not fit."""
-        population = self.population()
-        members = population.place(jax.eval_shape(self.describe))
-        frozen = population.place_frozen(jax.eval_shape(self.frozen))
-        rows = population.place_table(jax.ShapeDtypeStruct((self.rows, row_width(self.spec)), jnp.float32))
-        carry = population.place(jax.eval_shape(population.init, members, frozen))
-        return population.compile(carry, members, frozen, rows)
-
 
 class PopulationRunner:
     """A population of one stage on random transitions, as `training.py` runs it.
 
     Args:
       workload: what to run.
-      chunk: its compiled chunk, if that is at hand.
 
     Attributes:
-      compile_seconds: tracing and compiling of the chunk; 0 if it was at hand.
+      compile_seconds: tracing and compiling of the chunk.
       memory: bytes that the compiled chunk needs on all devices.
     """
 
-    def __init__(self, workload: Workload, chunk: jax.stages.Compiled | None = None) -> None:
+    def __init__(self, workload: Workload) -> None:
         self.members = workload.members
         self._population = workload.population()
         self._rows = self._population.place_table(random_rows(workload.spec, workload.rows))
@@ -107,8 +97,8 @@ class PopulationRunner:
         self._carry = self._population.init(self._placed, self._frozen)
         jax.block_until_ready(self._carry)
         began = time.perf_counter()
-        self._chunk = chunk or self._population.compile(self._carry, self._placed, self._frozen, self._rows)
-        self.compile_seconds = 0.0 if chunk else time.perf_counter() - began
+        self._chunk = self._population.compile(self._carry, self._placed, self._frozen, self._rows)
+        self.compile_seconds = time.perf_counter() - began
         self.memory = chunk_memory(self._chunk) * len(jax.devices())
         self._step = 0
 

@@ -9,6 +9,8 @@ from typing import Any
 
 # The names that tables use, and those of the literature. Cloning by diffusion has no published score.
 _METHODS = {"iql": "IQL", "srpo": "SRPO"}
+# The methods of the published table, in its order.
+METHODS = ("TD3+BC", "IQL", "Diffuser", "SfBC", "Diffusion-QL", "QGPO", "IDQL", "SRPO")
 
 
 @functools.cache
@@ -30,7 +32,12 @@ def published_score(dataset_name: str, algorithm: str) -> float | None:
       The score, or None where the literature has none.
     """
     method = _METHODS.get(algorithm)
-    return None if method is None else _published()["scores"].get(dataset_name, {}).get(method)
+    return None if method is None else published_method(method, dataset_name)
+
+
+def published_method(method: str, dataset_name: str) -> float | None:
+    """The published score of one of `METHODS` on a dataset; None where it has none."""
+    return _published()["scores"].get(dataset_name, {}).get(method)
 
 
 def published_average(method: str, dataset_names: Sequence[str]) -> float | None:
@@ -43,8 +50,8 @@ def published_average(method: str, dataset_names: Sequence[str]) -> float | None
     Returns:
       The mean, or None where the method has no score for one of them.
     """
-    scores = [_published()["scores"].get(name, {}).get(method) for name in dataset_names]
-    return None if None in scores else statistics.fmean(scores)
+    scores = [score for name in dataset_names if (score := published_method(method, name)) is not None]
+    return statistics.fmean(scores) if len(scores) == len(dataset_names) else None
 
 
 def published_source() -> str:

@@ -193,7 +193,7 @@ def _row(evaluations: Sequence[Evaluation], diverged: Sequence[str]) -> Row:
     by_seed: dict[int, list[Evaluation]] = defaultdict(list)
     for evaluation in evaluations:
         by_seed[evaluation.seed].append(evaluation)
-    last = [_last(by_seed[seed]) for seed in sorted(by_seed)]
+    last = [last_evaluation(by_seed[seed]) for seed in sorted(by_seed)]
     means = np.array([evaluation.mean for evaluation in last])
     first = last[0]
     metrics = sorted({evaluation.metric for evaluation in evaluations})
@@ -224,7 +224,7 @@ def _row(evaluations: Sequence[Evaluation], diverged: Sequence[str]) -> Row:
     )
 
 
-def _last(evaluations: Sequence[Evaluation]) -> Evaluation:
+def last_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
     """A member's last evaluation: the final one, else the latest; a repeated one replaces the earlier."""
     return max(enumerate(evaluations), key=lambda item: (item[1].final, item[1].step, item[0]))[1]
 
@@ -297,19 +297,19 @@ def _cells(row: Row) -> list[str]:
 def _markdown(rows: Sequence[Row], sweep: dict[str, Any]) -> str:
     """The table with its protocol above it."""
     if not rows:
-        return "\n".join(["# Results", "", "No scores yet.", "", *_provenance(sweep)]) + "\n"
+        return "\n".join(["# Results", "", "No scores yet.", "", *provenance(sweep)]) + "\n"
     header, lines = _display(rows)
     best = best_betas(rows)
-    text = ["# Results", "", *_protocol(rows, sweep), "", _markdown_line(header)]
+    text = ["# Results", "", *_protocol(rows, sweep), "", markdown_line(header)]
     text.append("|" + "|".join("---" if _pad(title, "x", 2) == "x " else "--:" for title in header) + "|")
     for row, cells in zip(rows, lines, strict=True):
         bold = {"algorithm", "beta", "setting", "mean ± std"} if row in best else set()
         cells = [f"**{cell}**" if title in bold and cell else cell for title, cell in zip(header, cells, strict=True)]
-        text.append(_markdown_line(cells))
+        text.append(markdown_line(cells))
     return "\n".join(text) + "\n"
 
 
-def _markdown_line(cells: Sequence[str]) -> str:
+def markdown_line(cells: Sequence[str]) -> str:
     """One line of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -335,7 +335,7 @@ def _protocol(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
     if any(row.published is not None for row in rows):
         lines.append(f"- published: means over seeds from the literature, not from this run. {published_source()}")
     lines += _warnings(rows, sweep)
-    return lines + _provenance(sweep)
+    return lines + provenance(sweep)
 
 
 def _warnings(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
@@ -349,7 +349,7 @@ def _warnings(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _provenance(sweep: dict[str, Any]) -> list[str]:
+def provenance(sweep: dict[str, Any]) -> list[str]:
     """Lines that say which command, code and versions made the run."""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(sweep.get("versions", {}).items()))
     facts = {"preset": "preset", "created": "started", "commit": "commit"}
