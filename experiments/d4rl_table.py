@@ -41,7 +41,7 @@ _SPECS = {"hopper": Spec(11, 3), "halfcheetah": Spec(17, 6), "walker2d": Spec(17
 _NOMINAL_TRANSITIONS = 1_000_000
 # Transitions of the table that speed is measured on; it hardly depends on their number.
 _MEASURED_ROWS = 100_000
-_SECONDS = 2.0
+MEASURED_SECONDS = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,7 @@ def measure(stage: Stage, settings: Settings, spec: Spec, members: int) -> Cost:
         members = min(members, len(jax.devices()))
     with precision.using(settings.precision):  # type: ignore[arg-type]  # Checked by `override`.
         runner = PopulationRunner(Workload(stage, settings, spec, (members, 1), _MEASURED_ROWS))
-        rate = burst(runner, calibrate(runner, _SECONDS))
+        rate = burst(runner, calibrate(runner, MEASURED_SECONDS))
         table = 4.0 * row_width(spec) * _MEASURED_ROWS * len(jax.devices())
         memory = max(runner.memory - table, 0.0) / members
         return Cost(rate, memory, update_flop(stage, settings, spec))

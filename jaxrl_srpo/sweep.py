@@ -110,7 +110,7 @@ class Sweep:
             if len(values) > 1 and name not in SWEPT:
                 raise UserError(f"--{name}: takes one value; settings that take several are {', '.join(SWEPT)}")
         for values in itertools.islice(itertools.product(*self.overrides.values()), 1000):
-            settings = override(Settings(), dict(zip(self.overrides, values, strict=True)))
+            settings = override(scale_budget(Settings(), self.budget), dict(zip(self.overrides, values, strict=True)))
             if settings.time_min > settings.time_max:
                 raise UserError(f"--time_min={settings.time_min}: must not be above --time_max={settings.time_max}")
 
