@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from jaxrl_srpo import api, precision
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_seeds, prepare_jax
+from jaxrl_srpo.cli import exit_with, parse_experiment, parse_numbers, parse_seeds, prepare_jax
 from jaxrl_srpo.data import d4rl, loading
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.errors import DatasetError, UserError
@@ -264,7 +264,7 @@ def _where_from(absent: Sequence[str]) -> str:
 def _overrides(values: flags.FlagValues) -> dict[str, Any]:
     overrides: dict[str, Any] = {}
     if values.beta:
-        overrides["beta"] = [float(beta) for beta in values.beta]
+        overrides["beta"] = parse_numbers("beta", values.beta)
     if values.episodes:
         overrides["episodes"] = [values.episodes]
     return overrides

@@ -429,6 +429,21 @@ def parse_experiment(values: flags.FlagValues, name: str, usage: str, arguments:
     return out
 
 
+def parse_numbers(flag: str, words: Sequence[str]) -> tuple[float, ...]:
+    """The numbers of a list.
+
+    Raises:
+      UserError: for an empty list or a word that is no number.
+    """
+    try:
+        numbers = tuple(float(word) for word in words)
+    except ValueError:
+        numbers = ()
+    if not numbers:
+        raise UserError(f"--{flag}={','.join(words)}: give numbers, for instance 0.01,0.1")
+    return numbers
+
+
 def parse_words(flag: str, text: str, choices: Sequence[Word]) -> tuple[Word, ...]:
     """Distinct words of a comma-separated list, in order.
 

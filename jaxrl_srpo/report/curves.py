@@ -28,7 +28,7 @@ from jaxrl_srpo.report.records import (
 from jaxrl_srpo.report.table import METRIC_LABELS, Row, collect
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; ordered values take viridis instead.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _IQL_COLOR, _BC_COLOR, _DATA_COLOR, _PUBLISHED_COLOR = "#0072B2", "#CC4C02", "#6B6B6B", "#000000"
 _DASHES: tuple[Any, ...] = (
     "-",
@@ -41,7 +41,7 @@ _DASHES: tuple[Any, ...] = (
 _STAGE_TITLES = {"behavior": "behaviour", "critic": "critic", "policy": "policy"}
 _WIDTH = 9.6
 _CAPTION = "thick lines: mean over seeds    bands: lowest to highest seed    thin lines: single seeds"
-_STYLE: Any = {
+STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#4D4D4D",
     "axes.grid": True,
@@ -93,7 +93,7 @@ def write_curves(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     written = []
     for name, figure in figures.items():
         if figure is not None:
-            _save(figure, report / name)
+            save(figure, report / name)
             written.append(report / name)
     return written
 
@@ -117,7 +117,7 @@ def draw_learning_curves(run_dir: str | os.PathLike[str]) -> Figure | None:
         return None
     dashes = _dashes(row.setting for row in evaluations)
     colors = _colors(row.beta for row in evaluations)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, 3.0 * len(datasets) + 1.3), layout="constrained")
         panels = figure.subplots(len(datasets), 2, sharey="row", squeeze=False)
         for dataset, (left, right) in zip(datasets, panels, strict=True):
@@ -156,10 +156,10 @@ def draw_losses(run_dir: str | os.PathLike[str]) -> Figure | None:
         return None
     stages = sorted({stage for stage, _ in quantities}, key=lambda stage: [*_STAGE_TITLES, stage].index(stage))
     quantities = [quantity for stage in stages for quantity in quantities if quantity[0] == stage]
-    by_dataset = dict(zip(names, itertools.cycle(_PALETTE), strict=False)) if len(names) > 1 else None
+    by_dataset = dict(zip(names, itertools.cycle(PALETTE), strict=False)) if len(names) > 1 else None
     dashes = _dashes(row.setting for row in metrics)
     colors = _colors(row.beta for row in metrics)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         columns = min(4, len(quantities))
         lines = -(-len(quantities) // columns)
         figure = Figure(figsize=(max(4.8, 2.5 * columns), 2.0 * lines + 1.1), layout="constrained")
@@ -176,10 +176,10 @@ def draw_losses(run_dir: str | os.PathLike[str]) -> Figure | None:
         return figure
 
 
-def _save(figure: Figure, path: pathlib.Path) -> None:
+def save(figure: Figure, path: pathlib.Path) -> None:
     """Writes the figure as PNG, whole or not at all."""
     buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())
 

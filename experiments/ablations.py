@@ -1,0 +1,256 @@
+"""What each part of SRPO's regulariser gives: beta, weight omega(t), subtracted noise, and the ensemble of times.
+
+All variants share behaviour models and critics, which are trained once: only policies differ. A run of each variant
+lies in DIRECTORY/runs, and every one of them continues where it was killed.
+
+    python experiments/ablations.py --datasets=hopper-medium-v2 --preset=paper --out=docs/results/ablations
+"""
+
+import csv
+import io
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import matplotlib as mpl
+import numpy as np
+from absl import flags
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxrl_srpo import api
+from jaxrl_srpo.cli import exit_with, parse_experiment, parse_numbers, parse_seeds, parse_words, prepare_jax
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.files import write_atomically
+from jaxrl_srpo.options import Options
+from jaxrl_srpo.report.curves import PALETTE, STYLE, save
+from jaxrl_srpo.report.records import Evaluation, read_evaluations
+from jaxrl_srpo.report.table import METRIC_LABELS, Row, last_evaluation, markdown_line
+
+USAGE = """\
+usage: python experiments/ablations.py --datasets=NAME_OR_PATH,... --out=DIRECTORY [--FLAG=VALUE ...]
+
+Trains variants of SRPO on shared behaviour models and critics. Writes DIRECTORY/ablations.csv, ablations.md, and a
+picture of each ablation."""
+
+Overrides = Mapping[str, Any]
+
+
+class Ablation(NamedTuple):
+    """Variants of one part: settings by what the legend calls them."""
+
+    title: str
+    variants: Mapping[str, Overrides]
+
+
+ABLATIONS = {
+    "beta": Ablation("temperature beta", {"SRPO": {}}),
+    "weighting": Ablation(
+        "weight omega(t)",
+        {
+            "sigma² (published)": {"weighting": "sigma2"},
+            "1": {"weighting": "one"},
+            "alpha / sigma": {"weighting": "alpha_over_sigma"},
+        },
+    ),
+    "noise": Ablation(
+        "noise in the regulariser's gradient",
+        {"subtracted (paper, eq. 12)": {"minus_noise": True}, "kept (released code)": {"minus_noise": False}},
+    ),
+    "times": Ablation(
+        "diffusion times",
+        {
+            "t in [0.02, 0.98] (published)": {"time_min": 0.02, "time_max": 0.98},
+            "t = 0.02": {"time_min": 0.02, "time_max": 0.02},
+            "t = 0.1": {"time_min": 0.1, "time_max": 0.1},
+            "t = 0.5": {"time_min": 0.5, "time_max": 0.5},
+        },
+    ),
+}
+
+
+class Score(NamedTuple):
+    """The last evaluation of one policy."""
+
+    ablation: str
+    variant: str
+    dataset: str
+    beta: float
+    seed: int
+    score: float
+
+
+class Outcome(NamedTuple):
+    """What an ablation gave.
+
+    Attributes:
+      scores: of every policy.
+      baselines: rows of the data, cloning and the IQL actor, which all variants share.
+      metric: of all of them.
+    """
+
+    scores: list[Score]
+    baselines: list[Row]
+    metric: str
+
+
+class Plan(NamedTuple):
+    """What to train, see `jaxrl_srpo.api.train`."""
+
+    datasets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    preset: str
+    budget: float
+    betas: tuple[float, ...]
+    artefacts: pathlib.Path
+    out: pathlib.Path
+
+
+def carry_out(name: str, plan: Plan) -> Outcome:
+    """Trains all variants of an ablation, or what is missing of them."""
+    outcome = Outcome([], [], "")
+    for number, (variant, overrides) in enumerate(ABLATIONS[name].variants.items()):
+        run_dir = plan.out / "runs" / f"{name}-{number}"
+        rows = api.train(
+            plan.datasets,
+            run_dir,
+            plan.seeds,
+            plan.preset,
+            Options(artefacts=plan.artefacts),
+            budget=plan.budget,
+            beta=list(plan.betas),
+            **overrides,
+        )
+        baselines = [row for row in rows if row.algorithm != "srpo"]
+        outcome = Outcome([*outcome.scores, *_scores(name, variant, run_dir)], baselines, rows[0].metric)
+    return outcome
+
+
+def _scores(name: str, variant: str, run_dir: pathlib.Path) -> list[Score]:
+    found: dict[tuple[str, float, int], list[Evaluation]] = {}
+    for one in read_evaluations(run_dir):
+        if one.algorithm == "srpo" and one.beta is not None:
+            found.setdefault((one.dataset, one.beta, one.seed), []).append(one)
+    return [Score(name, variant, *key, last_evaluation(own).mean) for key, own in sorted(found.items())]
+
+
+def draw(name: str, outcome: Outcome) -> Figure:
+    """Scores over beta, a panel per dataset and a line per variant; bands reach from the lowest to the highest seed."""
+    datasets = list(dict.fromkeys(one.dataset for one in outcome.scores))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.2 + 4.2 * len(datasets), 4.4), layout="constrained")
+        panels = figure.subplots(1, len(datasets), squeeze=False)[0]
+        for panel, dataset in zip(panels, datasets, strict=True):
+            _draw_panel(panel, [one for one in outcome.scores if one.dataset == dataset])
+            _draw_levels(panel, [row for row in outcome.baselines if row.dataset == dataset])
+            panel.set(title=dataset, xlabel="beta", xscale="log")
+        panels[0].set_ylabel(METRIC_LABELS[outcome.metric])
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, title=ABLATIONS[name].title)
+    return figure
+
+
+def _draw_panel(panel: Axes, scores: Sequence[Score]) -> None:
+    for color, variant in zip(PALETTE, dict.fromkeys(one.variant for one in scores), strict=False):
+        own = [one for one in scores if one.variant == variant]
+        betas = sorted({one.beta for one in own})
+        by_beta = [[one.score for one in own if one.beta == beta] for beta in betas]
+        panel.plot(betas, [np.mean(values) for values in by_beta], "o-", color=color, label=variant)
+        panel.fill_between(betas, [*map(min, by_beta)], [*map(max, by_beta)], color=color, alpha=0.12, linewidth=0)
+
+
+def _draw_levels(panel: Axes, baselines: Sequence[Row]) -> None:
+    levels = {"data": ("data", "--"), "iql": ("IQL actor", ":"), "bc": ("cloning", "-.")}
+    for row in baselines:
+        label, dashes = levels[row.algorithm]
+        panel.axhline(row.mean, color="#6B6B6B", linestyle=dashes, linewidth=1.2, label=label)
+
+
+def format_csv(scores: Sequence[Score]) -> str:
+    """One row per policy."""
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(Score._fields)
+    writer.writerows([*one[:3], f"{one.beta:g}", one.seed, f"{one.score:.6g}"] for one in scores)
+    return output.getvalue()
+
+
+def format_markdown(scores: Sequence[Score], plan: Plan) -> str:
+    """Mean ± standard deviation over seeds, a column per beta."""
+    betas = sorted({one.beta for one in scores})
+    text = [
+        f"SRPO, preset {plan.preset}, {plan.budget:g} of its updates, {len(plan.seeds)} seeds: mean ± sample standard "
+        "deviation over seeds of the last evaluation. All rows of a dataset share its behaviour models and critics.",
+        "",
+        markdown_line(["ablation", "variant", "dataset", *(f"beta {beta:g}" for beta in betas)]),
+        "|---|---|---" + "|--:" * len(betas) + "|",
+    ]
+    for key in dict.fromkeys((one.ablation, one.variant, one.dataset) for one in scores):
+        own = [one for one in scores if one[:3] == key]
+        cells = [_mean([one.score for one in own if one.beta == beta]) for beta in betas]
+        text.append(markdown_line([ABLATIONS[key[0]].title, *key[1:], *cells]))
+    return "\n".join(text) + "\n"
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{spread}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the command.
+
+    Raises:
+      UserError: after bad input.
+      flags.Error: after bad flags.
+    """
+    values = _define_flags()
+    out = parse_experiment(values, "ablations", USAGE, arguments)
+    if out is None:
+        return
+    plan, names = _plan(values, out), parse_words("ablations", values.ablations, tuple(ABLATIONS))
+    scores: list[Score] = []
+    for name in names:
+        outcome = carry_out(name, plan)
+        scores += outcome.scores
+        save(draw(name, outcome), out / f"{name}.png")
+        write_atomically(out / "ablations.csv", format_csv(scores))
+        write_atomically(out / "ablations.md", format_markdown(scores, plan))
+    print(format_markdown(scores, plan))
+    print(f"wrote {out / 'ablations.md'}, ablations.csv and {', '.join(f'{name}.png' for name in names)}")
+
+
+def _plan(values: flags.FlagValues, out: pathlib.Path) -> Plan:
+    names = tuple(name for name in values.datasets.split(",") if name)
+    if not names:
+        raise UserError("--datasets: is required; for instance --datasets=pointmaze/umaze")
+    betas = parse_numbers("beta", values.beta)
+    artefacts = pathlib.Path(values.artefacts) if values.artefacts else out / "artefacts"
+    return Plan(names, parse_seeds(values.seeds), values.preset, values.budget, betas, artefacts, out)
+
+
+def _define_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    text = flags.DEFINE_string
+    text("out", None, "Directory of the results.", flag_values=values)
+    text("datasets", "", "Comma-separated names or paths.", flag_values=values)
+    text("seeds", "0:4", "Seeds, a range or a list.", flag_values=values)
+    text("ablations", ",".join(ABLATIONS), "Which.", flag_values=values)
+    flags.DEFINE_enum("preset", "quick", ["paper", "quick"], "See jaxrl-srpo train --help.", flag_values=values)
+    flags.DEFINE_float("budget", 1.0, "Share of the preset's updates.", flag_values=values)
+    flags.DEFINE_list("beta", ["0.001", "0.003", "0.01", "0.03", "0.1"], "Betas of every variant.", flag_values=values)
+    text("artefacts", None, "Directory of finished stages; OUT/artefacts by default.", flag_values=values)
+    return values
+
+
+def run() -> NoReturn:
+    """Entry point of the script; exits with 0, with 2 after bad input, or with 130 after an interrupt."""
+    prepare_jax()
+    exit_with("ablations", main, sys.argv[1:], "interrupted; the same command continues")
+
+
+if __name__ == "__main__":
+    run()
