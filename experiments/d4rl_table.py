@@ -74,11 +74,13 @@ class Cost:
     Attributes:
       rate: member-updates per second of the whole device.
       memory: bytes of one member.
+      scratch: bytes besides, however many members there are.
       flop: of one update.
     """
 
     rate: float
     memory: float
+    scratch: float
     flop: int
 
 
@@ -156,21 +158,26 @@ def _part(stage: Stage, population: Sequence[Member], sizes: dict[str, int]) -> 
         len(population),
         stage.steps(first.settings),
         float(updates) * cost.flop,
-        table + cost.memory * len(population),
+        table + cost.memory * len(population) + cost.scratch,
         updates / cost.rate,
     )
 
 
 def measure(stage: Stage, settings: Settings, spec: Spec, members: int) -> Cost:
     """Times a population of this shape; on CPUs, where a member costs the same in any, one with a member per device."""
-    if jax.default_backend() == "cpu":
+    one_by_one = jax.default_backend() == "cpu"
+    if one_by_one:
         members = min(members, len(jax.devices()))
     with precision.using(settings.precision):  # type: ignore[arg-type]  # Checked by `override`.
         runner = PopulationRunner(Workload(stage, settings, spec, (members, 1), _MEASURED_ROWS))
         rate = burst(runner, calibrate(runner, MEASURED_SECONDS))
-        table = 4.0 * row_width(spec) * _MEASURED_ROWS * len(jax.devices())
-        memory = max(runner.memory - table, 0.0) / members
-        return Cost(rate, memory, update_flop(stage, settings, spec))
+        flop = update_flop(stage, settings, spec)
+    table = 4.0 * row_width(spec) * _MEASURED_ROWS * len(jax.devices())
+    scratch = max(runner.memory - table - runner.state, 0.0)
+    # Where members take turns on a device they share its scratch memory; batched ones all have their own.
+    if one_by_one:
+        return Cost(rate, runner.state / members, scratch, flop)
+    return Cost(rate, (runner.state + scratch) / members, 0.0, flop)
 
 
 def device_memory() -> float:
@@ -201,19 +208,23 @@ def describe(parts: Sequence[Part]) -> str:
     lines = [f"{'stage':10}{'members':>8}{'updates each':>14}{'PFLOP':>11}{'memory':>10}{'hours':>9}  datasets"]
     for part in parts:
         lines.append(
-            f"{part.stage:10}{part.members:8}{part.updates:14,}{part.flop / 1e15:11.3g}{_gigabytes(part.memory):>10}"
-            f"{part.seconds / 3600:9.3g}  {', '.join(part.datasets)}"
+            f"{part.stage:10}{part.members:8}{part.updates:14,}{part.flop / 1e15:11,.3f}{_gigabytes(part.memory):>10}"
+            f"{_hours(part.seconds):>9}  {', '.join(part.datasets)}"
         )
     flop, seconds = sum(part.flop for part in parts), sum(part.seconds for part in parts)
     device = jax.devices()[0]
     return "\n".join(
         [
             *lines,
-            f"all: {flop / 1e15:.3g} PFLOP, {seconds / 3600:.3g} hours of training on {len(jax.devices())} x "
+            f"all: {flop / 1e15:,.3f} PFLOP, {_hours(seconds)} hours of training on {len(jax.devices())} x "
             f"{device.device_kind}, evaluations apart; one population after another, "
             f"{_gigabytes(device_memory())} of memory",
         ]
     )
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.2f}" if seconds < 360_000 else f"{seconds / 3600:,.0f}"
 
 
 def _gigabytes(size: float) -> str:

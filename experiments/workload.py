@@ -86,6 +86,7 @@ class PopulationRunner:
     Attributes:
       compile_seconds: tracing and compiling of the chunk.
       memory: bytes that the compiled chunk needs on all devices.
+      state: of these, bytes of the members' training states.
     """
 
     def __init__(self, workload: Workload) -> None:
@@ -96,6 +97,7 @@ class PopulationRunner:
         self._frozen = self._population.place_frozen(workload.frozen())
         self._carry = self._population.init(self._placed, self._frozen)
         jax.block_until_ready(self._carry)
+        self.state = sum(x.nbytes for x in jax.tree.leaves(self._carry))
         began = time.perf_counter()
         self._chunk = self._population.compile(self._carry, self._placed, self._frozen, self._rows)
         self.compile_seconds = time.perf_counter() - began
