@@ -36,11 +36,19 @@ _TITLES = ("dataset", "beta", "seeds", "episodes", "SRPO", "published SRPO", "di
 
 
 class Line(NamedTuple):
-    """One dataset: the rows of this run's algorithms by name, SRPO's being that of its best beta."""
+    """One dataset.
+
+    Attributes:
+      dataset: its name.
+      family: its family.
+      rows: of this run, by algorithm, `data` among them; SRPO's is that of its best beta.
+      betas: how many settings of SRPO that one was picked from.
+    """
 
     dataset: str
     family: str
     rows: dict[str, Row]
+    betas: int
 
 
 class Estimate(NamedTuple):
@@ -100,7 +108,7 @@ def read_lines(run_dir: str | os.PathLike[str]) -> list[Line]:
     Raises:
       UserError: not a run directory, a file in it is damaged, or a score is not normalised.
     """
-    rows = [row for row in collect(run_dir) if row.algorithm in ALGORITHMS]
+    rows = [row for row in collect(run_dir) if row.algorithm in (*ALGORITHMS, "data")]
     for row in rows:
         if row.metric != "normalized_score":
             raise UserError(f"{row.dataset}: has no D4RL-normalised score; its table is RUN_DIR/report/table.md")
@@ -108,7 +116,8 @@ def read_lines(run_dir: str | os.PathLike[str]) -> list[Line]:
     families = {entry["name"]: entry["family"] for entry in read_sweep(run_dir)["datasets"]}
     lines: dict[str, Line] = {}
     for row in rows:
-        line = lines.setdefault(row.dataset, Line(row.dataset, families[row.dataset], {}))
+        betas = sum((one.dataset, one.algorithm) == (row.dataset, "srpo") for one in rows)
+        line = lines.setdefault(row.dataset, Line(row.dataset, families[row.dataset], {}, betas))
         if row.algorithm not in line.rows or row in best:
             line.rows[row.algorithm] = row
     return list(lines.values())
@@ -188,6 +197,7 @@ def _cells(line: Line, methods: Sequence[str]) -> list[str]:
         "" if own is None else _number(own.best_mean),
         _score(line.rows.get("iql")),
         _score(line.rows.get("bc")),
+        _number(line.rows["data"].mean) if "data" in line.rows else "",
         *(_number(published_method(name, line.dataset)) for name in methods),
     ]
 
@@ -205,7 +215,7 @@ def _number(value: float | None) -> str:
 def _table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Titles and cells, without the columns that are blank everywhere."""
     methods = _methods(lines)
-    titles = [*_TITLES, "IQL actor", "cloning", *methods]
+    titles = [*_TITLES, "IQL actor", "cloning", "data", *methods]
     cells = [_cells(line, methods) for line in lines]
     keep = [index for index in range(len(titles)) if any(row[index] for row in cells)]
     return [titles[i] for i in keep], [[row[i] for i in keep] for row in cells]
@@ -228,6 +238,9 @@ def _notes(lines: Sequence[Line], sweep: dict[str, Any]) -> list[str]:
         "each seed's last evaluation. best, not last: mean over seeds of each seed's best evaluation, which no offline "
         "method can pick. IQM and mean over runs with 95% intervals of a bootstrap stratified by dataset.",
     ]
+    if any(line.betas > 1 for line in lines):
+        tried = max(line.betas for line in lines)
+        notes.append(f"SRPO: the best of {tried} settings, picked by these same evaluations, which flatters it.")
     if _methods(lines):
         notes.append(f"Columns of published methods are means over seeds from the literature. {published_source()}")
     else:
