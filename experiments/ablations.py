@@ -144,7 +144,10 @@ def draw(name: str, outcome: Outcome) -> Figure:
         for panel, dataset in zip(panels, datasets, strict=True):
             _draw_panel(panel, [one for one in outcome.scores if one.dataset == dataset])
             _draw_levels(panel, [row for row in outcome.baselines if row.dataset == dataset])
+            betas = sorted({one.beta for one in outcome.scores})
             panel.set(title=dataset, xlabel="beta", xscale="log")
+            panel.set_xticks(betas, [f"{beta:g}" for beta in betas])
+            panel.minorticks_off()
         panels[0].set_ylabel(METRIC_LABELS[outcome.metric])
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, title=ABLATIONS[name].title)
