@@ -56,7 +56,7 @@ ABLATIONS = {
     ),
     "noise": Ablation(
         "noise in the regulariser's gradient",
-        {"subtracted (paper, eq. 12)": {"minus_noise": True}, "kept (released code)": {"minus_noise": False}},
+        {"subtracted (paper)": {"minus_noise": True}, "kept (released code)": {"minus_noise": False}},
     ),
     "times": Ablation(
         "diffusion times",
