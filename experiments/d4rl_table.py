@@ -24,8 +24,9 @@ from jaxrl_srpo.data import d4rl, loading
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.errors import DatasetError, UserError
 from jaxrl_srpo.options import Options
+from jaxrl_srpo.presets import PAPER_BETA
 from jaxrl_srpo.report.literature import write_literature_table
-from jaxrl_srpo.settings import PAPER_BETA, Settings
+from jaxrl_srpo.settings import Settings
 from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.sweep import Member, Sweep, populations, unique
 from jaxrl_srpo.types import Spec

@@ -25,8 +25,9 @@ from jaxrl_srpo.algorithms import behavior, iql
 from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.policy import act_on_cpu
+from jaxrl_srpo.presets import preset
 from jaxrl_srpo.report.published import published_average
-from jaxrl_srpo.settings import behavior_config, critic_config, preset
+from jaxrl_srpo.settings import behavior_config, critic_config
 from jaxrl_srpo.types import Array, Critic, ScoreModel, Spec
 from sampling_speed_report import LOCOMOTION, Latency, Measurement, describe, draw, header, summarize, write_csv
 from throughput import HALFCHEETAH

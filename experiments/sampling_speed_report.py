@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxrl_srpo.files import write_atomically
+from jaxrl_srpo.presets import PAPER_BETA
 from jaxrl_srpo.report.published import published_average, published_source
-from jaxrl_srpo.settings import PAPER_BETA
 from throughput_report import conditions
 
 LOCOMOTION = tuple(name for name in PAPER_BETA if not name.startswith("antmaze"))

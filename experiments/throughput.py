@@ -24,8 +24,9 @@ from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.population import Strategy
 from jaxrl_srpo.precision import Precision, using
-from jaxrl_srpo.settings import PRESETS, Settings, StageName, preset
-from jaxrl_srpo.stages import STAGES, Stage
+from jaxrl_srpo.presets import PRESETS, preset
+from jaxrl_srpo.settings import Settings, StageName
+from jaxrl_srpo.stages import ALGORITHMS, STAGES, Stage
 from jaxrl_srpo.types import Spec
 from throughput_report import Measurement, conditions, describe, draw, protocol, summarize, write_csv
 from workload import PopulationRunner, Runner, Workload, burst, calibrate, matrix_rate, random_rows, update_flop
@@ -197,7 +198,7 @@ def main(arguments: Sequence[str]) -> list[Measurement]:
     print(conditions())
     measurements = measure(options)
     write_csv(measurements, out / "throughput.csv")
-    whole = options.preset == "paper" and set(options.stages) == set(STAGES)
+    whole = options.preset == "paper" and set(options.stages) == set(ALGORITHMS["srpo"])
     estimates = protocol(measurements, update_flop) if whole else []
     write_atomically(out / "throughput.md", summarize(measurements, _how(options), estimates))
     draw(measurements).savefig(out / "throughput.png", dpi=150)
@@ -220,7 +221,7 @@ def _options(values: flags.FlagValues) -> Options:
     precisions = values.precisions or ("float32,tf32,bfloat16" if accelerator else "float32")
     options = dataclasses.replace(
         default,
-        stages=parse_words("stages", values.stages, tuple(STAGES)),
+        stages=parse_words("stages", values.stages, ALGORITHMS["srpo"]),
         members=tuple(sorted(_sizes(values.members))),
         preset=values.preset,
         precisions=parse_words("precisions", precisions, PRECISIONS),

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from jaxrl_srpo.files import write_atomically
+from jaxrl_srpo.presets import PAPER_BETA, preset
 from jaxrl_srpo.run_directory import versions
-from jaxrl_srpo.settings import PAPER_BETA, Settings, StageName, preset
+from jaxrl_srpo.settings import Settings, StageName
 from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.types import Spec
 

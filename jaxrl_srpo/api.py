@@ -12,6 +12,7 @@ import numpy as np
 from jaxrl_srpo import report, tracking
 from jaxrl_srpo.data import loading, table
 from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.data.rewards import reward_scale_and_shift
 from jaxrl_srpo.data.weighting import take_rows, weighted_rows
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.hosts import leads
@@ -32,6 +33,7 @@ def train(
     preset: str = "quick",
     options: Options | None = None,
     log: Callable[[str], None] | None = None,
+    algorithm: str | Sequence[str] = "srpo",
     budget: float = 1.0,
     **overrides: Any,
 ) -> list[Row]:
@@ -43,9 +45,10 @@ def train(
       datasets: names or paths.
       out: run directory.
       seeds: one member per seed.
-      preset: `quick` or `paper`.
+      preset: out of `presets.PRESETS`.
       options: how to run.
       log: receives messages; they go to standard error by default.
+      algorithm: out of `stages.ALGORITHMS`, or several; with `online_steps` each goes on in the environment.
       budget: share of the preset's updates to train, evaluations and log rows closer together likewise.
       **overrides: settings in place of the preset's, for instance `beta=[0.05, 0.1]` or `policy_steps=1000`; a
         sequence makes members of all its values.
@@ -57,7 +60,7 @@ def train(
       UserError: if something asked for is not possible; nothing has been trained then.
     """
     options, log = options or Options(), log or print_message
-    prepared = _prepare(_sweep(datasets, seeds, preset, overrides, budget), out, options, log)
+    prepared = _prepare(_sweep(datasets, seeds, preset, overrides, budget, algorithm), out, options, log)
     settings = {member.dataset: member.settings for member in prepared.members}
     rows = {dataset.name: pack_rows(dataset, settings[dataset.name]) for dataset in prepared.datasets}
     with tracking.exporting(prepared.run, options.track if leads() else (), log):
@@ -76,6 +79,7 @@ def prepare(
     preset: str = "quick",
     options: Options | None = None,
     log: Callable[[str], None] | None = None,
+    algorithm: str | Sequence[str] = "srpo",
     budget: float = 1.0,
     **overrides: Any,
 ) -> None:
@@ -84,7 +88,8 @@ def prepare(
     Raises:
       UserError: if something asked for is not possible.
     """
-    _prepare(_sweep(datasets, seeds, preset, overrides, budget), out, options or Options(), log or print_message)
+    sweep = _sweep(datasets, seeds, preset, overrides, budget, algorithm)
+    _prepare(sweep, out, options or Options(), log or print_message)
 
 
 def evaluate(
@@ -146,6 +151,7 @@ def dataset_facts(dataset: Dataset, settings: Settings, given: str | None = None
     returns = dataset.episode_returns
     rows = weighted_rows(dataset, settings.trajectory_weighting)
     mean, std = table.moments(take_rows(dataset, rows), settings.normalize_observations)
+    scale, shift = reward_scale_and_shift(dataset, settings.reward_transform)
     goal = dataset.environment is not None and dataset.environment.goal_task
     successes = (returns > 0).astype(np.float64) if goal else None
     if dataset.reference is not None:
@@ -168,6 +174,8 @@ def dataset_facts(dataset: Dataset, settings: Settings, given: str | None = None
         observation_mean=mean.tolist(),
         observation_std=std.tolist(),
         reward_transform=settings.reward_transform,
+        reward_scale=scale,
+        reward_shift=shift,
         metric=metric,
         data_mean=float(np.mean(values)),
         data_std=float(np.std(values)),
@@ -200,10 +208,12 @@ def _sweep(
     preset: str,
     overrides: Mapping[str, Any],
     budget: float,
+    algorithm: str | Sequence[str],
 ) -> Sweep:
     given = (datasets,) if isinstance(datasets, (str, os.PathLike)) else datasets
     values = {name: _values(value) for name, value in overrides.items()}
-    return Sweep(tuple(os.fspath(name) for name in given), tuple(int(seed) for seed in seeds), preset, values, budget)
+    names, numbers = tuple(os.fspath(name) for name in given), tuple(int(seed) for seed in seeds)
+    return Sweep(names, numbers, preset, values, budget, _values(algorithm))
 
 
 def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: Callable[[str], None]) -> _Prepared:
@@ -225,7 +235,9 @@ def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: C
             f"reward transform {fact.reward_transform}"
         )
     run = RunDirectory(pathlib.Path(out), options.artefacts)
-    usable = usable_environments(run, facts, options.environment is not None, log) if options.evaluate else {}
+    online = any(member.settings.online_steps for member in members)
+    required = online or options.environment is not None
+    usable = usable_environments(run, facts, required, log, online) if online or options.evaluate else {}
     if leads():
         run.describe(sweep, facts, members, command(), options.to_json())
         run.create()

@@ -1,10 +1,12 @@
 """Orbax checkpoints that are whole or absent: one directory per save, renamed into place when complete."""
 
+import math
 import pathlib
 import shutil
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 
@@ -20,13 +22,25 @@ def _checkpointer() -> ocp.StandardCheckpointer:
 def save(path: pathlib.Path, tree: Any) -> None:
     """Saves a pytree of arrays; an older save of the same path is replaced."""
     with _checkpointer() as checkpointer:
-        checkpointer.save(path.absolute(), tree, force=True)
+        checkpointer.save(path.absolute(), _accepted(tree), force=True)
 
 
 def load(path: pathlib.Path, template: Any) -> Any:
     """Restores a pytree with the structure, shapes and types of `template` (arrays or `jax.ShapeDtypeStruct`)."""
     with _checkpointer() as checkpointer:
-        return checkpointer.restore(path.absolute(), template)
+        restored = checkpointer.restore(path.absolute(), _accepted(template))
+    return jax.tree.map(
+        lambda saved, own: own if saved is None else saved, restored, template, is_leaf=lambda x: x is None
+    )
+
+
+def _accepted(tree: Any) -> Any:
+    """Without what Orbax refuses: None in place of arrays without elements, arrays in place of NumPy's scalars."""
+
+    def accepted(x: Any) -> Any:
+        return np.asarray(x) if isinstance(x, np.generic) else x if math.prod(np.shape(x)) else None
+
+    return jax.tree.map(accepted, tree)
 
 
 class Progress:

@@ -14,9 +14,10 @@ from jaxrl_srpo.errors import UserError
 Word = TypeVar("Word", bound=str)
 
 OVERVIEW = """\
-Score Regularized Policy Optimization for whole populations at once.
+Score Regularized Policy Optimization, and AWAC, for whole populations at once.
 
   jaxrl-srpo train --datasets=NAME_OR_PATH,... --seeds=0:4 --beta=0.05,0.2 --preset=quick|paper --out=RUN_DIR
+  jaxrl-srpo train --algorithm=awac --datasets=NAME_OR_PATH,... --awac_lambda=0.3,1 --out=RUN_DIR
   jaxrl-srpo prepare ...             the same, but train nothing: workers will, see docs/clusters.md
   jaxrl-srpo work RUN_DIR            train what a run lacks, beside any other workers
   jaxrl-srpo evaluate RUN_DIR        evaluate the policies of a run again
@@ -106,7 +107,8 @@ def _train(arguments: list[str]) -> None:
     _join_hosts(values, min(models, values.members_per_population or models))
     from jaxrl_srpo import api, report
 
-    rows = api.train(datasets, values.out, seeds, values.preset, options, budget=values.budget, **_settings(values))
+    more = {"algorithm": _algorithms(values), "budget": values.budget}
+    rows = api.train(datasets, values.out, seeds, values.preset, options, **more, **_settings(values))
     if rows:
         print(report.format_table(rows))
         print(f"report: {pathlib.Path(values.out) / 'report'}")
@@ -122,7 +124,8 @@ def _prepare(arguments: list[str]) -> None:
     prepare_jax(values.cpu_devices)
     from jaxrl_srpo import api
 
-    api.prepare(datasets, values.out, seeds, values.preset, options, budget=values.budget, **_settings(values))
+    more = {"algorithm": _algorithms(values), "budget": values.budget}
+    api.prepare(datasets, values.out, seeds, values.preset, options, **more, **_settings(values))
     print(f"prepared; train it with any number of `jaxrl-srpo work {values.out}`")
 
 
@@ -150,8 +153,21 @@ def _parse_sweep(command: str, arguments: list[str]) -> flags.FlagValues | None:
     values = flags.FlagValues()
     text = flags.DEFINE_string
     text("datasets", None, "Comma-separated names or paths.", flag_values=values)
+    flags.DEFINE_alias("dataset", "datasets", flag_values=values)
     text("seeds", "0:4", "Seeds: a range 0:4, or a list 0,1,5.", flag_values=values)
-    text("preset", "quick", "quick: small budgets, for CPUs; paper: the published protocol.", flag_values=values)
+    text(
+        "algorithm",
+        "srpo",
+        "srpo, iql, awac, sac (from scratch, with --online_steps), sac-offline, or several.",
+        flag_values=values,
+    )
+    text(
+        "preset",
+        "quick",
+        "quick: small budgets, for CPUs; paper: SRPO as published; official-mujoco, official-hand, corl: AWAC as in "
+        "its authors' code and in CORL.",
+        flag_values=values,
+    )
     text("out", None, "Run directory; one that holds a part of this sweep is continued.", flag_values=values)
     text("env", None, "Gymnasium id to evaluate in, for data that names none.", flag_values=values)
     text("artefacts", None, "Directory of finished stages shared between runs.", flag_values=values)
@@ -211,6 +227,10 @@ def _join_hosts(values: flags.FlagValues, side_by_side: int) -> None:
 
 def _datasets(values: flags.FlagValues) -> list[str]:
     return [name for name in values.datasets.split(",") if name]
+
+
+def _algorithms(values: flags.FlagValues) -> list[str]:
+    return [name for name in values.algorithm.split(",") if name]
 
 
 def _options(values: flags.FlagValues) -> Any:
@@ -374,7 +394,8 @@ def _settings(values: flags.FlagValues) -> dict[str, Any]:
 
 
 def _defaults_note() -> str:
-    from jaxrl_srpo.settings import Settings, preset
+    from jaxrl_srpo.presets import preset
+    from jaxrl_srpo.settings import Settings
 
     maze, locomotion = preset("quick", "", "pointmaze"), preset("quick", "", "locomotion")
     paper_maze, paper = preset("paper", "", "antmaze"), preset("paper", "", "locomotion")

@@ -12,7 +12,7 @@ import numpy as np
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.data.validation import check_fits
 from jaxrl_srpo.envs.batched import make_simulator
-from jaxrl_srpo.envs.simulator import Start, Transition, VectorSimulator
+from jaxrl_srpo.envs.simulator import Start, Transition, VectorSimulator, rows_by_spec
 from jaxrl_srpo.errors import UserError
 
 Act = Callable[[np.ndarray], np.ndarray]
@@ -87,7 +87,7 @@ class Rollouts:
         self._running = threading.Lock()
         self._groups: list[_Group] = []
         try:
-            for spec, rows in _rows_by_spec(self._specs, episodes):
+            for spec, rows in rows_by_spec(self._specs, episodes):
                 self._groups.append(_Group(rows, make_simulator(spec, len(rows), workers)))
                 self._check_sizes(spec)
         except UserError:
@@ -175,18 +175,6 @@ class _Group(NamedTuple):
 
     rows: np.ndarray
     simulator: VectorSimulator
-
-
-def _rows_by_spec(specs: Sequence[EnvironmentSpec], episodes: int) -> list[tuple[EnvironmentSpec, np.ndarray]]:
-    """Different specs, in order, with the rows of the members that have them."""
-    found: list[tuple[EnvironmentSpec, list[int]]] = []
-    for member, spec in enumerate(specs):
-        rows = next((rows for known, rows in found if known == spec), None)
-        if rows is None:
-            rows = []
-            found.append((spec, rows))
-        rows.extend(range(member * episodes, (member + 1) * episodes))
-    return [(spec, np.array(rows)) for spec, rows in found]
 
 
 class _Progress:

@@ -26,6 +26,17 @@ METRICS_COLUMNS = (
     "q",
     "regularizer_norm",
     "q_gradient_norm",
+    "advantage",
+    "advantage_std",
+    "effective_sample_size",
+    "max_weight",
+    "policy_std",
+    "entropy",
+    "temperature",
+    "temperature_loss",
+    "episodes",
+    "episode_return",
+    "episode_length",
 )
 EVALUATION_COLUMNS = (
     "stage",
@@ -57,7 +68,10 @@ class CsvLog:
         self.path = path
         self.columns = tuple(columns)
         with self._opened():
-            pass
+            rows = self.rows()
+            # A directory of an earlier version has fewer columns.
+            if rows and tuple(rows[0]) != self.columns:
+                write_atomically(self.path, self._format([self._header(), *rows]))
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends rows in one write; columns that a row lacks stay empty."""

@@ -5,7 +5,7 @@ B is the batch size. All widths that are not arguments are those of the publishe
 
 import math
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,9 @@ import jax.numpy as jnp
 
 from jaxrl_srpo import precision
 from jaxrl_srpo.types import Array, Params
+
+Mean = Literal["tanh", "linear"]
+LogStd = Literal["sigmoid", "clip"]
 
 
 def mish(x: Array) -> Array:
@@ -30,18 +33,19 @@ def forward(network: nn.Module, params: Params, *inputs: Array) -> Array:
 
 
 class Dense(nn.Module):
-    """Affine layer with PyTorch's default initialisation, uniform in +-1/sqrt(fan_in) for kernel and bias.
+    """Affine layer that starts uniform in +-`bound`, by default PyTorch's 1/sqrt(fan_in) for kernel and bias.
 
     Its result has the type of hidden activations, float32 or bfloat16 (see `precision`); float32 if `hidden` is False.
     """
 
     features: int
     hidden: bool = True
+    bound: float | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., fan_in] -> [..., features]."""
-        bound = 1.0 / math.sqrt(x.shape[-1])
+        bound = self.bound or 1.0 / math.sqrt(x.shape[-1])
 
         def uniform(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
             return jax.random.uniform(key, shape, dtype, -bound, bound)
@@ -58,13 +62,14 @@ class MLP(nn.Module):
     width: int = 256
     layers: int = 2
     activation: Callable[[Array], Array] = nn.relu
+    output_bound: float | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., input] -> [..., output_size]."""
         for _ in range(self.layers):
             x = self.activation(Dense(self.width)(x))
-        return Dense(self.output_size, hidden=False)(x)
+        return Dense(self.output_size, hidden=False, bound=self.output_bound)(x)
 
 
 class Actor(nn.Module):
@@ -80,17 +85,45 @@ class Actor(nn.Module):
         return jnp.tanh(MLP(self.action_size, self.width, self.layers)(observations))
 
 
+class GaussianActor(nn.Module):
+    """Mean and log standard deviation of a diagonal Gaussian whose deviation is the same in every state.
+
+    The mean's network is `MLP_0`, as in `Actor`.
+    """
+
+    action_size: int
+    width: int = 256
+    layers: int = 2
+    mean: Mean = "tanh"
+    log_std: LogStd = "sigmoid"
+    output_bound: float | None = None
+
+    @nn.compact
+    def __call__(self, observations: Array) -> tuple[Array, Array]:
+        """[B, observation_size] -> [B, action_size], [action_size]."""
+        mean = MLP(self.action_size, self.width, self.layers, output_bound=self.output_bound)(observations)
+        free = self.param("log_std", nn.initializers.zeros, (self.action_size,), jnp.float32)
+        return jnp.tanh(mean) if self.mean == "tanh" else mean, bounded_log_std(free, self.log_std)
+
+
+def bounded_log_std(free: Array, form: LogStd) -> Array:
+    """Log standard deviations of free parameters: within (-6, 0) by a sigmoid, or clipped to [-20, 2]."""
+    return 6.0 * jax.nn.sigmoid(free) - 6.0 if form == "sigmoid" else jnp.clip(free, -20.0, 2.0)
+
+
 class TwinQ(nn.Module):
     """Two independent action-value networks."""
 
     width: int = 256
     layers: int = 2
+    output_bound: float | None = None
 
     @nn.compact
     def __call__(self, observations: Array, actions: Array) -> Array:
         """[B, observation_size], [B, action_size] -> [B, 2]."""
         x = jnp.concatenate([observations, actions], axis=-1)
-        return jnp.concatenate([MLP(1, self.width, self.layers)(x) for _ in range(2)], axis=-1)
+        heads = [MLP(1, self.width, self.layers, output_bound=self.output_bound)(x) for _ in range(2)]
+        return jnp.concatenate(heads, axis=-1)
 
 
 class Value(nn.Module):

@@ -86,7 +86,7 @@ def load_policy(
       dataset: name in the table.
       seed: of the member.
       beta: temperature of the member.
-      algorithm: `srpo`, or the baseline `iql` trained beside the critic.
+      algorithm: `srpo`, the baseline `iql` trained beside the critic, `awac`, or its baseline `cloning`.
       artefacts: directory of finished stages, if the run used a shared one.
       **values: other swept settings of the member, for instance `expectile=0.9`.
 
@@ -134,25 +134,25 @@ def _last_score(run_dir: pathlib.Path, stage: Stage, member: Member) -> float:
     return own[-1].mean if own else float("-inf")
 
 
-def _actor(policy: ActorParameters, facts: DatasetFacts) -> Act:
+def _actor(policy: Any, facts: DatasetFacts) -> Act:
     act = act_on_cpu(policy)
     return lambda observations: facts.scale(act(facts.normalize(observations)))
 
 
-def act_on_cpu(policy: ActorParameters) -> Act:
+def act_on_cpu(policy: Any) -> Act:
     """Acts on this CPU as soon as possible: observations [B, observation_size] float32 to actions [B, action_size].
 
     Batches run compiled. A single observation is so little work that handing it to JAX would take several times as
     long as the work itself, and waiting for JAX's threads makes the slowest calls hundreds of times as long; NumPy
-    computes the same within rounding.
+    computes the same within rounding, for the policies of SRPO and IQL.
     """
-    layers = _layers(policy.params)
+    layers = _layers(policy.params) if isinstance(policy, ActorParameters) else []
     # Observations follow committed parameters, which is faster than placing them.
     placed = jax.device_put(policy, jax.local_devices(backend="cpu")[0])
     forward = jax.jit(lambda policy, observations: policy.act(observations))
 
     def act(observations: np.ndarray) -> np.ndarray:
-        if len(observations) == 1:
+        if layers and len(observations) == 1:
             return _forward(layers, observations)
         return np.asarray(forward(placed, observations))
 

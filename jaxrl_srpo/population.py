@@ -27,6 +27,7 @@ from jaxrl_srpo.data import table
 from jaxrl_srpo.types import Array, Batch, Metrics, Spec
 
 Strategy = Literal["auto", "vmap", "map"]
+Argument = Literal["member", "group", "shared"]
 Act = Callable[[Any, Array, Array], Array]
 
 
@@ -72,6 +73,19 @@ class Carry:
     diverged_at: Array
 
 
+@struct.dataclass
+class Totals:
+    """Metrics summed over the good updates of a chunk, and the number of those; leaves like those of `Carry`."""
+
+    sums: Metrics
+    count: Array
+
+    def means(self) -> Metrics:
+        """The mean of each metric; NaN where there was no good update."""
+        count = jnp.where(self.count > 0, self.count.astype(jnp.float32), jnp.nan)
+        return jax.tree.map(lambda total: total / count, self.sums)
+
+
 class Layout(NamedTuple):
     """Shape of a population and the axis that is dealt to devices."""
 
@@ -81,38 +95,44 @@ class Layout(NamedTuple):
     padded: int
 
 
-class Population:
-    """Compiled training of groups x members on one or several devices.
+class PlacedMembers:
+    """Groups x members on one or several devices: brings arrays there, and lifts functions of one member to all.
 
     Args:
-      init: the algorithm's `init`.
-      update: the algorithm's `update`.
-      spec: sizes of the problem.
-      config: the algorithm's `Config`, with a `batch_size`.
       shape: (groups, members per group).
       strategy: "vmap", "map", or "auto": map on CPU, vmap elsewhere.
       devices: devices to spread over; all by default.
     """
 
     def __init__(
-        self,
-        init: Init,
-        update: Update,
-        spec: Spec,
-        config: Any,
-        shape: tuple[int, int],
-        strategy: Strategy = "auto",
-        devices: list[jax.Device] | None = None,
+        self, shape: tuple[int, int], strategy: Strategy = "auto", devices: list[jax.Device] | None = None
     ) -> None:
         devices = devices or jax.devices()
         if strategy == "auto":
             strategy = "map" if devices[0].platform == "cpu" else "vmap"
         self.layout = _layout(*shape, len(devices))
+        self._strategy: Strategy = strategy
         self._mesh = Mesh(np.asarray(devices), ("devices",))
-        lift = _lift(strategy, self.layout, self._mesh)
-        self._init = jax.jit(lift(functools.partial(_init_member, init, spec, config), per_member=1, outputs=1))
-        chunk = functools.partial(_train_member, update, spec, config.batch_size)
-        self._chunk = jax.jit(lift(chunk, per_member=2, outputs=2), donate_argnums=(0,))
+
+    def lift(
+        self,
+        function: Callable,
+        arguments: Sequence[Argument],
+        donate: Sequence[int] = (),
+        strategy: Strategy | None = None,
+    ) -> Any:
+        """The compiled function of all members made of a pure function of one.
+
+        Args:
+          function: its results get leading axes [groups, members].
+          arguments: what each argument is: "member", placed by `place`; "group", placed by `place_frozen` and the same
+            for the members of a group; or "shared", the same for all.
+          donate: arguments whose memory the results may take.
+          strategy: in place of the population's. Reading and writing large arrays is vmapped everywhere, for a map
+            would copy the whole array of each member.
+        """
+        lifted = _lift(function, arguments, strategy or self._strategy, self.layout, self._mesh)
+        return jax.jit(lifted, donate_argnums=tuple(donate))
 
     def place(self, tree: Any) -> Any:
         """Pads leaves [groups, members, ...] and deals them to the devices."""
@@ -138,6 +158,40 @@ class Population:
 
         return jax.tree.map(place, tree)
 
+    def unpad(self, tree: Any) -> Any:
+        """Host copies of leaves [groups, members, ...] without the padding; all processes of the mesh must ask."""
+        return jax.tree.map(lambda x: _fetch(x)[: self.layout.groups, : self.layout.members], tree)
+
+
+class Population(PlacedMembers):
+    """Compiled training of groups x members on transitions that are already there.
+
+    Args:
+      init: the algorithm's `init`.
+      update: the algorithm's `update`.
+      spec: sizes of the problem.
+      config: the algorithm's `Config`, with a `batch_size`.
+      shape: (groups, members per group).
+      strategy: "vmap", "map", or "auto": map on CPU, vmap elsewhere.
+      devices: devices to spread over; all by default.
+    """
+
+    def __init__(
+        self,
+        init: Init,
+        update: Update,
+        spec: Spec,
+        config: Any,
+        shape: tuple[int, int],
+        strategy: Strategy = "auto",
+        devices: list[jax.Device] | None = None,
+    ) -> None:
+        super().__init__(shape, strategy, devices)
+        start = functools.partial(init_member, init, spec, config)
+        chunk = functools.partial(_train_member, update, spec, config.batch_size)
+        self._init = self.lift(start, ("member", "group"))
+        self._chunk = self.lift(chunk, ("member", "member", "group", "shared", "shared", "shared"), donate=(0,))
+
     def init(self, members: Members, frozen: Any) -> Carry:
         """Fresh states, already on the devices. `members` and `frozen` are placed."""
         return self._init(members, frozen)
@@ -157,10 +211,6 @@ class Population:
         It takes the arguments of `chunk`, `start` and `steps` as int32 scalars.
         """
         return self._chunk.lower(carry, members, frozen, rows, jnp.int32(0), jnp.int32(1)).compile()
-
-    def unpad(self, tree: Any) -> Any:
-        """Host copies of leaves [groups, members, ...] without the padding; all processes of the mesh must ask."""
-        return jax.tree.map(lambda x: _fetch(x)[: self.layout.groups, : self.layout.members], tree)
 
 
 def stack(trees: Sequence[Any]) -> Any:
@@ -208,29 +258,29 @@ def _member_spec(layout: Layout) -> PartitionSpec:
     return PartitionSpec("devices") if layout.sharded == "groups" else PartitionSpec(None, "devices")
 
 
-def _lift(strategy: Strategy, layout: Layout, mesh: Mesh) -> Callable[..., Callable]:
-    """Turns f(*per-member arguments, frozen, *shared arguments) of one member into one of the population."""
+def _lift(
+    function: Callable, arguments: Sequence[Argument], strategy: Strategy, layout: Layout, mesh: Mesh
+) -> Callable:
+    """Turns a function of one member into one of the population."""
     over = jax.vmap if strategy == "vmap" else _sequential
+    own = [i for i, kind in enumerate(arguments) if kind == "member"]
+    of_group = [i for i, kind in enumerate(arguments) if kind == "group"]
 
-    def lift(function: Callable, per_member: int, outputs: int) -> Callable:
-        def local(*args: Any) -> Any:
-            frozen, shared = args[per_member], args[per_member + 1 :]
+    def local(*given: Any) -> Any:
+        def call(values: Sequence[Any]) -> Any:
+            replaced = dict(zip(of_group + own, values, strict=True))
+            return function(*(replaced.get(i, argument) for i, argument in enumerate(given)))
 
-            def group(frozen: Any, *own: Any) -> Any:
-                return over(lambda *member: function(*member, frozen, *shared))(*own)
+        def group(shared: Sequence[Any], members: Sequence[Any]) -> Any:
+            return over(lambda *values: call([*shared, *values]))(*members)
 
-            return over(group)(frozen, *args[:per_member])
+        return over(group)([given[i] for i in of_group], [given[i] for i in own])
 
-        member, frozen = _member_spec(layout), PartitionSpec("devices" if layout.sharded == "groups" else None)
-        n_shared = len(_SHARED) if per_member == 2 else 0
-        in_specs = (member,) * per_member + (frozen,) + (PartitionSpec(),) * n_shared
-        out_specs = member if outputs == 1 else (member,) * outputs
-        return jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-
-    return lift
-
-
-_SHARED = ("rows", "start", "steps")
+    member = _member_spec(layout)
+    group_spec = PartitionSpec("devices" if layout.sharded == "groups" else None)
+    specs: dict[Argument, PartitionSpec] = {"member": member, "group": group_spec, "shared": PartitionSpec()}
+    in_specs = tuple(specs[kind] for kind in arguments)
+    return jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=member, check_vma=False)
 
 
 def _sequential(function: Callable) -> Callable:
@@ -238,7 +288,8 @@ def _sequential(function: Callable) -> Callable:
     return lambda *args: jax.lax.map(lambda xs: function(*xs), args)
 
 
-def _init_member(init: Init, spec: Spec, config: Any, members: Members, frozen: Any) -> Carry:
+def init_member(init: Init, spec: Spec, config: Any, members: Members, frozen: Any) -> Carry:
+    """A fresh state of one member."""
     state = init(jax.random.fold_in(members.keys, 0), spec, config, members.hyper, frozen)
     return Carry(state, jnp.int32(-1))
 
@@ -254,29 +305,42 @@ def _train_member(
     start: Array,
     steps: Array,
 ) -> tuple[Carry, Metrics]:
-    """`steps` updates of one member, frozen at its last good state once something is not finite."""
+    """`steps` updates of one member."""
     sample_key, update_key = (jax.random.fold_in(members.keys, i) for i in (1, 2))
 
-    def step(i: Array, carry: tuple[Carry, Metrics, Array]) -> tuple[Carry, Metrics, Array]:
-        current, sums, count = carry
+    def step(i: Array, carried: tuple[Carry, Totals]) -> tuple[Carry, Totals]:
         number = start + i
         batch = table.sample(rows, members.where, spec, batch_size, sample_key, number)
-        state, metrics = update(current.state, batch, jax.random.fold_in(update_key, number), members.hyper, frozen)
-        healthy = current.diverged_at < 0
-        good = healthy & jnp.isfinite(metrics["loss"]) & _all_finite(state)
-        state = jax.tree.map(lambda new, old: jnp.where(good, new, old), state, current.state)
-        diverged_at = jnp.where(healthy & ~good, number, current.diverged_at)
-        sums = jax.tree.map(lambda total, x: total + jnp.where(good, x, 0.0), sums, metrics)
-        return Carry(state, diverged_at), sums, count + good.astype(jnp.int32)
+        key = jax.random.fold_in(update_key, number)
+        return guarded_update(update, *carried, batch, key, members.hyper, frozen, number)
 
-    def metrics_of(state: Any, frozen: Any) -> Metrics:
-        batch = table.sample(rows, members.where, spec, batch_size, sample_key, start)
-        return update(state, batch, update_key, members.hyper, frozen)[1]
+    totals = empty_totals(update, spec, batch_size, carry.state, members.hyper, frozen)
+    carry, totals = jax.lax.fori_loop(0, steps, step, (carry, totals))
+    return carry, totals.means()
 
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(metrics_of, carry.state, frozen))
-    carry, sums, count = jax.lax.fori_loop(0, steps, step, (carry, zeros, jnp.int32(0)))
-    means = jax.tree.map(lambda total: total / count.astype(jnp.float32), sums)
-    return carry, means
+
+def guarded_update(
+    update: Update, carry: Carry, totals: Totals, batch: Batch, key: Array, hyper: Any, frozen: Any, number: Array
+) -> tuple[Carry, Totals]:
+    """Update `number` of one member; it stays at its last good state once a loss or a parameter is not finite."""
+    state, metrics = update(carry.state, batch, key, hyper, frozen)
+    healthy = carry.diverged_at < 0
+    good = healthy & jnp.isfinite(metrics["loss"]) & _all_finite(state)
+    state = jax.tree.map(lambda new, old: jnp.where(good, new, old), state, carry.state)
+    diverged_at = jnp.where(healthy & ~good, number, carry.diverged_at)
+    sums = jax.tree.map(lambda total, x: total + jnp.where(good, x, 0.0), totals.sums, metrics)
+    return Carry(state, diverged_at), Totals(sums, totals.count + good.astype(jnp.int32))
+
+
+def empty_totals(update: Update, spec: Spec, batch_size: int, state: Any, hyper: Any, frozen: Any) -> Totals:
+    """Totals of no update, with the metrics that `update` gives for this state."""
+
+    def metrics_of(state: Any, frozen: Any, rows: Array) -> Metrics:
+        return update(state, table.unpack(rows, spec), jax.random.key(0), hyper, frozen)[1]
+
+    rows = jnp.zeros((batch_size, table.row_width(spec)))
+    shapes = jax.eval_shape(metrics_of, state, frozen, rows)
+    return Totals(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), jnp.int32(0))
 
 
 def _all_finite(state: Any) -> Array:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import pathlib
 import platform
@@ -20,9 +19,16 @@ from jaxrl_srpo.data.dataset import EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import locked, write_atomically
 from jaxrl_srpo.settings import FIELDS, Settings
-from jaxrl_srpo.stages import STAGES, Stage
-from jaxrl_srpo.sweep import Member, Sweep
+from jaxrl_srpo.stages import Stage
+from jaxrl_srpo.sweep import Member, Sweep, reach
 from jaxrl_srpo.types import Spec
+
+_PROTOCOL = tuple(name for name, field in FIELDS.items() if field.metadata["stage"] == "evaluation")
+# A run keeps one set of rows and of facts for each of its datasets.
+_SHARED_BY_DATASET = (
+    "reward_transform",
+    *(name for name, field in FIELDS.items() if field.metadata["stage"] == "data"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +37,7 @@ class DatasetFacts:
 
     `data_mean` and `data_std` are over the dataset's episodes, in `metric`. Policies see
     `(observation - observation_mean) / observation_std`; these are 0 and 1 where observations are not normalised.
+    Learners are paid `reward_scale * reward + reward_shift`, as the transform says.
     `given` is the name or absolute path by which any worker loads the data.
     """
 
@@ -55,6 +62,8 @@ class DatasetFacts:
     reference: dict[str, float] | None
     data_success_rate: float | None = None
     given: str | None = None
+    reward_scale: float = 1.0
+    reward_shift: float = 0.0
 
     def normalize(self, observations: np.ndarray) -> np.ndarray:
         """Observations [..., observation_size] as the networks see them, float32."""
@@ -205,20 +214,25 @@ class RunDirectory:
         def row(member: Member, stage: Stage) -> tuple[Any, ...]:
             return tuple(dataclasses.replace(member, seed=0).row(stage).values())
 
-        known = {row(member, stage): member for member in old for stage in STAGES.values()}
-        for member, stage in itertools.product(new, STAGES.values()):
-            before = known.get(row(member, stage), member)
+        datasets = {member.dataset: member for member in old}
+        known = {row(member, stage): member for member in old for stage in member.stages}
+        for member in new:
+            before = datasets.get(member.dataset, member)
             if before.fingerprint != member.fingerprint:
                 raise UserError(f"--out={self.path}: holds a run on other data named {member.dataset}; choose another")
-            same_seed = dataclasses.replace(before, seed=member.seed)
-            if same_seed.address(stage) == member.address(stage) and _protocol(before) == _protocol(member):
-                continue
-            ours, theirs = dataclasses.asdict(member.settings), dataclasses.asdict(before.settings)
-            name = next(name for name in ours if ours[name] != theirs[name] and (name != "beta" or stage.needs))
-            raise UserError(
-                f"--out={self.path}: holds a run with {name}={theirs[name]}, not {ours[name]}; choose another --out, "
-                f"or give --{name}={theirs[name]}"
-            )
+            self._refuse_unequal(before, member, _SHARED_BY_DATASET)
+            for stage in member.stages:
+                before = known.get(row(member, stage), member)
+                self._refuse_unequal(before, member, (*sorted(reach(stage)), *_PROTOCOL))
+
+    def _refuse_unequal(self, before: Member, member: Member, names: Sequence[str]) -> None:
+        for name in names:
+            ours, theirs = getattr(member.settings, name), getattr(before.settings, name)
+            if ours != theirs:
+                raise UserError(
+                    f"--out={self.path}: holds a run with {name}={theirs}, not {ours}; choose another --out, "
+                    f"or give --{name}={theirs}"
+                )
 
     def members(self) -> list[Member]:
         """The members of the sweep on disk."""
@@ -232,6 +246,7 @@ class RunDirectory:
                 seed=entry["seed"],
                 settings=Settings(**(content["settings"][entry["dataset"]] | entry["values"])),
                 setting=entry["setting"],
+                algorithm=entry.get("algorithm", "srpo"),
             )
             for entry in content["members"]
         ]
@@ -247,11 +262,6 @@ def population_name(stage: Stage, members: Sequence[Member]) -> str:
     return f"{stage.name}-{hashlib.sha256(addresses.encode()).hexdigest()[:16]}"
 
 
-def _protocol(member: Member) -> dict[str, Any]:
-    """How a member is evaluated and logged."""
-    return {name: getattr(member.settings, name) for name in FIELDS if FIELDS[name].metadata["stage"] == "evaluation"}
-
-
 def _member_json(member: Member, common: Mapping[str, Any]) -> dict[str, Any]:
     """A member with the settings in which it differs from the first of its dataset."""
     own = dataclasses.asdict(member.settings)
@@ -259,8 +269,9 @@ def _member_json(member: Member, common: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": member.dataset,
         "seed": member.seed,
         "setting": member.setting,
+        "algorithm": member.algorithm,
         "values": {name: value for name, value in own.items() if value != common[name]},
-        "results": {name: member.address(stage) for name, stage in STAGES.items()},
+        "results": {stage.name: member.address(stage) for stage in member.stages},
     }
 
 

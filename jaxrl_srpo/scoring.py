@@ -188,12 +188,17 @@ class Scorer:
 
 
 def usable_environments(
-    run: RunDirectory, facts: Sequence[DatasetFacts], required: bool, log: Callable[[str], None]
+    run: RunDirectory,
+    facts: Sequence[DatasetFacts],
+    required: bool,
+    log: Callable[[str], None],
+    online: bool = False,
 ) -> dict[str, DatasetFacts]:
     """The datasets whose environment can be made here; the others are named in a message.
 
     Raises:
-      UserError: if the data do not fit their environment, or `required` and one cannot be made.
+      UserError: if the data do not fit their environment, or `required` and one cannot be made; to learn `online` the
+        bounds of actions must be equal too.
     """
     usable: dict[str, DatasetFacts] = {}
     for fact in facts:
@@ -204,7 +209,7 @@ def usable_environments(
                 raise
             log(f"not evaluated: {error}; `jaxrl-srpo evaluate {run.path}` can do it later")
             continue
-        _check_fits(fact, environment, log)
+        _check_fits(fact, environment, log, online)
         environment.close()
         usable[fact.name] = fact
     return usable
@@ -218,7 +223,7 @@ def _environment_of(facts: DatasetFacts) -> Any:
     return make_environment(facts.environment_spec)
 
 
-def _check_fits(facts: DatasetFacts, environment: Any, log: Callable[[str], None]) -> None:
+def _check_fits(facts: DatasetFacts, environment: Any, log: Callable[[str], None], online: bool) -> None:
     """Refuses other sizes, and tells of other bounds: a file without bounds is taken to have -1 and 1."""
     name, observations, actions = environment.spec.id, environment.observation_space, environment.action_space
     if (observations.shape, actions.shape) != ((facts.observation_size,), (facts.action_size,)):
@@ -227,7 +232,10 @@ def _check_fits(facts: DatasetFacts, environment: Any, log: Callable[[str], None
             f"{name} has {observations.shape} and {actions.shape}; name the data's environment with --env"
         )
     if not (np.allclose(actions.low, facts.action_low) and np.allclose(actions.high, facts.action_high)):
-        log(
+        bounds = (
             f"{facts.name}: its actions lie in [{min(facts.action_low):g}, {max(facts.action_high):g}], those of "
-            f"{name} in [{actions.low.min():g}, {actions.high.max():g}]; policies keep to the data's bounds"
+            f"{name} in [{actions.low.min():g}, {actions.high.max():g}]"
         )
+        if online:
+            raise UserError(f"{bounds}; to learn online give the file the environment's action_low and action_high")
+        log(f"{bounds}; policies keep to the data's bounds")

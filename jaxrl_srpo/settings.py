@@ -1,15 +1,27 @@
-"""Every number and switch of a run in one flat record, and the presets that fill it."""
+"""Every number and switch of a run in one flat record."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from jaxrl_srpo.algorithms import behavior, iql, srpo
+from jaxrl_srpo import networks
+from jaxrl_srpo.algorithms import awac, behavior, iql, sac, srpo
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.precision import Precision
 
-StageName = Literal["behavior", "critic", "policy"]
-PRESETS = ("quick", "paper")
+StageName = Literal[
+    "behavior",
+    "critic",
+    "policy",
+    "cloning",
+    "awac",
+    "sac_offline",
+    "srpo_online",
+    "iql_online",
+    "awac_online",
+    "sac_online",
+    "sac",
+]
 
 
 def _field(default: Any, stage: str, help: str, swept: bool = False, choices: tuple[str, ...] = ()) -> Any:
@@ -22,10 +34,13 @@ class Settings:
     """Settings of one member; the defaults are those of the published locomotion runs.
 
     A field's metadata says which stage it belongs to (a stage is trained again only if one of its own fields or an
-    earlier stage changes), and whether a sweep may vary it inside one compiled program.
+    earlier stage changes; "data" belongs to all, "return" to those that learn values), and whether a sweep may vary it
+    inside one compiled program.
     """
 
-    reward_transform: str = _field("none", "critic", "reward transform, by dataset family unless given")
+    reward_transform: str = _field("none", "return", "reward transform, by dataset family unless given")
+    discount: float = _field(0.99, "return", "discount per step", swept=True)
+    target_rate: float = _field(0.005, "return", "Polyak rate of the target Q", swept=True)
 
     normalize_observations: bool = _field(False, "data", "observations to mean 0 and deviation 1, per dataset")
     precision: str = _field("auto", "data", "precision of matrix products", choices=get_args(Precision))
@@ -46,8 +61,6 @@ class Settings:
     critic_batch_size: int = _field(256, "critic", "batch size of the critic stage")
     critic_learning_rate: float = _field(3e-4, "critic", "Adam learning rate of Q and V", swept=True)
     expectile: float = _field(0.7, "critic", "expectile tau of V", swept=True)
-    discount: float = _field(0.99, "critic", "discount per step", swept=True)
-    target_rate: float = _field(0.005, "critic", "Polyak rate of the target Q", swept=True)
     awr_temperature: float = _field(3.0, "critic", "inverse temperature of the IQL actor's weights", swept=True)
     iql_actor_learning_rate: float = _field(3e-4, "critic", "Adam learning rate of the IQL actor", swept=True)
     critic_width: int = _field(256, "critic", "width of Q, V and the IQL actor")
@@ -65,91 +78,51 @@ class Settings:
     policy_start: str = _field("random", "policy", "where the SRPO actor starts", choices=("random", "iql"))
     policy_weight_average: float = _field(0.0, "policy", "decay of an average of the SRPO actor; 0: none")
 
+    offline_steps: int = _field(50_000, "cloning", "updates of AWAC and of its cloning baseline on the dataset")
+    awac_batch_size: int = _field(128, "cloning", "batch size of AWAC on the dataset")
+    awac_actor_width: int = _field(256, "cloning", "width of the AWAC actor")
+    awac_actor_layers: int = _field(4, "cloning", "hidden layers of the AWAC actor")
+    awac_actor_learning_rate: float = _field(3e-4, "cloning", "Adam learning rate of the AWAC actor", swept=True)
+    awac_weight_decay: float = _field(1e-4, "cloning", "weight decay of the AWAC actor", swept=True)
+    awac_decay: str = _field("l2", "cloning", "form of that decay", choices=get_args(awac.Decay))
+    awac_mean: str = _field("tanh", "cloning", "mean of the AWAC actor", choices=get_args(networks.Mean))
+    awac_log_std: str = _field("sigmoid", "cloning", "its log deviation", choices=get_args(networks.LogStd))
+    awac_small_outputs: bool = _field(True, "cloning", "start AWAC's output layers near 0")
+
+    awac_lambda: float = _field(2.0, "awac", "temperature lambda of AWAC: smaller is greedier", swept=True)
+    awac_advantage_clip: float = _field(0.0, "awac", "largest advantage in AWAC's weights; 0: any", swept=True)
+    awac_reward_scale: float = _field(1.0, "awac", "factor of rewards in AWAC, after the transform", swept=True)
+    awac_learning_rate: float = _field(3e-4, "awac", "Adam learning rate of AWAC's critics", swept=True)
+    awac_critic_width: int = _field(256, "awac", "width of AWAC's critics")
+    awac_critic_layers: int = _field(2, "awac", "hidden layers of AWAC's critics")
+    awac_weighting: str = _field("softmax", "awac", "form of AWAC's weights", choices=get_args(awac.Weighting))
+    awac_baseline: str = _field("sample", "awac", "action of V in the advantage", choices=get_args(awac.Baseline))
+    awac_negative_q: bool = _field(False, "awac", "keep AWAC's Q at or below 0, for rewards of -1 and 0")
+    awac_bootstrap_terminals: bool = _field(False, "awac", "bootstrap through terminations in AWAC")
+
+    sac_batch_size: int = _field(256, "sac_offline", "batch size of SAC on the dataset")
+    sac_width: int = _field(256, "sac_offline", "width of SAC's networks")
+    sac_layers: int = _field(2, "sac_offline", "hidden layers of SAC's networks")
+    sac_learning_rate: float = _field(3e-4, "sac_offline", "Adam learning rate of SAC", swept=True)
+    sac_random_steps: int = _field(1_000, "sac", "environment steps before SAC from scratch acts and learns")
+
+    online_steps: int = _field(0, "online", "environment steps of learning online afterwards; 0: none")
+    online_batch_size: int = _field(1024, "online", "batch size online")
+    online_warmup_steps: int = _field(1_000, "online", "environment steps before the first update online")
+    update_to_data: float = _field(1.0, "online", "updates per environment step")
+    exploration_noise: float = _field(0.1, "online", "deviation of the noise on IQL's actions online")
+
     episodes: int = _field(20, "evaluation", "episodes of an evaluation")
     critic_evaluation_interval: int = _field(50_000, "evaluation", "updates between evaluations of the IQL actor")
     policy_evaluation_interval: int = _field(20_000, "evaluation", "updates between evaluations of the SRPO actor")
+    offline_evaluation_interval: int = _field(5_000, "evaluation", "updates between evaluations of AWAC offline")
+    online_evaluation_interval: int = _field(5_000, "evaluation", "environment steps between evaluations online")
     sampler_steps: int = _field(15, "evaluation", "solver steps of the behaviour-cloning baseline")
     log_interval: int = _field(10_000, "evaluation", "updates between rows of metrics.csv, the compiled chunk")
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 SWEPT = tuple(name for name, field in FIELDS.items() if field.metadata["swept"])
-
-# Section 5 of the released code's configuration: beta per dataset, the larger the greedier.
-PAPER_BETA = {
-    "antmaze-umaze-v2": 0.02,
-    "antmaze-umaze-diverse-v2": 0.04,
-    "antmaze-medium-play-v2": 0.08,
-    "antmaze-medium-diverse-v2": 0.05,
-    "antmaze-large-play-v2": 0.06,
-    "antmaze-large-diverse-v2": 0.05,
-    "hopper-medium-expert-v2": 0.01,
-    "hopper-medium-v2": 0.05,
-    "hopper-medium-replay-v2": 0.2,
-    "walker2d-medium-expert-v2": 0.1,
-    "walker2d-medium-v2": 0.05,
-    "walker2d-medium-replay-v2": 0.5,
-    "halfcheetah-medium-expert-v2": 0.01,
-    "halfcheetah-medium-v2": 0.2,
-    "halfcheetah-medium-replay-v2": 0.2,
-}
-
-_MAZE = {"expectile": 0.9, "awr_temperature": 10.0, "actor_layers": 4, "q_gradient": "sample"}
-
-# The recipe for small budgets; docs/quick.md gives the measurement behind each line.
-_QUICK = {
-    "normalize_observations": True,
-    "behavior_steps": 10_000,
-    "behavior_batch_size": 256,
-    "behavior_learning_rate": 1e-3,
-    "behavior_cosine": True,
-    "score_hidden": 512,
-    "score_blocks": 2,
-    "critic_steps": 20_000,
-    "awr_temperature": 0.3,
-    "policy_steps": 5_000,
-    "minus_noise": True,
-    "q_gradient": "batch",
-    "policy_start": "iql",
-    "beta": 0.01,
-    "episodes": 10,
-    "critic_evaluation_interval": 10_000,
-    "policy_evaluation_interval": 1_000,
-    "log_interval": 500,
-}
-
-_QUICK_MAZE = {
-    "normalize_observations": False,
-    "behavior_steps": 5_000,
-    "critic_steps": 14_000,
-    "iql_actor_learning_rate": 1e-3,
-    "policy_steps": 3_000,
-    "awr_temperature": 3.0,
-    "actor_layers": 2,
-    "q_gradient": "batch",
-    "episodes": 20,
-    "critic_evaluation_interval": 3_500,
-}
-
-
-def preset(name: str, dataset_name: str, family: str) -> Settings:
-    """The settings that a preset gives a dataset; `paper` is the published protocol, dataset by dataset.
-
-    Raises:
-      UserError: for an unknown preset.
-    """
-    from jaxrl_srpo.data.rewards import default_transform
-
-    if name not in PRESETS:
-        raise UserError(f"--preset={name}: unknown; choose one of {', '.join(PRESETS)}")
-    maze = family in ("antmaze", "pointmaze")
-    values: dict[str, Any] = {"reward_transform": default_transform(family)}
-    values |= _MAZE if maze else {}
-    if name == "quick":
-        values |= _QUICK | (_QUICK_MAZE if maze else {})
-    elif dataset_name in PAPER_BETA:
-        values["beta"] = PAPER_BETA[dataset_name]
-    return Settings(**values)
 
 
 def scale_budget(settings: Settings, budget: float) -> Settings:
@@ -161,6 +134,7 @@ def scale_budget(settings: Settings, budget: float) -> Settings:
     if not 0 < budget < float("inf"):
         raise UserError(f"--budget={budget}: must be a positive number, for instance 0.1")
     names = [name for name in FIELDS if name.endswith(("_steps", "_interval")) and name != "sampler_steps"]
+    names = [name for name in names if getattr(settings, name) > 0]
     return dataclasses.replace(settings, **{name: max(1, round(budget * getattr(settings, name))) for name in names})
 
 
@@ -204,11 +178,15 @@ def _check(name: str, value: Any) -> None:
         return
     if not value >= 0 or value == float("inf"):
         raise UserError(f"--{name}={value}: must be a finite number, not negative")
-    positive = name.endswith(("_steps", "_size", "_interval", "_layers", "_width", "_hidden", "_blocks")) or (
-        name == "episodes"
-    )
+    zero_allowed = ("online_steps", "online_warmup_steps")
+    positive = (
+        name not in zero_allowed
+        and name.endswith(("_steps", "_size", "_interval", "_layers", "_width", "_hidden", "_blocks"))
+    ) or (name == "episodes")
     if positive and value < 1:
         raise UserError(f"--{name}={value}: must be at least 1")
+    if name == "awac_lambda" and value == 0:
+        raise UserError(f"--{name}={value}: must be above 0")
     below_one = ("expectile", "score_dropout", "behavior_weight_average", "policy_weight_average")
     if name in below_one and value >= 1:
         raise UserError(f"--{name}={value}: must be below 1")
@@ -276,3 +254,66 @@ def policy_hyper(settings: Settings) -> srpo.Hyper:
         time_max=settings.time_max,
         total_steps=float(settings.policy_steps),
     )
+
+
+def awac_config(settings: Settings) -> awac.Config:
+    """Static configuration of AWAC and of its cloning baseline."""
+    return awac.Config(
+        batch_size=settings.awac_batch_size,
+        actor_width=settings.awac_actor_width,
+        actor_layers=settings.awac_actor_layers,
+        critic_width=settings.awac_critic_width,
+        critic_layers=settings.awac_critic_layers,
+        mean=settings.awac_mean,  # type: ignore[arg-type]
+        log_std=settings.awac_log_std,  # type: ignore[arg-type]
+        weighting=settings.awac_weighting,  # type: ignore[arg-type]
+        baseline=settings.awac_baseline,  # type: ignore[arg-type]
+        decay=settings.awac_decay,  # type: ignore[arg-type]
+        negative_q=settings.awac_negative_q,
+        bootstrap_terminals=settings.awac_bootstrap_terminals,
+        small_outputs=settings.awac_small_outputs,
+    )
+
+
+def cloning_config(settings: Settings) -> awac.Config:
+    """Static configuration of the cloning baseline: AWAC's, for what it does not read is left at its default."""
+    chosen = awac_config(settings)
+    actor = ("batch_size", "actor_width", "actor_layers", "mean", "log_std", "decay", "small_outputs")
+    return awac.Config(**{name: getattr(chosen, name) for name in actor})
+
+
+def awac_hyper(settings: Settings) -> awac.Hyper:
+    """Swept numbers of AWAC."""
+    return awac.Hyper(
+        lambda_=settings.awac_lambda,
+        advantage_clip=settings.awac_advantage_clip or float("inf"),
+        learning_rate=settings.awac_learning_rate,
+        actor_learning_rate=settings.awac_actor_learning_rate,
+        weight_decay=settings.awac_weight_decay,
+        discount=settings.discount,
+        target_rate=settings.target_rate,
+        reward_scale=settings.awac_reward_scale,
+    )
+
+
+def srpo_online_config(settings: Settings) -> awac.Config:
+    """AWAC's configuration with the sizes of the SRPO actor and of its critic."""
+    return awac_config(settings)._replace(
+        batch_size=settings.online_batch_size,
+        actor_width=settings.critic_width,
+        actor_layers=settings.actor_layers,
+        critic_width=settings.critic_width,
+        critic_layers=2,
+        mean="tanh",
+    )
+
+
+def sac_config(settings: Settings) -> sac.Config:
+    """Static configuration of SAC on a dataset."""
+    return sac.Config(settings.sac_batch_size, settings.sac_width, settings.sac_layers)
+
+
+def sac_hyper(settings: Settings) -> sac.Hyper:
+    """Swept numbers of SAC."""
+    rate = settings.sac_learning_rate
+    return sac.Hyper(rate, rate, rate, discount=settings.discount, target_rate=settings.target_rate)

@@ -76,6 +76,7 @@ class StatusReader:
             result_of(member, stage): _Expected(stage.steps(member.settings), member.name(stage))
             for stage in STAGES.values()
             for member in read_members(self._run)
+            if stage in member.stages
         }
         self._read_metrics()
         self._read_evaluations()

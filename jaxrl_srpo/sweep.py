@@ -14,9 +14,12 @@ from typing import Any
 
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.settings import SWEPT, Settings, StageName, override, preset, scale_budget
-from jaxrl_srpo.stages import STAGES, Stage
+from jaxrl_srpo.presets import preset
+from jaxrl_srpo.settings import SWEPT, Settings, StageName, override, scale_budget
+from jaxrl_srpo.stages import ALGORITHMS, STAGES, Stage, stages_of
 from jaxrl_srpo.types import Spec
+
+_LOOP = ("update_to_data", "online_warmup_steps", "sac_random_steps", "exploration_noise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Member:
       seed: of all random numbers.
       settings: concrete values.
       setting: the swept settings other than beta, as `expectile=0.9`, ';' between them; empty if there are none.
+      algorithm: out of `ALGORITHMS`, whose stages it trains.
     """
 
     dataset: str
@@ -38,6 +42,12 @@ class Member:
     seed: int
     settings: Settings
     setting: str = ""
+    algorithm: str = "srpo"
+
+    @property
+    def stages(self) -> list[Stage]:
+        """What it trains, in order."""
+        return stages_of(self.algorithm, self.settings)
 
     def address(self, stage: Stage) -> str:
         """Name of the stage's result; equal for members whose stage would compute the same."""
@@ -53,7 +63,7 @@ class Member:
 
     def row(self, stage: Stage) -> dict[str, Any]:
         """The columns that name this member in `metrics.csv` and `evaluations.csv`."""
-        beta = f"{self.settings.beta:g}" if stage.name == "policy" else ""
+        beta = f"{self.settings.beta:g}" if "beta" in reach(stage) else ""
         return {
             "stage": stage.name,
             "dataset": self.dataset,
@@ -70,12 +80,15 @@ class Member:
         return " ".join(part for part in parts if part)
 
 
+def reach(stage: Stage) -> set[str]:
+    """The settings that determine the result of a stage: its own and those of the stages it needs."""
+    own = set(stage.own_settings(Settings()))
+    return own.union(*(reach(STAGES[name]) for name in stage.needs))
+
+
 def _label(setting: str, stage: Stage) -> str:
-    """Only the swept settings that reach a stage: its own and those of the stages it needs."""
-    reach: dict[str, Any] = {}
-    for name in (*stage.needs, stage.name):
-        reach |= STAGES[name].own_settings(Settings())
-    return ";".join(part for part in setting.split(";") if part.split("=")[0] in reach)
+    """Only the swept settings that reach a stage."""
+    return ";".join(part for part in setting.split(";") if part.split("=")[0] in reach(stage))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +98,11 @@ class Sweep:
     Attributes:
       datasets: names or paths.
       seeds: one member per seed.
-      preset: `quick` or `paper`; gives each dataset its settings.
+      preset: out of `PRESETS`; gives each dataset its settings.
       overrides: settings that replace the preset's; a sequence of several values of a swept setting makes members of
         all of them.
       budget: share of the preset's updates, see `settings.scale_budget`; `overrides` are taken as they are.
+      algorithms: out of `ALGORITHMS`; members of each.
     """
 
     datasets: tuple[str, ...]
@@ -96,6 +110,7 @@ class Sweep:
     preset: str = "quick"
     overrides: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     budget: float = 1.0
+    algorithms: tuple[str, ...] = ("srpo",)
 
     def __post_init__(self) -> None:
         """Refuses what cannot be trained."""
@@ -103,7 +118,10 @@ class Sweep:
             raise UserError("--datasets: name at least one dataset, for instance pointmaze/umaze")
         if not self.seeds:
             raise UserError("--seeds: name at least one seed, for instance 0:4")
-        for what, values in (("datasets", self.datasets), ("seeds", self.seeds), *self.overrides.items()):
+        if not self.algorithms or any(name not in ALGORITHMS for name in self.algorithms):
+            raise UserError(f"--algorithm={','.join(self.algorithms)}: choose from {', '.join(ALGORITHMS)}")
+        given = {"datasets": self.datasets, "seeds": self.seeds, "algorithm": self.algorithms}
+        for what, values in (*given.items(), *self.overrides.items()):
             if len(set(values)) < len(values):
                 raise UserError(f"--{what}: a value is given twice in {', '.join(map(str, values))}")
         for name, values in self.overrides.items():
@@ -111,6 +129,8 @@ class Sweep:
                 raise UserError(f"--{name}: takes one value; settings that take several are {', '.join(SWEPT)}")
         for values in itertools.islice(itertools.product(*self.overrides.values()), 1000):
             settings = override(scale_budget(Settings(), self.budget), dict(zip(self.overrides, values, strict=True)))
+            if "sac" in self.algorithms and not settings.online_steps:
+                raise UserError("--algorithm=sac: learns online alone; give --online_steps")
             if settings.time_min > settings.time_max:
                 raise UserError(f"--time_min={settings.time_min}: must not be above --time_max={settings.time_max}")
 
@@ -126,8 +146,11 @@ class Sweep:
         return combinations
 
     def members(self, datasets: Sequence[Dataset]) -> list[Member]:
-        """Every member, datasets outermost and hyperparameters innermost."""
-        return [
+        """Every member, datasets outermost and hyperparameters innermost.
+
+        Combinations that differ in nothing that their algorithm reads make one member.
+        """
+        members = [
             Member(
                 dataset.name,
                 dataset.fingerprint,
@@ -135,16 +158,24 @@ class Sweep:
                 seed,
                 settings,
                 label,
+                algorithm,
             )
             for dataset in datasets
             for seed in self.seeds
+            for algorithm in self.algorithms
             for label, settings in self.settings_of(dataset)
         ]
+        different: dict[Any, Member] = {}
+        for member in members:
+            addresses = tuple(member.address(stage) for stage in member.stages)
+            different.setdefault((member.dataset, member.algorithm, *addresses), member)
+        return list(different.values())
 
 
 def unique(members: Sequence[Member], stage: Stage) -> list[Member]:
-    """One member per distinct result of a stage, in order."""
-    return list({member.address(stage): member for member in reversed(members)}.values())[::-1]
+    """One member per distinct result of a stage, in order, of those that train it."""
+    own = [member for member in members if stage in member.stages]
+    return list({member.address(stage): member for member in reversed(own)}.values())[::-1]
 
 
 def populations(members: Sequence[Member], stage: Stage, size: int = 0) -> list[list[Member]]:
@@ -153,7 +184,9 @@ def populations(members: Sequence[Member], stage: Stage, size: int = 0) -> list[
     for member in members:
         settings = member.settings
         schedule = (stage.steps(settings), stage.interval(settings), settings.log_interval, settings.episodes)
-        extra = (settings.precision, settings.policy_start if stage.needs else None)
+        extra: tuple[Any, ...] = (settings.precision, settings.policy_start if stage.needs else None)
+        if stage.explore is not None:
+            extra += tuple(getattr(settings, name) for name in _LOOP)
         groups.setdefault((member.spec, stage.config(settings), schedule, extra), []).append(member)
     return [part for group in groups.values() for part in _parts(shared_groups(group, stage), size)]
 

@@ -20,7 +20,7 @@ from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.report.records import Evaluation, Result, TrainingMetrics, evaluations_tail, metrics_tail
 from jaxrl_srpo.run_directory import RunDirectory
 from jaxrl_srpo.settings import FIELDS
-from jaxrl_srpo.stages import POLICY, STAGES
+from jaxrl_srpo.stages import STAGES
 from jaxrl_srpo.status import read_members, result_of
 from jaxrl_srpo.sweep import Member
 
@@ -189,7 +189,8 @@ class Exporter:
             members: dict[Result, list[Member]] = defaultdict(list)
             for stage in STAGES.values():
                 for member in read_members(self._run):
-                    members[result_of(member, stage)].append(member)
+                    if stage in member.stages:
+                        members[result_of(member, stage)].append(member)
             self._members = members
         return self._members[result]
 
@@ -305,7 +306,9 @@ def _wandb_usable() -> bool:
 
 def _label(member: Member) -> str:
     """What tells a member from the others of its dataset, for instance `seed=0 beta=0.1`."""
-    return member.name(POLICY).removeprefix(f"{POLICY.algorithm} {member.dataset} ")
+    last = member.stages[-1]
+    values = member.name(last).removeprefix(f"{last.algorithm} {member.dataset} ")
+    return values if member.algorithm == "srpo" else f"{member.algorithm} {values}"
 
 
 def _config(member: Member) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from tqdm import tqdm
 from jaxrl_srpo import checkpoint, precision
 from jaxrl_srpo.data import table
 from jaxrl_srpo.hosts import agree, leads
+from jaxrl_srpo.learning import Learning, OfflineLearning, OnlineLearning
 from jaxrl_srpo.leases import Lease, LeaseLost, Leases
-from jaxrl_srpo.population import Carry, Members, Population, Strategy, stack
-from jaxrl_srpo.run_directory import RunDirectory, population_name
-from jaxrl_srpo.stages import STAGES, Stage, frozen_of
+from jaxrl_srpo.population import Members, Strategy, stack
+from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory, population_name
+from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.sweep import Member, populations, results_of, shared_groups, unique
 from jaxrl_srpo.types import Spec
 
@@ -28,9 +29,15 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """Transitions of every dataset of a sweep by name: packed rows [N, width], already reward-transformed."""
+    """What members of every dataset of a sweep learn from, by name.
+
+    Attributes:
+      rows: packed rows [N, width] of its transitions, already reward-transformed.
+      facts: gives what the run directory keeps of them.
+    """
 
     rows: Callable[[str], np.ndarray]
+    facts: Callable[[], Mapping[str, DatasetFacts]]
 
     def pack(self, members: Sequence[Member]) -> table.PackedTable:
         """One array of the datasets that some members use, and a slice per member."""
@@ -174,13 +181,16 @@ class _StageRun:
         self._plan = _Plan(stage.steps(settings), stage.interval(settings), settings.log_interval)
         self._addresses = [member.address(stage) for member in self._members]
         self._progress = self._run.progress(stage, self._members)
-        self._population = Population(
-            stage.init, stage.update, first.spec, stage.config(settings), self._shape, trainer.strategy
-        )
         packed = trainer.data.pack(self._members)
-        self._rows = self._population.place_table(packed.rows)
-        self._placed = self._population.place(self._describe(packed.slices))
-        self._frozen = self._population.place_frozen(stack([self._frozen_of(group[0]) for group in groups]))
+        described = self._describe(packed.slices)
+        frozen = stack([self._frozen_of(group[0]) for group in groups])
+        self._learning: Learning
+        if stage.explore is None:
+            self._learning = OfflineLearning(stage, first, described, frozen, packed.rows, trainer.strategy)
+        else:
+            known = trainer.data.facts()
+            facts = [known[member.dataset] for member in self._members]
+            self._learning = OnlineLearning(stage, first, described, frozen, packed.rows, facts, trainer.strategy)
         self._reported: set[int] = set()
         # Fetching results takes all processes, of which one evaluates.
         self._evaluates = bool(agree(self._scorer is not None))
@@ -188,42 +198,44 @@ class _StageRun:
     def train(self) -> None:
         """Runs to the end and saves the results."""
         with precision.using(self._members[0].settings.precision):  # type: ignore[arg-type]  # Checked by `override`.
-            self._train()
+            try:
+                self._train()
+            finally:
+                self._learning.close()
 
     def _train(self) -> None:
-        carry, start = self._restore()
+        start = self._restore()
         if leads():
             self._forget_after(start)
-        if start > 0 and self._evaluates:
-            results = self._results(carry)
+        # What goes on online is judged by where it begins, too.
+        if self._evaluates and (start > 0 or self._stage.explore is not None):
+            results = self._results()
             if self._scorer is not None:
                 self._scorer.resume(self._stage, self._members, start, results)
         saved = time.monotonic()
         with self._bar(start) as bar:
             for begin, stop in self._plan.stops(start):
-                carry = self._chunk(carry, begin, stop, bar)
-                self._evaluate(stop, carry)
+                self._chunk(begin, stop, bar)
+                self._evaluate(stop)
                 if agree(stop < self._plan.total and time.monotonic() - saved >= self._checkpoint_seconds):
-                    self._checkpoint(stop, carry)
+                    self._checkpoint(stop)
                     saved = time.monotonic()
             if self._scorer is not None:
                 bar.set_postfix_str("evaluating")
                 self._scorer.wait()
-        self._save_results(carry)
+        self._save_results()
 
-    def _chunk(self, carry: Carry, begin: int, stop: int, bar: tqdm) -> Carry:
-        """Updates `begin` to `stop` of every member, and their rows."""
+    def _chunk(self, begin: int, stop: int, bar: tqdm) -> None:
+        """Steps `begin` to `stop` of every member, and their rows."""
         began = time.monotonic()
-        carry, means = self._population.chunk(carry, self._placed, self._frozen, self._rows, begin, stop - begin)
-        means = self._population.unpad(means)
-        diverged_at = self._population.unpad(carry.diverged_at).reshape(-1)
-        updates = (stop - begin) * len(self._members)
+        means = self._learning.run(begin, stop)
+        diverged_at = self._learning.diverged_at.reshape(-1)
+        steps = (stop - begin) * len(self._members)
         self._stop_if_lost()
         if leads():
-            self._log(stop, means, updates / (time.monotonic() - began))
+            self._log(stop, means, steps / (time.monotonic() - began))
             self._report_diverged(diverged_at, bar)
-        bar.update(updates)
-        return carry
+        bar.update(steps)
 
     def _stop_if_lost(self) -> None:
         if agree(self._lease is not None and self._lease.lost()):
@@ -240,21 +252,20 @@ class _StageRun:
 
     def _frozen_of(self, member: Member) -> Any:
         results = {name: load_result(self._run, STAGES[name], member) for name in results_of(member, self._stage)}
-        return frozen_of(member.settings, results)
+        return self._stage.frozen(member.settings, results)
 
-    def _restore(self) -> tuple[Carry, int]:
-        carry = self._population.init(self._placed, self._frozen)
+    def _restore(self) -> int:
         step = self._progress.latest()
         if step is None:
-            return carry, 0
-        template = jax.tree.map(lambda x: np.zeros(self._shape + x.shape[2:], x.dtype), carry)
-        return self._population.place(self._progress.load(step, template)), step
+            return 0
+        self._learning.restore(self._progress.load(step, self._learning.checkpoint()))
+        return step
 
-    def _checkpoint(self, step: int, carry: Carry) -> None:
+    def _checkpoint(self, step: int) -> None:
         # What a checkpoint promises is that everything before its step is on disk; evaluations under way are not.
         if self._scorer is not None:
             self._scorer.wait(before=step)
-        host_copy = self._population.unpad(carry)
+        host_copy = self._learning.checkpoint()
         if leads():
             self._progress.save(step, host_copy)
 
@@ -271,6 +282,7 @@ class _StageRun:
 
     def _bar(self, start: int) -> tqdm:
         groups, members = self._shape
+        unit = " updates" if self._stage.explore is None else " steps"
         what = f"{self._stage.name} ({groups * members} members)"
         total = self._plan.total * len(self._members)
         initial = start * len(self._members)
@@ -278,7 +290,7 @@ class _StageRun:
             total=total,
             initial=initial,
             desc=what,
-            unit=" updates",
+            unit=unit,
             unit_scale=True,
             dynamic_ncols=True,
             disable=not leads(),
@@ -301,21 +313,21 @@ class _StageRun:
         if new:
             self._run.add_diverged(self._members[i].name(self._stage) for i in new)
 
-    def _results(self, carry: Carry) -> Any:
+    def _results(self) -> Any:
         """Results of all members on the host, leaves [members, ...]."""
-        state = self._population.unpad(carry.state)
-        return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), self._stage.result(state))
+        results = self._stage.result(self._learning.states)
+        return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), results)
 
-    def _evaluate(self, step: int, carry: Carry) -> None:
+    def _evaluate(self, step: int) -> None:
         final = step == self._plan.total
         if not self._evaluates or (step % self._plan.evaluation and not final):
             return
-        results = self._results(carry)
+        results = self._results()
         if self._scorer is not None:
             self._scorer.submit(self._stage, self._members, step, results, final=final)
 
-    def _save_results(self, carry: Carry) -> None:
-        results = self._results(carry)
+    def _save_results(self) -> None:
+        results = self._results()
         self._stop_if_lost()
         if leads():
             for i, address in enumerate(self._addresses):

@@ -1,6 +1,7 @@
 """Workers: any number of processes, anywhere, that finish one prepared sweep; its run directory is all they share."""
 
 import functools
+import itertools
 import os
 import pathlib
 import sys
@@ -20,7 +21,7 @@ from jaxrl_srpo.options import Options
 from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory
 from jaxrl_srpo.scoring import Scorer, usable_environments
 from jaxrl_srpo.settings import Settings
-from jaxrl_srpo.stages import BEHAVIOR
+from jaxrl_srpo.stages import STAGES
 from jaxrl_srpo.sweep import Member, populations, unique
 from jaxrl_srpo.training import Trainer, TrainingData, load_results
 
@@ -56,11 +57,11 @@ def train_members(
       usable: datasets by name whose members are evaluated.
       options: how to run.
     """
-    scorer = make_scorer(run, usable) if usable and leads() else None
+    scorer = make_scorer(run, usable) if usable and options.evaluate and leads() else None
     try:
         Trainer(
             run,
-            TrainingData(rows),
+            TrainingData(rows, run.facts),
             scorer,
             options.strategy,
             options.checkpoint_seconds,
@@ -95,8 +96,9 @@ def work(run_dir: str | os.PathLike[str], log: Callable[[str], None] | None = No
     options = Options.from_json(RunDirectory(path).read().get("options", {}))
     run = RunDirectory(path, options.artefacts)
     members, facts = run.members(), list(run.facts().values())
-    required = options.environment is not None
-    usable = usable_environments(run, facts, required, log) if options.evaluate else {}
+    online = any(member.settings.online_steps for member in members)
+    required = online or options.environment is not None
+    usable = usable_environments(run, facts, required, log, online) if online or options.evaluate else {}
     if leads():
         run.create()
     train_members(run, members, _rows_of(run, members, options), usable, options)
@@ -107,14 +109,16 @@ def work(run_dir: str | os.PathLike[str], log: Callable[[str], None] | None = No
 
 
 def side_by_side(run_dir: str | os.PathLike[str]) -> int:
-    """Members of a run that can be trained side by side, each with a behaviour model of its own.
+    """Members of a run that can be trained side by side and share no earlier result.
 
     Raises:
       UserError: if it is no run directory.
     """
     run = RunDirectory(pathlib.Path(run_dir))
     size = Options.from_json(run.read().get("options", {})).members_per_population
-    return max(map(len, populations(unique(run.members(), BEHAVIOR), BEHAVIOR, size)), default=1)
+    members = run.members()
+    groups = (populations(unique(members, stage), stage, size) for stage in STAGES.values() if not stage.needs)
+    return max(map(len, itertools.chain(*groups)), default=1)
 
 
 def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> Callable[[str], np.ndarray]:

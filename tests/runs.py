@@ -8,7 +8,6 @@ import numpy as np
 
 from jaxrl_srpo import metrics
 from jaxrl_srpo.run_directory import RunDirectory
-from jaxrl_srpo.stages import STAGES
 from jaxrl_srpo.training import load_result
 
 
@@ -28,7 +27,7 @@ def assert_same_results(out: pathlib.Path, other: pathlib.Path) -> None:
     run, reference = RunDirectory(out), RunDirectory(other)
     assert run.members() == reference.members()
     for member in run.members():
-        for stage in STAGES.values():
+        for stage in member.stages:
             ours, theirs = (load_result(directory, stage, member) for directory in (run, reference))
             jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 

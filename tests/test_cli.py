@@ -299,7 +299,7 @@ def test_of_several_members_the_one_with_the_best_last_score_is_loaded(trained: 
         ({"seed": 7}, "a member with seed=7 does not exist"),
         ({"beta": 0.2}, "a member with beta=0.2 does not exist"),
         ({"dataset": "other"}, "a member with dataset=other does not exist"),
-        ({"algorithm": "ppo"}, "algorithm ppo: choose one of iql, srpo"),
+        ({"algorithm": "ppo"}, "algorithm ppo: choose one of awac, "),
         ({"temperature": 0.2}, "temperature: no such setting"),
     ],
 )

@@ -1,11 +1,13 @@
 """Runs killed in the middle of a stage end bitwise where an uninterrupted run ends."""
 
+import functools
 import pathlib
 import random
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ import synthetic
 
 from jaxrl_srpo.run_directory import RunDirectory
 from jaxrl_srpo.settings import StageName
-from jaxrl_srpo.stages import STAGES, Stage
+from jaxrl_srpo.stages import ALGORITHMS, STAGES, Stage
 
 CHUNKS = 20
 LOG_INTERVAL = 5
@@ -23,7 +25,6 @@ STEPS = CHUNKS * LOG_INTERVAL
 EVALUATION_INTERVAL = 35
 SETTINGS: dict[str, Any] = {
     "seeds": "0:2",
-    "beta": "0.1,0.3",
     "checkpoint_seconds": 0,
     "behavior_steps": STEPS,
     "critic_steps": STEPS,
@@ -31,7 +32,11 @@ SETTINGS: dict[str, Any] = {
     "log_interval": LOG_INTERVAL,
     "critic_evaluation_interval": EVALUATION_INTERVAL,
     "policy_evaluation_interval": EVALUATION_INTERVAL,
+    "offline_steps": STEPS,
+    "offline_evaluation_interval": EVALUATION_INTERVAL,
+    "online_evaluation_interval": EVALUATION_INTERVAL,
 }
+OF_ALGORITHM: dict[str, dict[str, Any]] = {"srpo": {"beta": "0.1,0.3"}, "awac": {"online_steps": STEPS}}
 LIMIT = 240.0
 
 
@@ -41,34 +46,49 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(dataset: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    out = tmp_path_factory.mktemp("uninterrupted") / "run"
-    finish(dataset, out)
-    return out
+def uninterrupted(dataset: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
+    """The finished run of an algorithm."""
+
+    @functools.cache
+    def run(algorithm: str) -> pathlib.Path:
+        out = tmp_path_factory.mktemp("uninterrupted") / "run"
+        finish(dataset, out, algorithm)
+        return out
+
+    return run
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(
+    ("algorithm", "name"),
+    [*(("srpo", name) for name in ALGORITHMS["srpo"]), ("awac", "awac"), ("awac", "awac_online")],
+)
 def test_killed_and_started_again_it_ends_bitwise_the_same(
-    name: StageName, dataset: pathlib.Path, uninterrupted: pathlib.Path, tmp_path: pathlib.Path
+    algorithm: str,
+    name: StageName,
+    dataset: pathlib.Path,
+    uninterrupted: Callable[[str], pathlib.Path],
+    tmp_path: pathlib.Path,
 ) -> None:
+    whole = uninterrupted(algorithm)
     stage = STAGES[name]
     out = tmp_path / "run"
-    start_before(stage, uninterrupted, out)
+    start_before(stage, whole, out)
     dice = random.Random(f"resume {name}")
-    kill_in_stage(dataset, out, stage, dice.randrange(2, CHUNKS - 5), dice.uniform(0.0, 0.1))
-    finish(dataset, out)
-    runs.assert_same_results(out, uninterrupted)
-    assert runs.table(out, "metrics.csv") == runs.table(uninterrupted, "metrics.csv")
-    assert runs.table(out, "evaluations.csv") == runs.table(uninterrupted, "evaluations.csv")
+    kill_in_stage(dataset, out, algorithm, stage, dice.randrange(2, CHUNKS - 5), dice.uniform(0.0, 0.1))
+    finish(dataset, out, algorithm)
+    runs.assert_same_results(out, whole)
+    assert runs.table(out, "metrics.csv") == runs.table(whole, "metrics.csv")
+    assert runs.table(out, "evaluations.csv") == runs.table(whole, "evaluations.csv")
     assert not list((out / "checkpoints" / "under_way").glob("*"))
-    assert files(out) == files(uninterrupted)
+    assert files(out) == files(whole)
 
 
 def test_lines_and_results_lost_to_a_kill_at_the_end_come_back(
-    dataset: pathlib.Path, uninterrupted: pathlib.Path, tmp_path: pathlib.Path
+    dataset: pathlib.Path, uninterrupted: Callable[[str], pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
+    whole = uninterrupted("srpo")
     out = tmp_path / "run"
-    shutil.copytree(uninterrupted, out)
+    shutil.copytree(whole, out)
     text = (out / "evaluations.csv").read_text()
     (out / "evaluations.csv").write_text(text[: len(text) - 9])
     with (out / "metrics.csv").open("a") as file:
@@ -76,15 +96,15 @@ def test_lines_and_results_lost_to_a_kill_at_the_end_come_back(
     # As if it had been killed between saving the first and the second result of the last stage.
     lost = RunDirectory(out).members()[1]
     shutil.rmtree(out / "checkpoints" / "policy" / lost.address(STAGES["policy"]))
-    finish(dataset, out)
-    runs.assert_same_results(out, uninterrupted)
+    finish(dataset, out, "srpo")
+    runs.assert_same_results(out, whole)
     for name in ("metrics.csv", "evaluations.csv"):
-        assert runs.by_content(runs.table(out, name)) == runs.by_content(runs.table(uninterrupted, name))
+        assert runs.by_content(runs.table(out, name)) == runs.by_content(runs.table(whole, name))
 
 
 def start_before(stage: Stage, finished: pathlib.Path, out: pathlib.Path) -> None:
     """A run directory that was killed right before a stage began, made of a finished one."""
-    names = [str(name) for name in STAGES]
+    names = [str(own.name) for own in RunDirectory(finished).members()[0].stages]
     earlier = names[: names.index(stage.name)]
     if not earlier:
         return
@@ -97,9 +117,11 @@ def start_before(stage: Stage, finished: pathlib.Path, out: pathlib.Path) -> Non
         (out / name).write_text("".join(line for line in lines if line.split(",")[0] in ("stage", *earlier)))
 
 
-def kill_in_stage(dataset: pathlib.Path, out: pathlib.Path, stage: Stage, rows: int, delay: float) -> None:
+def kill_in_stage(
+    dataset: pathlib.Path, out: pathlib.Path, algorithm: str, stage: Stage, rows: int, delay: float
+) -> None:
     """Starts the run and kills it `delay` seconds after `metrics.csv` shows that many chunks of a stage."""
-    process, log = launch(dataset, out)
+    process, log = launch(dataset, out, algorithm)
     try:
         deadline = time.monotonic() + LIMIT
         while chunks_of(out, stage) < rows:
@@ -117,9 +139,9 @@ def kill_in_stage(dataset: pathlib.Path, out: pathlib.Path, stage: Stage, rows: 
     assert list((out / "checkpoints" / "under_way").glob(f"{stage.name}-*/*")), "it had no checkpoint to continue from"
 
 
-def finish(dataset: pathlib.Path, out: pathlib.Path) -> None:
+def finish(dataset: pathlib.Path, out: pathlib.Path, algorithm: str) -> None:
     """Runs the same command to its end."""
-    process, log = launch(dataset, out)
+    process, log = launch(dataset, out, algorithm)
     try:
         assert process.wait(LIMIT) == 0, log.read_text()
     finally:
@@ -127,10 +149,11 @@ def finish(dataset: pathlib.Path, out: pathlib.Path) -> None:
         process.wait()
 
 
-def launch(dataset: pathlib.Path, out: pathlib.Path) -> tuple[subprocess.Popen[bytes], pathlib.Path]:
+def launch(dataset: pathlib.Path, out: pathlib.Path, algorithm: str) -> tuple[subprocess.Popen[bytes], pathlib.Path]:
     log = out.parent / "log.txt"
+    settings = SETTINGS | {"algorithm": algorithm} | OF_ALGORITHM[algorithm]
     with log.open("wb") as file:
-        return synthetic.start(synthetic.train_command([dataset], out, **SETTINGS), file), log
+        return synthetic.start(synthetic.train_command([dataset], out, **settings), file), log
 
 
 def chunks_of(out: pathlib.Path, stage: Stage) -> int:

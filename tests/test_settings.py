@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo import settings as settings_lib
+from jaxrl_srpo.algorithms import awac
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.settings import FIELDS, PAPER_BETA, SWEPT, Settings, override, preset
+from jaxrl_srpo.presets import PAPER_BETA, preset
+from jaxrl_srpo.settings import FIELDS, SWEPT, Settings, override
+from jaxrl_srpo.stages import STAGES
 
 # arXiv 2310.07297 and the released code (thu-ml/SRPO, commit b3b916a).
 PUBLISHED = {
@@ -73,7 +76,8 @@ def test_paper_is_the_published_protocol(name: str) -> None:
     chosen = preset("paper", name, "antmaze" if maze else "locomotion")
     assert {setting: getattr(chosen, setting) for setting in expected} == expected
     # Everything else that changes what is learned is in the table above.
-    assert set(FIELDS) - set(expected) == {"log_interval", "precision"}
+    groups = ("behavior", "critic", "policy", "data", "return")
+    assert {name for name in FIELDS if FIELDS[name].metadata["stage"] in groups} - set(expected) == {"precision"}
 
 
 def test_every_published_dataset_has_its_beta_and_no_other() -> None:
@@ -99,6 +103,35 @@ def test_the_settings_reach_the_stages() -> None:
     assert (policy_hyper.time_min, policy_hyper.time_max, policy_hyper.regularization) == (0.02, 0.98, 1.0)
 
 
+# rail-berkeley/rlkit, commit ac45a9d, `examples/awac`, and corl-team/CORL, commit eeeeef2, `configs/offline/awac`.
+OFFICIAL = awac.Config(128, 256, 4, 256, 2, "tanh", "sigmoid", "softmax", "sample", "l2", False, False, True)
+HAND = OFFICIAL._replace(actor_layers=2, baseline="mean", negative_q=True, bootstrap_terminals=True)
+CORL = awac.Config(256, 256, 3, 256, 3, "linear", "clip", "exp", "sample", "l2", False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "config", "lambda_", "clip", "weight_decay", "steps"),
+    [
+        ("official-mujoco", "locomotion", OFFICIAL, 2.0, np.inf, 1e-4, 50_000),
+        ("official-hand", "adroit", HAND, 0.5, 0.5, 1e-4, 25_000),
+        ("corl", "locomotion", CORL, 0.3333, np.inf, 0.0, 1_000_000),
+        ("corl", "antmaze", CORL, 0.1, np.inf, 0.0, 1_000_000),
+    ],
+)
+def test_presets_of_awac_are_those_of_their_sources(
+    name: str, family: str, config: awac.Config, lambda_: float, clip: float, weight_decay: float, steps: int
+) -> None:
+    chosen = preset(name, "", family)
+    hyper = settings_lib.awac_hyper(chosen)
+    assert settings_lib.awac_config(chosen) == config
+    assert (hyper.lambda_, hyper.advantage_clip, hyper.weight_decay) == (lambda_, clip, weight_decay)
+    assert (hyper.learning_rate, hyper.actor_learning_rate) == (3e-4, 3e-4)
+    assert (hyper.discount, hyper.target_rate, hyper.reward_scale) == (0.99, 0.005, 1.0)
+    assert chosen.offline_steps == steps
+    assert chosen.normalize_observations == (name == "corl")
+    assert chosen.reward_transform == ("d4rl-antmaze" if family == "antmaze" else "none")
+
+
 @pytest.mark.parametrize("family", ["locomotion", "antmaze", "pointmaze", "adroit", "kitchen", "other"])
 def test_quick_is_much_smaller_than_paper(family: str) -> None:
     quick, paper = preset("quick", "", family), preset("paper", "", family)
@@ -117,10 +150,10 @@ def test_what_a_sweep_varies_is_a_number_that_does_not_change_the_program(name: 
     base = Settings()
     assert isinstance(getattr(base, name), float)
     changed = override(base, {name: getattr(base, name) * 0.5})
-    for config in (settings_lib.behavior_config, settings_lib.critic_config, settings_lib.policy_config):
-        assert config(base) == config(changed)
-    hypers = (settings_lib.behavior_hyper, settings_lib.critic_hyper, settings_lib.policy_hyper)
-    assert sum(hyper(base) != hyper(changed) for hyper in hypers) == 1
+    if name == "awac_advantage_clip":
+        base, changed = override(base, {name: 0.5}), override(base, {name: 1.0})
+    assert all(stage.config(base) == stage.config(changed) for stage in STAGES.values())
+    assert any(stage.hyper(base) != stage.hyper(changed) for stage in STAGES.values())
 
 
 BAD: list[tuple[str, Any, str]] = [
@@ -140,6 +173,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("weighting", "sigma", "choose one of sigma2, one, alpha_over_sigma"),
     ("q_gradient", "", "choose one of raw, sample, batch"),
     ("policy_start", "bc", "choose one of random, iql"),
+    ("awac_lambda", 0.0, "must be above 0"),
+    ("awac_baseline", "max", "choose one of sample, mean"),
+    ("offline_steps", 0, "must be at least 1"),
     ("temperature", 1.0, "no such setting"),
 ]
 

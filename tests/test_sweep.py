@@ -18,12 +18,25 @@ from jaxrl_srpo import metrics
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.run_directory import RunDirectory
-from jaxrl_srpo.stages import BEHAVIOR, CRITIC, POLICY, STAGES, Stage
+from jaxrl_srpo.stages import (
+    AWAC,
+    AWAC_ONLINE,
+    BEHAVIOR,
+    CLONING,
+    CRITIC,
+    ONLINE,
+    POLICY,
+    SRPO_ONLINE,
+    STAGES,
+    Stage,
+)
 from jaxrl_srpo.sweep import Member, Sweep, populations, shared_groups, unique
 from jaxrl_srpo.training import load_result
 from jaxrl_srpo.types import Array, Batch, Metrics
 
 Paths = dict[str, pathlib.Path]
+SRPO = (BEHAVIOR, CRITIC, POLICY)
+NAMES = tuple(stage.name for stage in SRPO)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +76,8 @@ class TestMembers:
         }
         member = members_of(datasets[:1], (4,), **values)[-1]
         assert member.setting == "expectile=0.9;policy_learning_rate=0.0001"
-        assert [member.row(stage)["setting"] for stage in STAGES.values()] == ["", "expectile=0.9", member.setting]
-        assert [member.row(stage)["beta"] for stage in STAGES.values()] == ["", "", "0.1"]
+        assert [member.row(stage)["setting"] for stage in SRPO] == ["", "expectile=0.9", member.setting]
+        assert [member.row(stage)["beta"] for stage in SRPO] == ["", "", "0.1"]
         assert member.name(BEHAVIOR) == "bc one seed=4"
         assert member.name(CRITIC) == "iql one seed=4 expectile=0.9"
         assert member.name(POLICY) == "srpo one seed=4 beta=0.1 expectile=0.9 policy_learning_rate=0.0001"
@@ -97,10 +110,62 @@ class TestMembers:
             Sweep(**{"datasets": ("one",), "seeds": (0,)} | sweep)
 
 
+class TestAlgorithms:
+    def members(self, datasets: list[Dataset], *algorithms: str, **overrides: tuple[Any, ...]) -> list[Member]:
+        return Sweep(("one",), (0,), "quick", overrides, algorithms=algorithms).members(datasets[:1])
+
+    def test_each_makes_members_of_what_it_reads(self, datasets: list[Dataset]) -> None:
+        members = self.members(datasets, "srpo", "awac", beta=(0.1, 0.2), awac_lambda=(0.3, 1.0, 3.0))
+        assert [(m.algorithm, m.settings.beta) for m in members[:2]] == [("srpo", 0.1), ("srpo", 0.2)]
+        assert [(m.algorithm, m.settings.awac_lambda) for m in members[2:]] == [("awac", x) for x in (0.3, 1.0, 3.0)]
+        counts = {name: len(unique(members, stage)) for name, stage in STAGES.items()}
+        assert {name: count for name, count in counts.items() if count} == {
+            **{"behavior": 1, "critic": 1, "policy": 2},
+            **{"cloning": 1, "awac": 3},
+        }
+        assert members[-1].name(AWAC) == "awac one seed=0 awac_lambda=3"
+        assert members[-1].name(CLONING) == "cloning one seed=0"
+
+    @pytest.mark.parametrize(
+        ("change", "changed"),
+        [
+            ({"awac_lambda": (0.3,)}, {"awac"}),
+            ({"discount": (0.9,)}, {"awac"}),
+            ({"awac_actor_layers": (1,)}, {"cloning", "awac"}),
+            ({"expectile": (0.6,)}, set()),
+        ],
+    )
+    def test_settings_change_what_reads_them(
+        self, datasets: list[Dataset], change: dict[str, tuple[Any, ...]], changed: set[str]
+    ) -> None:
+        (before,), (after,) = self.members(datasets, "awac"), self.members(datasets, "awac", **change)
+        assert {stage.name for stage in before.stages if before.address(stage) != after.address(stage)} == changed
+
+    def test_what_goes_on_online_follows_what_it_goes_on_from(self, datasets: list[Dataset]) -> None:
+        settings: dict[str, tuple[Any, ...]] = {"online_steps": (9,), "beta": (0.1, 0.2), "awac_lambda": (0.3, 1.0)}
+        members = self.members(datasets, "srpo", "awac", "iql", "sac", "sac-offline", **settings)
+        assert [len(unique(members, STAGES[name])) for name in ONLINE.values()] == [4, 1, 2, 1, 1]
+        assert members[3].name(SRPO_ONLINE) == "srpo_online one seed=0 beta=0.2 awac_lambda=1"
+        (changed,) = self.members(datasets, "awac", online_steps=(9,), awac_critic_layers=(1,))
+        (kept,) = self.members(datasets, "awac", online_steps=(9,), update_to_data=(2.0,))
+        (before,) = self.members(datasets, "awac", online_steps=(9,))
+        assert changed.address(AWAC_ONLINE) != before.address(AWAC_ONLINE) != kept.address(AWAC_ONLINE)
+        assert kept.address(AWAC) == before.address(AWAC)
+
+    def test_sac_from_scratch_has_nothing_to_do_offline(self, datasets: list[Dataset]) -> None:
+        with pytest.raises(UserError, match="--algorithm=sac: learns online alone; give --online_steps"):
+            self.members(datasets, "sac")
+
+    @pytest.mark.parametrize("algorithms", [(), ("cql",)])
+    def test_unknown_ones_are_refused(self, datasets: list[Dataset], algorithms: tuple[str, ...]) -> None:
+        with pytest.raises(UserError, match=r"--algorithm=.*: choose from srpo, iql, awac"):
+            self.members(datasets, *algorithms)
+
+
 class TestAddresses:
     def addresses(self, datasets: list[Dataset], **overrides: tuple[Any, ...]) -> dict[str, str]:
         (member,) = members_of(datasets[:1], (0,), **overrides)
-        return {name: member.address(stage) for name, stage in STAGES.items()}
+        return {name: member.address(stage) for name, stage in zip(NAMES, SRPO, strict=True)}
 
     @pytest.mark.parametrize(
         ("change", "changed"),
@@ -124,7 +189,7 @@ class TestAddresses:
 
     def test_seed_and_data_change_all_of_them(self, datasets: list[Dataset]) -> None:
         members = members_of(datasets)
-        for stage in STAGES.values():
+        for stage in SRPO:
             assert len({member.address(stage) for member in members}) == 4
 
     def test_the_name_of_the_data_does_not_matter(self, datasets: list[Dataset]) -> None:
@@ -140,7 +205,7 @@ class TestAddresses:
 
     def test_temperatures_share_behaviour_and_critic(self, datasets: list[Dataset]) -> None:
         members = members_of(datasets, beta=(0.1, 0.2, 0.3))
-        assert [len(unique(members, stage)) for stage in STAGES.values()] == [4, 4, 12]
+        assert [len(unique(members, stage)) for stage in SRPO] == [4, 4, 12]
         assert unique(members, BEHAVIOR) == members[::3]
         groups = shared_groups(members, POLICY)
         assert [[m.settings.beta for m in group] for group in groups] == [[0.1, 0.2, 0.3]] * 4
@@ -150,7 +215,7 @@ class TestAddresses:
 class TestPopulations:
     def test_datasets_of_equal_sizes_share_one(self, datasets: list[Dataset]) -> None:
         members = members_of(datasets, beta=(0.1, 0.2))
-        for stage in STAGES.values():
+        for stage in SRPO:
             assert populations(members, stage) == [members]
 
     def test_datasets_of_other_sizes_have_their_own(self, datasets: list[Dataset]) -> None:
@@ -158,7 +223,7 @@ class TestPopulations:
             datasets[1], observations=np.zeros((9, 4), np.float32), next_observations=np.zeros((9, 4), np.float32)
         )
         members = members_of([datasets[0], wider])
-        for stage in STAGES.values():
+        for stage in SRPO:
             assert populations(members, stage) == [members[:2], members[2:]]
 
     def test_families_with_other_presets_have_their_own(self, datasets: list[Dataset]) -> None:
@@ -168,7 +233,7 @@ class TestPopulations:
 
     def test_swept_numbers_do_not_split_one(self, datasets: list[Dataset]) -> None:
         members = members_of(datasets, expectile=(0.6, 0.7), policy_learning_rate=(1e-3, 1e-4))
-        for stage in STAGES.values():
+        for stage in SRPO:
             assert populations(members, stage) == [members]
 
 
@@ -193,6 +258,12 @@ class TestCsvFiles:
         (tmp_path / "log.csv").write_text(content)
         assert self.log(tmp_path).rows() == []
         assert (tmp_path / "log.csv").read_text() == "name,value\n"
+
+    def test_a_file_with_fewer_columns_gets_the_new_ones(self, tmp_path: pathlib.Path) -> None:
+        self.log(tmp_path).append([{"name": "a", "value": 1}])
+        log = metrics.CsvLog(tmp_path / "log.csv", ("name", "added", "value"))
+        log.append([{"name": "b", "value": 2, "added": 3}])
+        assert (tmp_path / "log.csv").read_text() == "name,added,value\na,,1\nb,3,2\n"
 
     def test_rows_are_dropped_by_choice(self, tmp_path: pathlib.Path) -> None:
         log = self.log(tmp_path)
@@ -247,7 +318,7 @@ class TestTraining:
 
     def test_every_stage_of_every_member_is_trained(self, whole: tuple[RunDirectory, Counter[str]]) -> None:
         run, _ = whole
-        kept = {name: len(list((run.path / "checkpoints" / name).iterdir())) for name in STAGES}
+        kept = {name: len(list((run.path / "checkpoints" / name).iterdir())) for name in NAMES}
         assert kept == {"behavior": 4, "critic": 4, "policy": 8}
         assert not list((run.path / "checkpoints" / "under_way").glob("*"))
         rows = metrics.CsvLog(run.path / "metrics.csv", metrics.METRICS_COLUMNS).rows()
@@ -344,7 +415,7 @@ class TestTraining:
 
 def results(run: pathlib.Path) -> list[pathlib.Path]:
     """Directories of finished stages."""
-    return [path for name in STAGES for path in (run / "checkpoints" / name).iterdir()]
+    return [path for name in NAMES for path in (run / "checkpoints" / name).iterdir()]
 
 
 def assert_same_results(run: RunDirectory, other: RunDirectory) -> None:
@@ -352,7 +423,7 @@ def assert_same_results(run: RunDirectory, other: RunDirectory) -> None:
     members = run.members()
     assert members
     for member in members:
-        for stage in STAGES.values():
+        for stage in SRPO:
             jax.tree.map(
                 np.testing.assert_array_equal, load_result(run, stage, member), load_result(other, stage, member)
             )

@@ -18,8 +18,9 @@ import synthetic
 from rich.console import Console
 
 from jaxrl_srpo import cli
+from jaxrl_srpo.metrics import METRICS_COLUMNS
 from jaxrl_srpo.run_directory import RunDirectory
-from jaxrl_srpo.stages import BEHAVIOR, CRITIC, POLICY, STAGES
+from jaxrl_srpo.stages import ALGORITHMS, BEHAVIOR, CRITIC, POLICY
 from jaxrl_srpo.status import StatusReader
 from jaxrl_srpo.watch import render
 
@@ -121,7 +122,7 @@ def test_without_a_terminal_it_prints_one_snapshot(run: RunDirectory, capsys: py
         cli.run(["watch", str(run.path)])
     assert stop.value.code == 0
     assert [words.split()[0] for words in capsys.readouterr().out.splitlines() if "waiting" in words] == [
-        name for name in STAGES for _ in range(2)
+        name for name in ALGORITHMS["srpo"] for _ in range(2)
     ]
 
 
@@ -141,7 +142,7 @@ def test_a_terminal_shows_new_rows_until_it_is_interrupted(run: RunDirectory) ->
                 file.write("behavior,pendulum,0,,,4,77")
                 file.flush()
                 wait_for("waiting", screen, process)
-                file.write("7.0,0.125,,,,,,,\n")
+                file.write(f"7.0,0.125{',' * (len(METRICS_COLUMNS) - 8)}\n")
             wait_for("loss 0.125", screen, process)
             (run.path / "sweep.json").rename(run.path / "away.json")
             wait_for("sweep.json;", screen, process)

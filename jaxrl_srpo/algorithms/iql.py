@@ -121,6 +121,27 @@ def init(key: Array, spec: Spec, config: Config, hyper: Hyper, frozen: Any = Non
     )
 
 
+@struct.dataclass
+class Start:
+    """Parameters of Q, V and actor to go on from."""
+
+    q: Params
+    value: Params
+    actor: Params
+
+
+def init_from(key: Array, spec: Spec, config: Config, hyper: Hyper, frozen: Start) -> State:
+    """A state with the networks of an earlier stage; the optimisers and the cosine of the actor's rate are fresh."""
+    state = init(key, spec, config, hyper)
+    return dataclasses.replace(
+        state,
+        q=Learner(frozen.q, optimizers.init(frozen.q)),
+        value=Learner(frozen.value, optimizers.init(frozen.value)),
+        actor=Learner(frozen.actor, optimizers.init(frozen.actor)),
+        target_q=jax.tree.map(jnp.copy, frozen.q),
+    )
+
+
 def expectile_loss(difference: Array, expectile: Array | float) -> Array:
     """Mean of |tau - 1(u < 0)| u^2 over u [B]."""
     weight = jnp.where(difference < 0.0, 1.0 - expectile, expectile)
@@ -182,3 +203,10 @@ def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Any = N
 def act(policy: Policy, observations: Array) -> Array:
     """Actions [B, action_size] in (-1, 1) of the IQL actor."""
     return policy.act(observations)
+
+
+def explore(state: State, context: Array, observations: Array, key: Array, deviation: float) -> Array:
+    """Actions [B, action_size] in [-1, 1]: the actor's with Gaussian noise; there is no context."""
+    del context
+    actions = state.policy.act(observations)
+    return jnp.clip(actions + deviation * jax.random.normal(key, actions.shape), -1.0, 1.0)

@@ -70,3 +70,14 @@ def transform_rewards(dataset: Dataset, name: str) -> np.ndarray:
             f"but every episode returns {low:.6g}; choose d4rl-antmaze or none"
         )
     return rewards / np.float32(high - low) * np.float32(1000.0)
+
+
+def reward_scale_and_shift(dataset: Dataset, name: str) -> tuple[float, float]:
+    """What a named transform does to rewards that come later: scale * reward + shift.
+
+    The dataset and the name are such that `transform_rewards` accepts them.
+    """
+    if name == "d4rl-locomotion":
+        low, high = return_range(np.asarray(dataset.rewards, np.float32), dataset.terminals)
+        return 1000.0 / (high - low), 0.0
+    return 1.0, -1.0 if name == "d4rl-antmaze" else 0.0

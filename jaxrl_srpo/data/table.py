@@ -122,6 +122,11 @@ def sample(rows: Array, where: Slice, spec: Spec, batch_size: int, key: Array, s
     return unpack(jnp.take(rows, where.offset + order.astype(jnp.int32), axis=0, mode="clip"), spec)
 
 
+def row_width(spec: Spec) -> int:
+    """Numbers in a row."""
+    return 2 * spec.observation_size + spec.action_size + 2
+
+
 def unpack(rows: Array, spec: Spec) -> Batch:
     """Rows [B, width] as a batch."""
     s, a = spec

@@ -13,7 +13,16 @@ import numpy as np
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs import tasks
 from jaxrl_srpo.envs.make import find_registered, make_environment
-from jaxrl_srpo.envs.simulator import GymnasiumSimulator, Start, Threads, Transition, VectorSimulator, default_workers
+from jaxrl_srpo.envs.simulator import (
+    GymnasiumSimulator,
+    Start,
+    Threads,
+    Transition,
+    VectorSimulator,
+    action_bounds,
+    default_workers,
+    time_limit,
+)
 from jaxrl_srpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,26 +69,29 @@ class MujocoSimulator:
         self.observation_size, self.action_size = shapes[0][0], shapes[1][0]
         self._environment, self._task = environment, task
         self._physics = ModelCopies(tasks.simulation(environment.unwrapped), task.recipe, count, workers)
-        self._limit = None if environment.spec is None else environment.spec.max_episode_steps
+        self.action_low, self.action_high = action_bounds(environment)
+        self.max_episode_steps = time_limit(environment)
         self._steps = np.zeros(count, np.int64)
 
-    def reset(self, seeds: Sequence[int]) -> Start:
+    def reset(self, seeds: Sequence[int], rows: np.ndarray | None = None) -> Start:
         """See `VectorSimulator`."""
+        chosen = np.arange(len(self._steps)) if rows is None else rows
         successes = np.zeros(len(self._steps), bool)
         # Evaluations start all members from the same seeds, so that there are far fewer resets than environments.
         for seed in np.unique(seeds):
-            rows = np.flatnonzero(np.asarray(seeds) == seed)
+            own = chosen[np.asarray(seeds) == seed]
             self._environment.reset(seed=int(seed))
-            self._physics.start(rows)
-            successes[rows] = self._task.start(rows, self._environment.unwrapped)
-        self._steps[:] = 0
-        return Start(self._observe(np.arange(len(self._steps))), successes)
+            self._physics.start(own)
+            successes[own] = self._task.start(own, self._environment.unwrapped)
+        self._steps[chosen] = 0
+        return Start(self._observe(chosen), successes[chosen])
 
     def step(self, rows: np.ndarray, actions: np.ndarray) -> Transition:
         """See `VectorSimulator`."""
         outcome = self._task.step(self._physics, rows, actions)
         self._steps[rows] += 1
-        truncated = np.zeros(len(rows), bool) if self._limit is None else self._steps[rows] >= self._limit
+        limit = self.max_episode_steps
+        truncated = np.zeros(len(rows), bool) if limit is None else self._steps[rows] >= limit
         return Transition(self._observe(rows), outcome.rewards, outcome.terminated, truncated, outcome.successes)
 
     def close(self) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from jaxrl_srpo.data.dataset import EnvironmentSpec
+
 if TYPE_CHECKING:
     import gymnasium
 
@@ -50,13 +52,18 @@ class VectorSimulator(Protocol):
     Attributes:
       observation_size: width of one observation.
       action_size: width of one action.
+      action_low, action_high: [action_size] float32 bounds of actions.
+      max_episode_steps: time limit; None without one.
     """
 
     observation_size: int
     action_size: int
+    action_low: np.ndarray
+    action_high: np.ndarray
+    max_episode_steps: int | None
 
-    def reset(self, seeds: Sequence[int]) -> Start:
-        """Starts environment i as Gymnasium's `reset(seed=seeds[i])` does, for all N."""
+    def reset(self, seeds: Sequence[int], rows: np.ndarray | None = None) -> Start:
+        """Starts the environments `rows` [n], all by default, as Gymnasium's `reset(seed=seeds[i])` does."""
 
     def step(self, rows: np.ndarray, actions: np.ndarray) -> Transition:
         """One step of the environments `rows` [n] with actions [n, action_size] float32; the others stand still."""
@@ -119,11 +126,14 @@ class GymnasiumSimulator:
         shape = environments[0].observation_space.shape
         assert shape is not None
         self.observation_size, self.action_size = shape[0], action_size
+        self.action_low, self.action_high = action_bounds(environments[0])
+        self.max_episode_steps = time_limit(environments[0])
         self._threads = Threads(workers or default_workers(environments[0]))
 
-    def reset(self, seeds: Sequence[int]) -> Start:
+    def reset(self, seeds: Sequence[int], rows: np.ndarray | None = None) -> Start:
         """See `VectorSimulator`."""
-        starts = [one.reset(seed=int(seed)) for one, seed in zip(self._environments, seeds, strict=True)]
+        chosen = self._environments if rows is None else [self._environments[row] for row in rows]
+        starts = [one.reset(seed=int(seed)) for one, seed in zip(chosen, seeds, strict=True)]
         successes = np.array([bool(info.get("success", False)) for _, info in starts])
         return Start(np.stack([observation for observation, _ in starts]).astype(np.float32, copy=False), successes)
 
@@ -159,6 +169,29 @@ def _store(result: Transition, i: int, step: tuple[np.ndarray, Any, bool, bool, 
     result.rewards[i] = float(reward)
     result.terminated[i], result.truncated[i] = terminated, truncated
     result.successes[i] = bool(info.get("success", False))
+
+
+def rows_by_spec(specs: Sequence[EnvironmentSpec], count: int) -> list[tuple[EnvironmentSpec, np.ndarray]]:
+    """Different specs, in order, with the rows [n] int64 of the members that have them, `count` rows per member."""
+    found: list[tuple[EnvironmentSpec, list[int]]] = []
+    for member, spec in enumerate(specs):
+        rows = next((rows for known, rows in found if known == spec), None)
+        if rows is None:
+            rows = []
+            found.append((spec, rows))
+        rows.extend(range(member * count, (member + 1) * count))
+    return [(spec, np.array(rows)) for spec, rows in found]
+
+
+def action_bounds(environment: "gymnasium.Env") -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest actions [action_size] of an environment whose actions are a box."""
+    space: Any = environment.action_space
+    return space.low, space.high
+
+
+def time_limit(environment: "gymnasium.Env") -> int | None:
+    """Steps after which episodes are cut off; None without a limit."""
+    return None if environment.spec is None else environment.spec.max_episode_steps
 
 
 def default_workers(environment: "gymnasium.Env") -> int:

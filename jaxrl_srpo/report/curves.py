@@ -1,5 +1,6 @@
 """Pictures of a run: scores while it trains, and the losses of every stage."""
 
+import dataclasses
 import io
 import itertools
 import os
@@ -25,7 +26,7 @@ from jaxrl_srpo.report.records import (
     read_metrics,
     read_sweep,
 )
-from jaxrl_srpo.report.table import METRIC_LABELS, Row, collect
+from jaxrl_srpo.report.table import ALGORITHM_LABELS, METRIC_LABELS, ONLINE_ALGORITHMS, Row, collect
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; ordered values take viridis instead.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -38,7 +39,17 @@ _DASHES: tuple[Any, ...] = (
     (0, (9, 3)),
     (0, (3, 1, 1, 1, 1, 1)),
 )
-_STAGE_TITLES = {"behavior": "behaviour", "critic": "critic", "policy": "policy"}
+# What is evaluated while it trains.
+_CURVES = ("iql", "srpo", "awac")
+# What learns online, and what it goes on from.
+_BEFORE = {"awac_online": "awac", "srpo_online": "srpo", "iql_online": "iql", "sac_online": "sac_offline", "sac": ""}
+_STAGE_TITLES = {
+    "behavior": "behaviour",
+    "critic": "critic",
+    "policy": "policy",
+    "cloning": "cloning",
+    "awac": "AWAC",
+} | {name: ALGORITHM_LABELS[name] for name in ("sac_offline", *ONLINE_ALGORITHMS)}
 _WIDTH = 9.6
 _CAPTION = "thick lines: mean over seeds    bands: lowest to highest seed    thin lines: single seeds"
 STYLE: Any = {
@@ -80,7 +91,7 @@ _Curves = dict[_Key, dict[int, tuple[np.ndarray, np.ndarray]]]
 
 
 def write_curves(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """Writes `report/learning_curves.png` and `report/losses.png`, each only if the run has something to draw.
+    """Writes `learning_curves.png`, `fine_tuning.png` and `losses.png` in `report/`, each if there is what to draw.
 
     Returns:
       The files written.
@@ -89,7 +100,11 @@ def write_curves(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
       UserError: not a run directory, or a file in it is damaged.
     """
     report = pathlib.Path(run_dir) / "report"
-    figures = {"learning_curves.png": draw_learning_curves(run_dir), "losses.png": draw_losses(run_dir)}
+    figures = {
+        "learning_curves.png": draw_learning_curves(run_dir),
+        "fine_tuning.png": draw_fine_tuning(run_dir),
+        "losses.png": draw_losses(run_dir),
+    }
     written = []
     for name, figure in figures.items():
         if figure is not None:
@@ -99,17 +114,18 @@ def write_curves(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
 
 
 def draw_learning_curves(run_dir: str | os.PathLike[str]) -> Figure | None:
-    """Scores over training, one row per dataset: the IQL actor on the left, SRPO for each beta on the right.
+    """Scores over training, one row per dataset and one panel per algorithm that is evaluated meanwhile.
 
     Thick lines are means over seeds, bands reach from the lowest to the highest seed, thin lines are single seeds.
 
     Returns:
-      The figure; None if nothing was evaluated during the critic or the policy stage.
+      The figure; None if nothing was evaluated.
 
     Raises:
       UserError: not a run directory, or a file in it is damaged.
     """
-    evaluations = [row for row in read_evaluations(run_dir) if row.algorithm in ("iql", "srpo")]
+    evaluations = [row for row in read_evaluations(run_dir) if row.algorithm in _CURVES]
+    shown = [algorithm for algorithm in _CURVES if any(row.algorithm == algorithm for row in evaluations)]
     evaluated = {row.dataset for row in evaluations}
     datasets = [entry["name"] for entry in read_sweep(run_dir)["datasets"] if entry["name"] in evaluated]
     rows = collect(run_dir)
@@ -119,21 +135,82 @@ def draw_learning_curves(run_dir: str | os.PathLike[str]) -> Figure | None:
     colors = _colors(row.beta for row in evaluations)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, 3.0 * len(datasets) + 1.3), layout="constrained")
-        panels = figure.subplots(len(datasets), 2, sharey="row", squeeze=False)
-        for dataset, (left, right) in zip(datasets, panels, strict=True):
+        panels = figure.subplots(len(datasets), len(shown), sharey="row", squeeze=False)
+        for dataset, line in zip(datasets, panels, strict=True):
             own = [row for row in evaluations if row.dataset == dataset]
             levels = [row for row in rows if row.dataset == dataset]
-            for panel, algorithm, title in ((left, "iql", "IQL actor"), (right, "srpo", "SRPO")):
+            for panel, algorithm in zip(line, shown, strict=True):
                 _draw_levels(panel, levels, algorithm)
-                _draw_scores(panel, _curves([row for row in own if row.algorithm == algorithm]), colors, dashes)
-                panel.set_title(f"{dataset}  ·  {title}")
-            left.set_ylabel(METRIC_LABELS.get(own[0].metric, own[0].metric))
-        for panel, stage in zip(panels[-1], ("critic", "policy"), strict=True):
-            panel.set_xlabel(f"updates of the {stage} stage")
+                curves = _curves([row for row in own if row.algorithm == algorithm])
+                _draw_scores(panel, curves, ALGORITHM_LABELS[algorithm], colors, dashes)
+                panel.set_title(f"{dataset}  ·  {ALGORITHM_LABELS[algorithm]}")
+            line[0].set_ylabel(METRIC_LABELS.get(own[0].metric, own[0].metric))
+        for panel in panels[-1]:
+            panel.set_xlabel("updates")
         if len({row.seed for row in evaluations}) > 1:
             figure.suptitle(_CAPTION, x=0.01, ha="left", fontsize=9, color="#6B6B6B")
         _legend(figure, panels.flat, dashes)
         return figure
+
+
+def draw_fine_tuning(run_dir: str | os.PathLike[str]) -> Figure | None:
+    """Scores before and after the switch from the dataset to the environment, one panel per dataset.
+
+    Updates on the dataset count up to 0, where the switch is marked; environment steps count from there. Colours tell
+    methods apart, dashes tell betas and settings apart.
+
+    Returns:
+      The figure; None if nothing was evaluated online.
+
+    Raises:
+      UserError: not a run directory, or a file in it is damaged.
+    """
+    evaluations = read_evaluations(run_dir)
+    online = [row for row in evaluations if row.algorithm in _BEFORE]
+    datasets = [
+        entry["name"] for entry in read_sweep(run_dir)["datasets"] if entry["name"] in {r.dataset for r in online}
+    ]
+    if not datasets:
+        return None
+    dashes = _dashes(_variant(row) for row in online)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(_WIDTH, 3.2 * len(datasets) + 1.1), layout="constrained")
+        panels = figure.subplots(len(datasets), 1, squeeze=False)[:, 0]
+        for panel, dataset in zip(panels, datasets, strict=True):
+            own = [row for row in evaluations if row.dataset == dataset]
+            _draw_levels(panel, [row for row in collect(run_dir) if row.dataset == dataset], "awac")
+            # The second colour of the palette is too near to that of cloning.
+            for algorithm, color in zip(_BEFORE, (PALETTE[0], *PALETTE[2:]), strict=False):
+                curves = _curves([row for row in own if row.algorithm == algorithm])
+                before = _curves([_before_switch(row, own) for row in own if row.algorithm == _BEFORE[algorithm]])
+                for key, lines in curves.items():
+                    look = _Look(ALGORITHM_LABELS[algorithm], color, dashes[_name(key)])
+                    _draw_mean(panel, list(lines.values()), look)
+                    if key in before:
+                        _draw_mean(panel, list(before[key].values()), look._replace(label=""))
+            panel.axvline(0, color="#262626", linewidth=1.2, label="switch to the environment")
+            panel.set_title(dataset)
+            panel.set_ylabel(METRIC_LABELS.get(own[0].metric, own[0].metric))
+            _format_steps(panel)
+        panels[-1].set_xlabel("updates on the dataset (up to 0)  |  environment steps (from 0)")
+        _legend(figure, panels, dashes)
+        return figure
+
+
+def _before_switch(row: Evaluation, rows: Sequence[Evaluation]) -> Evaluation:
+    """An offline evaluation with its step counted back from the last one of its stage."""
+    last = max(other.step for other in rows if other.algorithm == row.algorithm)
+    return dataclasses.replace(row, step=row.step - last)
+
+
+def _name(key: _Key) -> str:
+    """A curve's beta and setting, for legends."""
+    beta, setting = key
+    return ";".join(part for part in ("" if beta is None else f"beta={beta:g}", setting) if part)
+
+
+def _variant(row: Evaluation) -> str:
+    return _name((row.beta, row.setting))
 
 
 def draw_losses(run_dir: str | os.PathLike[str]) -> Figure | None:
@@ -154,7 +231,8 @@ def draw_losses(run_dir: str | os.PathLike[str]) -> Figure | None:
     quantities = list(dict.fromkeys((row.stage, name) for row in metrics for name in row.values))
     if not quantities:
         return None
-    stages = sorted({stage for stage, _ in quantities}, key=lambda stage: [*_STAGE_TITLES, stage].index(stage))
+    known = list(_STAGE_TITLES)
+    stages = sorted({stage for stage, _ in quantities}, key=lambda stage: [*known, stage].index(stage))
     quantities = [quantity for stage in stages for quantity in quantities if quantity[0] == stage]
     by_dataset = dict(zip(names, itertools.cycle(PALETTE), strict=False)) if len(names) > 1 else None
     dashes = _dashes(row.setting for row in metrics)
@@ -226,10 +304,12 @@ def _stack(lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, 
     return steps, np.stack([values[np.isin(own, steps)] for own, values in lines])
 
 
-def _draw_scores(panel: Axes, curves: _Curves, colors: dict[float | None, Any], dashes: dict[str, Any]) -> None:
+def _draw_scores(
+    panel: Axes, curves: _Curves, name: str, colors: dict[float | None, Any], dashes: dict[str, Any]
+) -> None:
     """The learning curves of one panel, last scores marked by a dot."""
     for beta, setting in sorted(curves, key=lambda key: (key[1], key[0] or 0.0)):
-        label = "IQL actor" if beta is None else f"SRPO, beta {beta:g}"
+        label = name if beta is None else f"{name}, beta {beta:g}"
         look = _Look(label, colors[beta], dashes[setting])
         lines = list(curves[beta, setting].values())
         steps, values = _draw_mean(panel, lines, look)
@@ -260,10 +340,9 @@ def _draw_levels(panel: Axes, rows: Sequence[Row], algorithm: str) -> None:
     for row in rows:
         if row.algorithm == "data":
             panel.axhline(row.mean, color=_DATA_COLOR, linestyle=(0, (6, 3)), linewidth=1.4, label="behaviour data")
-        if row.algorithm == "bc":
-            panel.axhline(
-                row.mean, color=_BC_COLOR, linestyle=(0, (5, 2, 1, 2)), linewidth=1.4, label="behaviour cloning"
-            )
+        if row.algorithm == ("cloning" if algorithm == "awac" else "bc"):
+            label = ALGORITHM_LABELS[row.algorithm]
+            panel.axhline(row.mean, color=_BC_COLOR, linestyle=(0, (5, 2, 1, 2)), linewidth=1.4, label=label)
     metric = rows[0].metric if rows else ""
     score = published_score(rows[0].dataset, algorithm) if metric == "normalized_score" else None
     if score is not None:

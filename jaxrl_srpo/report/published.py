@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 # The names that tables use, and those of the literature. Cloning by diffusion has no published score.
-_METHODS = {"iql": "IQL", "srpo": "SRPO"}
-# The methods of the published table, in its order.
+_METHODS = {"iql": "IQL", "srpo": "SRPO", "awac": "AWAC"}
+# The methods of SRPO's published table, in its order.
 METHODS = ("TD3+BC", "IQL", "Diffuser", "SfBC", "Diffusion-QL", "QGPO", "IDQL", "SRPO")
 
 
@@ -26,7 +26,7 @@ def published_score(dataset_name: str, algorithm: str) -> float | None:
     Args:
       dataset_name: the exact D4RL name, for instance `hopper-medium-v2`. Regenerated or renamed data have no published
         score, however similar their names.
-      algorithm: `srpo` or `iql`, else no score is known.
+      algorithm: `srpo`, `iql` or `awac`, else no score is known.
 
     Returns:
       The score, or None where the literature has none.

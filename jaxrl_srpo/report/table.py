@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,30 @@ import numpy as np
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.report.published import published_score, published_source
-from jaxrl_srpo.report.records import Evaluation, read_evaluations, read_sweep
+from jaxrl_srpo.report.records import (
+    Evaluation,
+    Result,
+    TrainingMetrics,
+    read_evaluations,
+    read_metrics,
+    read_sweep,
+)
 
-ALGORITHM_LABELS = {"data": "behaviour data", "bc": "behaviour cloning", "iql": "IQL actor", "srpo": "SRPO"}
+ALGORITHM_LABELS = {
+    "data": "behaviour data",
+    "bc": "behaviour cloning",
+    "iql": "IQL actor",
+    "srpo": "SRPO",
+    "cloning": "cloning (Gaussian)",
+    "awac": "AWAC",
+    "sac_offline": "SAC offline",
+    "srpo_online": "SRPO, online",
+    "iql_online": "IQL, online",
+    "awac_online": "AWAC, online",
+    "sac_online": "SAC offline, online",
+    "sac": "SAC from scratch",
+}
+ONLINE_ALGORITHMS = ("srpo_online", "iql_online", "awac_online", "sac_online", "sac")
 METRIC_LABELS = {
     "normalized_score": "D4RL-normalised score",
     "success_rate": "success rate",
@@ -38,7 +59,7 @@ class Row:
 
     Attributes:
       dataset: the dataset's name.
-      algorithm: `data` (the dataset's own episodes), `bc`, `iql` or `srpo`.
+      algorithm: `data` (the dataset's own episodes) or that of a stage.
       beta: temperature of SRPO; None for the others.
       seeds: number of seeds; None for `data`.
       episodes: evaluation episodes of each seed (the fewest, if they differ); episodes in the dataset for `data`.
@@ -53,6 +74,10 @@ class Row:
       diverged: number of members that diverged and were frozen at their last good state.
       success_rate: mean success rate, 0 to 1, in goal tasks.
       unfinished: number of seeds whose stage has not ended; their latest evaluation stands in.
+      effective_sample_size: mean over seeds of the share of a batch, 0 to 1, that AWAC's weights left in effect when
+        last measured; None for the others.
+      regret: mean over seeds and over the evaluations after the first of what is missing to 1, the score of an expert
+        or a success rate of 1, while it learns online; as in CORL. None for the others and for plain returns.
     """
 
     dataset: str
@@ -71,10 +96,12 @@ class Row:
     diverged: int
     success_rate: float | None
     unfinished: int
+    effective_sample_size: float | None = None
+    regret: float | None = None
 
 
 def collect(run_dir: str | os.PathLike[str]) -> list[Row]:
-    """The rows of a run's table: datasets in the order of the sweep; data, bc, iql, then srpo by setting and beta.
+    """The rows of a run's table: datasets in the order of the sweep, algorithms in that of `ALGORITHM_LABELS`.
 
     Raises:
       UserError: not a run directory, or a file in it is damaged.
@@ -90,14 +117,20 @@ def collect(run_dir: str | os.PathLike[str]) -> list[Row]:
             f"{pathlib.Path(run_dir) / 'evaluations.csv'} has dataset {unknown[0]!r}, sweep.json has "
             f"{', '.join(names)}; both should come from one run"
         )
+    sizes = {row.result: row.values["effective_sample_size"] for row in _measured(run_dir)}
     rows = []
     for entry in sweep["datasets"]:
         # A dataset read without its environment may not say how well it did in the metric.
         if entry.get("data_mean") is not None:
             rows.append(_data_row(entry))
         members = [key for key in groups if key[0] == entry["name"]]
-        rows += [_row(groups[key], sweep.get("diverged", [])) for key in sorted(members, key=_position)]
+        rows += [_row(groups[key], sweep.get("diverged", []), sizes) for key in sorted(members, key=_position)]
     return rows
+
+
+def _measured(run_dir: str | os.PathLike[str]) -> list[TrainingMetrics]:
+    """The rows of stages that weigh their batches, in order."""
+    return [row for row in read_metrics(run_dir) if "effective_sample_size" in row.values]
 
 
 def write_table(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -188,7 +221,7 @@ def _data_row(entry: dict[str, Any]) -> Row:
     )
 
 
-def _row(evaluations: Sequence[Evaluation], diverged: Sequence[str]) -> Row:
+def _row(evaluations: Sequence[Evaluation], diverged: Sequence[str], sizes: Mapping[Result, float]) -> Row:
     """All evaluations of one dataset, algorithm and setting, reduced to one row."""
     by_seed: dict[int, list[Evaluation]] = defaultdict(list)
     for evaluation in evaluations:
@@ -201,6 +234,7 @@ def _row(evaluations: Sequence[Evaluation], diverged: Sequence[str]) -> Row:
         raise UserError(
             f"evaluations.csv mixes metrics {', '.join(metrics)} for {first.dataset}; one run has one metric"
         )
+    weighed = [sizes[evaluation.result] for evaluation in last if evaluation.result in sizes]
     rates = [evaluation.success_rate for evaluation in last if evaluation.success_rate is not None]
     # Published scores are normalised; beside another metric they would only mislead.
     published = published_score(first.dataset, first.algorithm) if first.metric == "normalized_score" else None
@@ -221,7 +255,16 @@ def _row(evaluations: Sequence[Evaluation], diverged: Sequence[str]) -> Row:
         diverged=sum(_names(name, first) for name in diverged),
         success_rate=float(np.mean(rates)) if rates else None,
         unfinished=sum(not evaluation.final for evaluation in last),
+        effective_sample_size=float(np.mean(weighed)) if weighed else None,
+        regret=_regret(evaluations),
     )
+
+
+def _regret(evaluations: Sequence[Evaluation]) -> float | None:
+    """What is missing to a score of 1, on average while learning online."""
+    scale = {"normalized_score": 0.01, "success_rate": 1.0}.get(evaluations[0].metric)
+    during = [row.mean for row in evaluations if row.step > 0 and row.algorithm in ONLINE_ALGORITHMS]
+    return None if scale is None or not during else float(1.0 - scale * np.mean(during))
 
 
 def last_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -265,7 +308,7 @@ def _number(value: float | None, metric: str) -> str:
 def _display(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Titles and cells of the readable table; columns that are blank in every row are left out."""
     titles = ["dataset", "algorithm", "beta", "setting", "seeds", "episodes", "metric", "mean ± std", "published"]
-    titles += ["worst seed", "best (not last)", "success rate", "return"]
+    titles += ["worst seed", "best (not last)", "success rate", "return", "ESS", "regret"]
     lines = [_cells(row) for row in rows]
     drop = {title for index, title in enumerate(titles) if not any(line[index] for line in lines)}
     # One metric for all rows is said once, above or below the table.
@@ -291,6 +334,8 @@ def _cells(row: Row) -> list[str]:
         _number(row.best_mean, row.metric),
         "" if row.metric == "success_rate" else _number(row.success_rate, "success_rate"),
         "" if row.metric == "return" else _number(row.return_mean, "return"),
+        _number(row.effective_sample_size, "success_rate"),
+        _number(row.regret, "success_rate"),
     ]
 
 
@@ -331,6 +376,15 @@ def _protocol(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
     if any(row.best_mean is not None for row in rows):
         lines.append(
             "- best (not last): mean over seeds of each seed's best evaluation during training; not the result."
+        )
+    if any(row.effective_sample_size is not None for row in rows):
+        lines.append(
+            "- ESS: effective sample size of AWAC's weights, as a share of the batch, mean over the last rows of "
+            "metrics.csv; 1 weighs all actions alike, 1 / batch size leaves one."
+        )
+    if any(row.regret is not None for row in rows):
+        lines.append(
+            "- regret: what is missing to the score of an expert (1), mean over all evaluations while learning online."
         )
     if any(row.published is not None for row in rows):
         lines.append(f"- published: means over seeds from the literature, not from this run. {published_source()}")

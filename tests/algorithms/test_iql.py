@@ -133,3 +133,25 @@ def test_actor_rate_falls_to_zero(bandit):
     after, _ = UPDATE(state, bandit, jax.random.key(0), FAST)
     jax.tree.map(np.testing.assert_array_equal, after.actor.params, state.actor.params)
     assert not np.array_equal(*(jax.tree.leaves(s.q.params)[0] for s in (state, after)))
+
+
+def test_it_goes_on_from_given_networks_at_a_rate_that_stays(bandit):
+    earlier = INIT(jax.random.key(5), Spec(1, 1), CONFIG, FAST)
+    start = iql.Start(earlier.q.params, earlier.value.params, earlier.actor.params)
+    hyper = dataclasses.replace(FAST, total_steps=float("inf"))
+    state = iql.init_from(jax.random.key(6), Spec(1, 1), CONFIG, hyper, start)
+    found = (state.q.params, state.target_q, state.value.params, state.actor.params)
+    expected = (earlier.q.params, earlier.q.params, earlier.value.params, earlier.actor.params)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    after, _ = UPDATE(dataclasses.replace(state, step=jnp.int32(1500)), bandit, jax.random.key(0), hyper)
+    assert not np.array_equal(*(jax.tree.leaves(s.actor.params)[0] for s in (state, after)))
+
+
+def test_exploring_adds_noise_within_the_bounds():
+    state = INIT(jax.random.key(7), Spec(1, 1), CONFIG, FAST)
+    observations = jnp.zeros((2000, 1))
+    actions = iql.explore(state, jnp.zeros(0), observations, jax.random.key(0), deviation=0.1)
+    np.testing.assert_allclose(jnp.std(actions), 0.1, atol=0.005)
+    np.testing.assert_allclose(jnp.mean(actions), state.policy.act(observations[:1])[0, 0], atol=0.01)
+    wide = iql.explore(state, jnp.zeros(0), observations, jax.random.key(0), deviation=5.0)
+    assert float(jnp.max(jnp.abs(wide))) == 1.0

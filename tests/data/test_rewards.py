@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxrl_srpo.data.dataset import Dataset
-from jaxrl_srpo.data.rewards import default_transform, return_range, transform_rewards
+from jaxrl_srpo.data.rewards import (
+    TRANSFORMS,
+    default_transform,
+    return_range,
+    reward_scale_and_shift,
+    transform_rewards,
+)
 from jaxrl_srpo.errors import DatasetError, UserError
 
 
@@ -108,3 +114,10 @@ def test_untransformed_rewards_stay_as_they_are():
 )
 def test_default_by_family(family, name):
     assert default_transform(family) == name
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_rewards_that_come_later_are_transformed_alike(name):
+    data = dataset([1.0, -2.0, 0.5, 4.0, 3.0], [False, True, False, False, True])
+    scale, shift = reward_scale_and_shift(data, name)
+    np.testing.assert_allclose(scale * data.rewards + shift, transform_rewards(data, name), rtol=1e-6)

@@ -8,7 +8,7 @@ import synthetic
 import d4rl_table
 from jaxrl_srpo.data.loading import load_dataset
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.settings import PAPER_BETA
+from jaxrl_srpo.presets import PAPER_BETA
 from jaxrl_srpo.stages import STAGES
 from jaxrl_srpo.sweep import Sweep, populations, unique
 

@@ -82,6 +82,7 @@ def test_rows_by_hand(tmp_path):
     assert list(rows[0]) == [
         *("dataset", "algorithm", "beta", "seeds", "episodes", "mean", "std", "published"),
         *("metric", "setting", "return_mean", "best_mean", "worst_seed", "diverged", "success_rate", "unfinished"),
+        *("effective_sample_size", "regret"),
     ]
     assert [(row["algorithm"], row["beta"]) for row in rows] == [
         ("data", ""),
