@@ -25,7 +25,8 @@ from jaxrl_srpo.cli import exit_with, parse_experiment, parse_seeds, prepare_jax
 from jaxrl_srpo.data import table
 from jaxrl_srpo.envs.pendulum import Pendulum
 from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.online import FunctionalRun, Loop
+from jaxrl_srpo.iteration import Loop
+from jaxrl_srpo.online import FunctionalRun
 from jaxrl_srpo.population import Members
 from jaxrl_srpo.report.records import Evaluation, read_evaluations
 

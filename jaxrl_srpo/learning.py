@@ -9,7 +9,8 @@ import numpy as np
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.episodes import Units
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.online import GymnasiumRun, Loop, Progress
+from jaxrl_srpo.iteration import Loop
+from jaxrl_srpo.online import GymnasiumRun, Progress
 from jaxrl_srpo.population import Members, Population, Strategy
 from jaxrl_srpo.run_directory import DatasetFacts
 from jaxrl_srpo.stages import Stage
