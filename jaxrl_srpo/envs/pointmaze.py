@@ -7,21 +7,16 @@ only when it happens upon it. Every stretch of the way to the goal is in the dat
 and next to its opposite, so that cloning wanders too while offline reinforcement learning finds the way.
 """
 
-import contextlib
 import dataclasses
-import importlib.metadata
 import math
-import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrl_srpo.data import minari_writer
 from jaxrl_srpo.data.dataset import EnvironmentSpec
-from jaxrl_srpo.envs.make import make_unflattened
 from jaxrl_srpo.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -263,7 +258,7 @@ def ensure_dataset(name: str = DEFAULT_DATASET) -> str:
       DatasetError: there is no such maze, MuJoCo is missing, or the storage cannot be written.
     """
     task, dataset_id = _task(name), minari_id(name)
-    if not (_storage_root() / dataset_id / "data").exists():
+    if not minari_writer.exists(dataset_id):
         _create(dataset_id, task, seed=0, transitions=task.transitions, exist_ok=True)
     return dataset_id
 
@@ -350,52 +345,15 @@ def _play_episode(
 
 
 def _create(dataset_id: str, task: MazeTask, seed: int, transitions: int, exist_ok: bool) -> None:
-    """Writes the dataset into a hidden folder, which Minari does not list, and renames it when it is whole."""
-    root = _storage_root()
-    target, partial = root / dataset_id, root / f".{dataset_id.replace('/', '-')}.partial"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _lock(root / ".jaxrl_srpo.lock"):
-            if (target / "data").exists():
-                if exist_ok:
-                    return
-                raise DatasetError(f"{dataset_id} already exists at {target}; remove it or choose another name")
-            shutil.rmtree(partial, ignore_errors=True)
-            (partial / "data").mkdir(parents=True)
-            _write(partial / "data", dataset_id, task, seed, transitions)
-            _ensure_namespace()
-            os.rename(partial, target)
-    except OSError as error:
-        raise DatasetError(
-            f"cannot write {dataset_id} at {target}: {error.strerror or error}; "
-            "set MINARI_DATASETS_PATH to a folder that can be written"
-        ) from error
+    def play(environment: "gymnasium.Env") -> Iterator[dict[str, Any]]:
+        return collect(environment, task, seed, transitions)
 
-
-def _write(folder: Path, dataset_id: str, task: MazeTask, seed: int, transitions: int) -> None:
-    """Plays the dataset and writes it into `folder` in Minari's format."""
-    from minari.data_collector import EpisodeBuffer
-    from minari.dataset.minari_storage import MinariStorage
-
-    environment = make_unflattened(task.environment)
-    # Minari's create_dataset_from_buffers does the same in the final place, where a killed process would leave a stump.
-    storage = MinariStorage.new(
-        folder,
-        observation_space=environment.observation_space,
-        action_space=environment.action_space,
-        env_spec=environment.spec,
-        data_format="hdf5",
-    )
-    storage.update_metadata({"dataset_id": dataset_id, **_description(task, seed)})
-    storage.update_episodes(EpisodeBuffer(**episode) for episode in collect(environment, task, seed, transitions))
-    environment.close()
+    minari_writer.write_dataset(dataset_id, task.environment, play, _description(task, seed), exist_ok)
 
 
 def _description(task: MazeTask, seed: int) -> dict[str, Any]:
     return {
-        "minari_version": importlib.metadata.version("minari"),
         "algorithm_name": "waypoint controller with random targets",
-        "author": {"jaxrl_srpo"},
         "description": (
             f"Play in a maze with one goal, {task.max_episode_steps} steps at most: a noisy waypoint controller "
             "wanders between random cells and reaches the goal only when it happens upon it."
@@ -403,25 +361,3 @@ def _description(task: MazeTask, seed: int) -> dict[str, Any]:
         "requirements": ["mujoco", "gymnasium-robotics>=1.4"],
         "seed": seed,
     }
-
-
-def _storage_root() -> Path:
-    """Minari's local storage; computed here because Minari's own function creates it."""
-    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
-
-
-def _ensure_namespace() -> None:
-    from minari.namespace import create_namespace, list_local_namespaces
-
-    if _NAMESPACE not in list_local_namespaces():
-        create_namespace(_NAMESPACE, "Play in Gymnasium-Robotics' PointMaze, made by jaxrl_srpo")
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Holds a file lock; the system releases it when the process dies."""
-    import fcntl
-
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

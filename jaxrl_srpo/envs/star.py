@@ -1,0 +1,144 @@
+"""Star-shaped navigation in pure JAX: a point that starts in a round centre from which halls lead away.
+
+The task of State Marginal Matching (arXiv 1906.05274): a policy that wanders never sees the end of a hall, one that is
+drawn to what is rare walks down every one of them. It differs from the paper's, which runs on Box2D:
+  - no momentum: an action moves the point by 0.5 units at most along each axis; Box2D applies a force to a damped disc
+    of radius 0.1, which at full force needs about 10 of 50 steps for the 12 units to the end of a hall;
+  - the point has no extent, so that halls are as wide as their walls are apart;
+  - walls slide: of a move into a wall the part along it remains. Halls are flat at their ends;
+  - from the centre a hall is entered between its walls, extended to the middle; elsewhere the rim is a wall. A move
+    never crosses two walls, however close the halls are;
+  - the reward is 1 in a goal and 0 elsewhere; the paper divides by the number of goals;
+  - an episode takes 100 steps and does not terminate; the paper's rollouts stop after 50.
+Stride, steps and hall length decide how hard exploration is: name them with every figure.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_srpo.envs.functional import Step
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.marginals import Grid
+from jaxrl_srpo.types import Array, Spec
+
+GOAL_RADIUS = 0.5
+_TOLERANCE = 1e-4
+
+
+class Star(NamedTuple):
+    """Shape and dynamics of a star; hashable, for compiled programs.
+
+    Attributes:
+      halls: their number; hall k leads away at the angle 2 pi k / halls.
+      length: from the rim of the centre to the end of a hall.
+      width: of a hall.
+      radius: of the centre.
+      stride: distance that an action of 1 moves the point along its axis.
+      max_episode_steps: length of an episode.
+    """
+
+    halls: int = 3
+    length: float = 10.0
+    width: float = 1.0
+    radius: float = 2.0
+    stride: float = 0.5
+    max_episode_steps: int = 100
+
+    @property
+    def spec(self) -> Spec:
+        """Sizes of observation, x and y, and action."""
+        return Spec(2, 2)
+
+    @property
+    def reach(self) -> float:
+        """Distance of the end of a hall from the middle."""
+        return self.radius + self.length
+
+    def check(self) -> "Star":
+        """This star.
+
+        Raises:
+          UserError: no such star can be built, or halls would overlap outside the centre.
+        """
+        if self.halls < 1 or min(self.length, self.width, self.radius, self.stride, self.max_episode_steps) <= 0:
+            raise UserError(f"star: {self}: needs at least one hall, and lengths, stride and steps above 0")
+        if self.width > 2.0 * self.radius * math.sin(math.pi / max(self.halls, 2)):
+            room = f"around a centre of radius {self.radius}; choose fewer or narrower halls, or a larger radius"
+            raise UserError(f"star: {self.halls} halls of width {self.width} overlap {room}")
+        return self
+
+    def reset(self, key: Array) -> Array:
+        """Every episode starts in the middle; the state is the position [2]."""
+        del key
+        return jnp.zeros(2)
+
+    def observe(self, state: Array) -> Array:
+        """The position [2]."""
+        return state
+
+    def step(self, state: Array, action: Array) -> Step:
+        """A move by `action` [2], clipped to [-1, 1]; the reward is 1 in the goal at the end of any hall."""
+        position = self._nearest(state, state + self.stride * jnp.clip(action, -1.0, 1.0))
+        return Step(position, jnp.any(self.in_goals(position)).astype(jnp.float32), jnp.zeros((), bool))
+
+    def in_goals(self, positions: Array) -> Array:
+        """Whether positions [..., 2] are in each hall's goal, a disc around the middle of its end; [..., halls]."""
+        goals = jnp.asarray(self.reach * self._directions())
+        goals = goals.reshape((1,) * (positions.ndim - 1) + goals.shape)
+        return jnp.sum((positions[..., None, :] - goals) ** 2, axis=-1) <= GOAL_RADIUS**2
+
+    def grid(self) -> Grid:
+        """Bins of one unit whose edges are whole numbers, over the square around the star."""
+        side = math.ceil(self.reach)
+        return Grid((-float(side),) * 2, 1.0, (2 * side, 2 * side), (0, 1))
+
+    def reachable(self) -> np.ndarray:
+        """The bins of `grid` that the star touches, bool [bins]: 84 for the default star, so H <= log 84 = 4.43."""
+        return _reachable(self)
+
+    def contains(self, positions: np.ndarray) -> np.ndarray:
+        """Whether positions [..., 2] are within the walls, bool [...]."""
+        along, across = self._hall_coordinates(positions)
+        in_hall = (along >= 0.0) & (along <= self.reach) & (np.abs(across) <= self.width / 2.0)
+        return in_hall.any(-1) | (np.sum(positions**2, axis=-1) <= self.radius**2)
+
+    def _directions(self) -> np.ndarray:
+        angles = 2.0 * np.pi * np.arange(self.halls) / self.halls
+        return np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
+
+    def _hall_coordinates(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances along and across every hall [..., halls]."""
+        cos, sin = self._directions().T
+        x, y = positions[..., :1], positions[..., 1:]
+        return x * cos + y * sin, y * cos - x * sin
+
+    def _nearest(self, position: Array, moved: Array) -> Array:
+        """The point closest to `moved` within the centre or the halls, whichever of them hold `position`."""
+        pieces = self._projections(moved)
+        holds = jnp.sum((self._projections(position) - position[None]) ** 2, axis=-1) <= _TOLERANCE**2
+        distances = jnp.sum((pieces - moved[None]) ** 2, axis=-1)
+        return pieces[jnp.argmin(jnp.where(holds, distances, jnp.inf))]
+
+    def _projections(self, point: Array) -> Array:
+        """The closest points [1 + halls, 2] to `point` [2] of the centre and of every hall; all of them are convex."""
+        directions = jnp.asarray(self._directions())
+        normals = jnp.stack([-directions[:, 1], directions[:, 0]], axis=-1)
+        along = jnp.clip(directions @ point, 0.0, self.reach)
+        across = jnp.clip(normals @ point, -self.width / 2.0, self.width / 2.0)
+        halls = along[:, None] * directions + across[:, None] * normals
+        distance = jnp.sqrt(jnp.sum(point**2))
+        center = point * jnp.minimum(1.0, self.radius / jnp.maximum(distance, self.radius))
+        return jnp.concatenate([center[None], halls])
+
+
+@functools.lru_cache
+def _reachable(star: Star) -> np.ndarray:
+    """A bin is touched if one of 50 x 50 points in it is within the walls."""
+    fine = 50
+    offsets = (np.arange(fine) + 0.5) / fine - 0.5
+    inside = np.stack(np.meshgrid(offsets, offsets, indexing="ij"), axis=-1).reshape(1, -1, 2)
+    return np.any(star.contains(star.grid().centers()[:, None] + inside), axis=-1)

@@ -1,0 +1,41 @@
+"""`experiments/star.py` from its command line to its tables and pictures."""
+
+import csv
+import pathlib
+
+import numpy as np
+import pytest
+
+import star
+from jaxrl_srpo import historical
+from jaxrl_srpo.errors import UserError
+
+
+def test_it_trains_measures_and_writes(tmp_path: pathlib.Path) -> None:
+    flags = [f"--out={tmp_path}", "--variants=sm4", "--seeds=0:2", "--steps=2000", "--length=3"]
+    markdown = star.main(flags)
+    assert markdown == (tmp_path / "star.md").read_text()
+    with (tmp_path / "star.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["variant"], row["seed"], row["source"]) for row in rows] == [
+        ("sm4", seed, source) for source in star.SOURCES for seed in "01"
+    ]
+    bins = star.Star(length=3.0).reachable().sum()
+    for row in rows:
+        # Uniform target: divergence and entropy add up.
+        assert float(row["entropy"]) + float(row["kl"]) == pytest.approx(np.log(bins), abs=1e-3)
+        assert 0.0 < float(row["coverage"]) <= 1.0
+        assert float(row["halls"]) in (0.0, 1.0, 2.0, 3.0)
+    for picture in ("visits.png", "curves.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    assert len(historical.load(tmp_path / "policies" / "sm4" / "1").log_weights) == star.CHUNKS // 2
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [("--variants=sm5", "--variants=sm5: choose from smm"), ("--halls=20", "20 halls"), ("--seeds=x", "--seeds=x")],
+)
+def test_bad_input_is_one_line(tmp_path: pathlib.Path, flag: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        star.main([f"--out={tmp_path / 'out'}", flag])
+    assert not (tmp_path / "out").exists()
