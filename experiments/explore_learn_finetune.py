@@ -142,7 +142,7 @@ def _unrewarded(task: MazeTask) -> EnvironmentSpec:
 
 
 def unpack(rows: np.ndarray) -> Batch:
-    """Rows [..., width] of the maze as transitions; observations are position, velocity and the goal of the time."""
+    """Rows [N, width] of the maze as transitions; observations are position, velocity and the goal of the time."""
     return table.unpack(jnp.asarray(rows), Spec(6, 2))
 
 
@@ -221,6 +221,11 @@ def learn(datasets: Sequence[str], run_dir: pathlib.Path, life: Life, online_ste
     return api.train(datasets, run_dir, life.seeds, "quick", **dict(life.overrides), **more)
 
 
+def visits(rows: np.ndarray, life: Life) -> np.ndarray:
+    """How often each bin was arrived at in packed rows [T, E, width], [bins]."""
+    return np.asarray(life.grid.counts(unpack(rows.reshape(-1, rows.shape[-1])).next_observations))
+
+
 def reach(counts: np.ndarray, life: Life) -> tuple[float, float]:
     """Entropy in nats of visited positions, and the share of the bins inside the maze that were visited."""
     reachable = jnp.asarray(reachable_bins(life))
@@ -245,7 +250,7 @@ def live(name: str, life: Life, out: pathlib.Path) -> tuple[list[dict[str, Any]]
         np.save(content, explore(name, life))
         write_atomically(kept, content.getvalue())
     rows = np.load(kept)
-    counts = np.asarray(life.grid.counts(jnp.asarray(unpack(rows).next_observations)))
+    counts = visits(rows, life)
     datasets = [make_dataset(name, rows, goal, life) for goal in life.goals]
     # Fine-tuning continues what state marginal matching began; the others stop after learning offline.
     results = learn(datasets, out / "runs" / name, life, life.online_steps if name == "smm" else 0)
@@ -326,12 +331,12 @@ def main(arguments: Sequence[str]) -> None:
     life = _life(values)
     os.environ["MINARI_DATASETS_PATH"] = str((out / "datasets").absolute())
     rows: list[dict[str, Any]] = []
-    visits: dict[str, dict[str, np.ndarray]] = {}
+    seen: dict[str, dict[str, np.ndarray]] = {}
     for name in life.explorers:
         own, counts = live(name, life, out)
         rows += own
-        visits[name] = {"everything seen": counts}
-        draw_heat_maps(visits, life.grid, reachable_bins(life), out / "visits.png")
+        seen[name] = {"everything seen": counts}
+        draw_heat_maps(seen, life.grid, reachable_bins(life), out / "visits.png")
         write_atomically(out / "life.csv", format_csv(rows))
         write_atomically(out / "life.md", format_markdown(rows, life))
     print(format_markdown(rows, life))

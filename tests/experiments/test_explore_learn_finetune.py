@@ -64,6 +64,15 @@ def test_only_bins_inside_the_maze_can_be_reached() -> None:
     assert (entropy, coverage) == (pytest.approx(np.log(4 * len(Maze(MEDIUM.maze_map).free)), abs=1e-4), 1.0)
 
 
+def test_every_arrival_is_counted_in_its_bin() -> None:
+    plan, rows = life.Life(), seen()
+    counts = life.visits(rows, plan).reshape(12, 12)
+    assert counts.sum() == 700 * 2
+    x, y = rows[..., 9], rows[..., 10]
+    inside = (x >= 0.0) & (x < 0.5) & (y >= -0.5) & (y < 0.0)
+    assert counts[6, 5] == inside.sum() > 0
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
