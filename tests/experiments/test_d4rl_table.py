@@ -9,7 +9,7 @@ import d4rl_table
 from jaxrl_srpo.data.loading import load_dataset
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.presets import PAPER_BETA
-from jaxrl_srpo.stages import STAGES
+from jaxrl_srpo.stages import stages_of
 from jaxrl_srpo.sweep import Sweep, populations, unique
 
 TINY = ("--preset=quick", "--budget=0.001", "--seeds=0:2", "--beta=0.1", "--episodes=1")
@@ -19,7 +19,7 @@ def test_the_published_protocol_has_its_populations() -> None:
     """15 datasets x 6 seeds: Hopper, the two of 17 observations together, and the antmazes with deeper actors."""
     names = tuple(PAPER_BETA)
     members = Sweep(names, tuple(range(6)), "paper").members([d4rl_table.nominal(name) for name in names])
-    for stage in STAGES.values():
+    for stage in stages_of("srpo", members[0].settings):
         sizes = sorted(map(len, populations(unique(members, stage), stage)))
         assert sizes == [18, 36, 36]
 
