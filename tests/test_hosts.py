@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import runs
+import run_comparison
 import synthetic
 
 from jaxrl_srpo import hosts
@@ -21,12 +21,12 @@ def test_two_processes_end_bitwise_where_one_process_with_their_devices_ends(tmp
     alone, together = tmp_path / "alone", tmp_path / "together"
     result = synthetic.run(synthetic.train_command([dataset], alone, **SWEEP, cpu_devices=2))
     assert result.returncode == 0, result.stderr
-    address = f"127.0.0.1:{runs.free_port()}"
+    address = f"127.0.0.1:{run_comparison.free_port()}"
     command = synthetic.train_command(
         [dataset], together, **SWEEP, cpu_devices=1, coordinator_address=address, num_processes=2
     )
     outputs = run_side_by_side([[*command, f"--process_id={number}"] for number in range(2)], tmp_path)
-    runs.assert_same_but_for_order(together, alone)
+    run_comparison.assert_same_but_for_order(together, alone)
     assert not list((together / "checkpoints" / "under_way").iterdir())
     # One of them speaks for both.
     assert "SRPO" in outputs[0]

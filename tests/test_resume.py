@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import runs
+import run_comparison
 import synthetic
 
 from jaxrl_srpo.run_directory import RunDirectory
@@ -76,9 +76,9 @@ def test_killed_and_started_again_it_ends_bitwise_the_same(
     dice = random.Random(f"resume {name}")
     kill_in_stage(dataset, out, algorithm, stage, dice.randrange(2, CHUNKS - 5), dice.uniform(0.0, 0.1))
     finish(dataset, out, algorithm)
-    runs.assert_same_results(out, whole)
-    assert runs.table(out, "metrics.csv") == runs.table(whole, "metrics.csv")
-    assert runs.table(out, "evaluations.csv") == runs.table(whole, "evaluations.csv")
+    run_comparison.assert_same_results(out, whole)
+    assert run_comparison.table(out, "metrics.csv") == run_comparison.table(whole, "metrics.csv")
+    assert run_comparison.table(out, "evaluations.csv") == run_comparison.table(whole, "evaluations.csv")
     assert not list((out / "checkpoints" / "under_way").glob("*"))
     assert files(out) == files(whole)
 
@@ -97,9 +97,11 @@ def test_lines_and_results_lost_to_a_kill_at_the_end_come_back(
     lost = RunDirectory(out).members()[1]
     shutil.rmtree(out / "checkpoints" / "policy" / lost.address(STAGES["policy"]))
     finish(dataset, out, "srpo")
-    runs.assert_same_results(out, whole)
+    run_comparison.assert_same_results(out, whole)
     for name in ("metrics.csv", "evaluations.csv"):
-        assert runs.by_content(runs.table(out, name)) == runs.by_content(runs.table(whole, name))
+        assert run_comparison.by_content(run_comparison.table(out, name)) == run_comparison.by_content(
+            run_comparison.table(whole, name)
+        )
 
 
 def start_before(stage: Stage, finished: pathlib.Path, out: pathlib.Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-import runs
+import run_comparison
 import synthetic
 from absl import flags
 
@@ -67,7 +67,7 @@ def test_a_worker_of_this_machine_is_killed(prepared: pathlib.Path, one_machine:
     with launched("local.py", prepared) as launcher:
         kill_in_the_middle(prepared, launcher, lambda owner: [owner])
     assert "exit code -9" in output_of(prepared)
-    runs.assert_same_but_for_order(prepared, one_machine)
+    run_comparison.assert_same_but_for_order(prepared, one_machine)
     assert not list((prepared / "checkpoints" / "under_way").iterdir())
 
 
@@ -75,7 +75,7 @@ def test_a_job_of_submitit_is_killed(prepared: pathlib.Path, one_machine: pathli
     with launched("slurm.py", prepared, "--cluster=local") as launcher:
         kill_in_the_middle(prepared, launcher, lambda owner: [owner])
     # Whether the launcher learns of it before the other job has finished the sweep is left to submitit.
-    runs.assert_same_but_for_order(prepared, one_machine)
+    run_comparison.assert_same_but_for_order(prepared, one_machine)
     assert not list((prepared / "checkpoints" / "under_way").iterdir())
 
 
@@ -90,7 +90,7 @@ def test_a_node_of_a_ray_cluster_is_killed(prepared: pathlib.Path, one_machine: 
         with launched("ray_cluster.py", prepared, f"--address={address}") as launcher:
             kill_in_the_middle(prepared, launcher, node_of)
         assert nodes[0].is_running()
-    runs.assert_same_but_for_order(prepared, one_machine)
+    run_comparison.assert_same_but_for_order(prepared, one_machine)
     assert not list((prepared / "checkpoints" / "under_way").iterdir())
 
 
@@ -157,7 +157,7 @@ def owners(run: pathlib.Path) -> list[psutil.Process]:
 @contextlib.contextmanager
 def ray_nodes() -> Iterator[tuple[str, list[psutil.Process]]]:
     """Address and processes of a Ray cluster of two nodes with one core each."""
-    port = runs.free_port()
+    port = run_comparison.free_port()
     common = ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats", "--block"]
     head = ["--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
     nodes: list[psutil.Process] = []
