@@ -30,7 +30,7 @@ from jaxrl_srpo.envs.simulator import GymnasiumSimulator, VectorSimulator
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.evaluation import Rollouts
 from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.population import act_members
+from jaxrl_srpo.lifting import act_members
 from jaxrl_srpo.presets import preset
 from jaxrl_srpo.stages import POLICY
 from jaxrl_srpo.types import Spec

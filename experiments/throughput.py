@@ -22,7 +22,7 @@ from absl import flags
 from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.population import Strategy
+from jaxrl_srpo.lifting import Strategy
 from jaxrl_srpo.precision import Precision, using
 from jaxrl_srpo.presets import PRESETS, preset
 from jaxrl_srpo.settings import Settings, StageName

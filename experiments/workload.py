@@ -17,7 +17,8 @@ from jax.extend import core
 
 from jaxrl_srpo.algorithms import srpo
 from jaxrl_srpo.data import table
-from jaxrl_srpo.population import Members, Population, Strategy
+from jaxrl_srpo.lifting import Strategy
+from jaxrl_srpo.population import Members, Population
 from jaxrl_srpo.precision import dot_general, hidden_dtype
 from jaxrl_srpo.settings import Settings
 from jaxrl_srpo.stages import STAGES, Stage

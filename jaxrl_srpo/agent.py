@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 
 from jaxrl_srpo.algorithms import sac
-from jaxrl_srpo.population import Act, Init, Update
+from jaxrl_srpo.lifting import Act
+from jaxrl_srpo.population import Init, Update
 from jaxrl_srpo.types import Array, Batch
 
 

@@ -96,6 +96,17 @@ class Arrival:
     discounts: Array
 
 
+def arrival_of(packed: Array) -> Arrival:
+    """The arrival out of rows [n, 2 * observation_size + 3], which a host places faster than its five parts.
+
+    Columns are observations, next observations, starts, rewards and discounts.
+    """
+    size = (packed.shape[-1] - 3) // 2
+    observations, next_observations, rest = jnp.split(packed, (size, 2 * size), axis=-1)
+    starts, rewards, discounts = jnp.moveaxis(rest, -1, 0)
+    return Arrival(observations, starts > 0.0, next_observations, rewards, discounts)
+
+
 @struct.dataclass
 class Experience:
     """A member's buffer and the episodes under way; `contexts` [n, context_size] are theirs."""

@@ -10,8 +10,9 @@ from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.episodes import Units
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.iteration import Loop
+from jaxrl_srpo.lifting import Strategy
 from jaxrl_srpo.online import GymnasiumRun, Progress
-from jaxrl_srpo.population import Members, Population, Strategy
+from jaxrl_srpo.population import Members, Population
 from jaxrl_srpo.run_directory import DatasetFacts
 from jaxrl_srpo.stages import Stage
 from jaxrl_srpo.sweep import Member

@@ -27,7 +27,8 @@ from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs import functional
 from jaxrl_srpo.envs.episodes import MemberEnvironments, Units
 from jaxrl_srpo.iteration import Arrival, EpisodeTotals, Experience, Loop, OnDevice, Problem
-from jaxrl_srpo.population import Argument, Carry, Members, PlacedMembers, Strategy, Totals
+from jaxrl_srpo.lifting import Argument, PlacedMembers, Strategy
+from jaxrl_srpo.population import Carry, Members, Totals
 from jaxrl_srpo.replay import Replay
 from jaxrl_srpo.types import Array, Metrics, Spec
 
@@ -269,17 +270,16 @@ class GymnasiumRun(OnlineRun):
 
         self._learn = jax.jit(learn, donate_argnums=(0, 1))
         self._act = lift(functools.partial(iteration_lib.act, problem), ("member",) * 4 + ("shared",))
+        self._arrive = lift(iteration_lib.arrival_of, ("member",), strategy="vmap")
         self._record = lift(iteration_lib.record, ("member",) * 5, donate=(0,), strategy="vmap")
         self._observe = lift(functools.partial(iteration_lib.observe, problem), ("member",) * 5, donate=(0,))
         self._no_totals = lift(functools.partial(iteration_lib.no_totals, problem), ("member", "member", "group"))
 
     def _begin(self) -> Arrival:
         """Begins all first episodes."""
-        observations = self._by_group(self._environments.reset())
+        observations = self._environments.reset()
         zeros = np.zeros(observations.shape[:-1], np.float32)
-        # Arrays on the host, until they are placed.
-        fresh: tuple[Any, ...] = (observations, np.ones(zeros.shape, bool), np.zeros_like(observations), zeros, zeros)
-        return Arrival(*fresh)
+        return self._place(observations, np.zeros_like(observations), np.ones_like(zeros), zeros, zeros)
 
     def _step(self, actions: Array, ended: Sequence[np.ndarray]) -> Arrival:
         """Steps all environments, adds the episodes that ended up, and places what came."""
@@ -288,10 +288,15 @@ class GymnasiumRun(OnlineRun):
         if outcome.ended.any():
             for total, values in zip(ended, (outcome.ended, outcome.returns, outcome.lengths), strict=True):
                 total += self._by_group(np.sum(values * outcome.ended, axis=1))
-        discounts = 1.0 - outcome.terminated.astype(np.float32)
-        arrived = (outcome.observations, outcome.ended, outcome.next_observations, outcome.rewards, discounts)
-        by_group: tuple[Any, ...] = tuple(self._by_group(x) for x in arrived)
-        return self._population.place(Arrival(*by_group))
+        discounts = 1.0 - outcome.terminated
+        return self._place(outcome.observations, outcome.next_observations, outcome.ended, outcome.rewards, discounts)
+
+    def _place(self, *columns: np.ndarray) -> Arrival:
+        """The columns of `iteration.arrival_of`, [members, n] or [members, n, observation_size], on the devices."""
+        wide = [x if x.ndim == 3 else x[..., None] for x in columns]
+        packed = np.concatenate(wide, axis=-1, dtype=np.float32, casting="unsafe")
+        arrival: Arrival = self._arrive(self._population.place(self._by_group(packed)))
+        return arrival
 
     def _by_group(self, values: np.ndarray) -> np.ndarray:
         """[groups x members, ...] -> [groups, members, ...]."""

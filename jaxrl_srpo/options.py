@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from jaxrl_srpo.population import Strategy
+from jaxrl_srpo.lifting import Strategy
 
 
 @dataclasses.dataclass(frozen=True)

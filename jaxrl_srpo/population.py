@@ -1,34 +1,21 @@
-"""Lifts pure functions of one member to a population; the only place that knows vmap, map, meshes and donation.
+"""Training of populations: many members of one algorithm in one compiled program.
 
-A population is laid out as groups x members. The members of a group share the results of earlier stages (`frozen`),
-which are therefore stored and applied once per group: a sweep of K temperatures over one behaviour model and critic
-is one group of K members, and their forward passes through the frozen networks merge into one product.
-
-Three ways to run it, equal in result up to rounding:
-  vmap: all members in one batched program, for accelerators.
-  map: members one after another inside the compiled program, for CPUs, where batched small matrices are slow.
-Either is spread over the devices of a mesh without communication: groups (or the members of a group, whichever
-divides better) are dealt to devices, and padded when they do not come out even. The devices may belong to several
-processes (`hosts`): each of them then has all of the population's inputs and keeps its devices' part.
+A member is a state, random keys and hyperparameters. `lifting` runs functions of one member for all of them; here is
+what such a function is for training on transitions, with a guard that keeps a member at its last good state.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrl_srpo.data import table
+from jaxrl_srpo.lifting import PlacedMembers, Strategy
 from jaxrl_srpo.types import Array, Batch, Metrics, Spec
-
-Strategy = Literal["auto", "vmap", "map"]
-Argument = Literal["member", "group", "shared"]
-Act = Callable[[Any, Array, Array], Array]
 
 
 class Init(Protocol):
@@ -86,83 +73,6 @@ class Totals:
         return jax.tree.map(lambda total: total / count, self.sums)
 
 
-class Layout(NamedTuple):
-    """Shape of a population and the axis that is dealt to devices."""
-
-    groups: int
-    members: int
-    sharded: Literal["groups", "members"]
-    padded: int
-
-
-class PlacedMembers:
-    """Groups x members on one or several devices: brings arrays there, and lifts functions of one member to all.
-
-    Args:
-      shape: (groups, members per group).
-      strategy: "vmap", "map", or "auto": map on CPU, vmap elsewhere.
-      devices: devices to spread over; all by default.
-    """
-
-    def __init__(
-        self, shape: tuple[int, int], strategy: Strategy = "auto", devices: list[jax.Device] | None = None
-    ) -> None:
-        devices = devices or jax.devices()
-        if strategy == "auto":
-            strategy = "map" if devices[0].platform == "cpu" else "vmap"
-        self.layout = _layout(*shape, len(devices))
-        self._strategy: Strategy = strategy
-        self._mesh = Mesh(np.asarray(devices), ("devices",))
-
-    def lift(
-        self,
-        function: Callable,
-        arguments: Sequence[Argument],
-        donate: Sequence[int] = (),
-        strategy: Strategy | None = None,
-    ) -> Any:
-        """The compiled function of all members made of a pure function of one.
-
-        Args:
-          function: its results get leading axes [groups, members].
-          arguments: what each argument is: "member", placed by `place`; "group", placed by `place_frozen` and the same
-            for the members of a group; or "shared", the same for all.
-          donate: arguments whose memory the results may take.
-          strategy: in place of the population's. Reading and writing large arrays is vmapped everywhere, for a map
-            would copy the whole array of each member.
-        """
-        lifted = _lift(function, arguments, strategy or self._strategy, self.layout, self._mesh)
-        return jax.jit(lifted, donate_argnums=tuple(donate))
-
-    def place(self, tree: Any) -> Any:
-        """Pads leaves [groups, members, ...] and deals them to the devices."""
-        return self._place(tree, _member_spec(self.layout))
-
-    def place_frozen(self, tree: Any) -> Any:
-        """Pads leaves [groups, ...] and deals them to the devices."""
-        spec = PartitionSpec("devices") if self.layout.sharded == "groups" else PartitionSpec()
-        return self._place(tree, spec)
-
-    def place_table(self, rows: np.ndarray) -> Array:
-        """Copies the transition table to every device."""
-        return jax.device_put(rows, NamedSharding(self._mesh, PartitionSpec()))
-
-    def _place(self, tree: Any, spec: PartitionSpec) -> Any:
-        axis = next((i for i, name in enumerate(spec) if name), None)
-
-        def place(x: Any) -> Array:
-            if axis is not None and (missing := self.layout.padded - x.shape[axis]):
-                last = jax.lax.slice_in_dim(x, x.shape[axis] - 1, x.shape[axis], axis=axis)
-                x = jnp.concatenate([x, *[last] * missing], axis=axis)
-            return _put(x, NamedSharding(self._mesh, spec))
-
-        return jax.tree.map(place, tree)
-
-    def unpad(self, tree: Any) -> Any:
-        """Host copies of leaves [groups, members, ...] without the padding; all processes of the mesh must ask."""
-        return jax.tree.map(lambda x: _fetch(x)[: self.layout.groups, : self.layout.members], tree)
-
-
 class Population(PlacedMembers):
     """Compiled training of groups x members on transitions that are already there.
 
@@ -216,76 +126,6 @@ class Population(PlacedMembers):
 def stack(trees: Sequence[Any]) -> Any:
     """Trees of equal structure as one tree with a leading axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-
-
-@functools.partial(jax.jit, static_argnames="act")
-def act_members(act: Act, policies: Any, observations: Array, keys: Array) -> Array:
-    """Actions [members, episodes, action_size] of every member for `observations` [members, episodes, ...].
-
-    Args:
-      act: (policy, observations [episodes, ...], key) of one member.
-      policies: leaves [members, ...].
-      observations: of all members.
-      keys: [members] typed random keys.
-    """
-    over = _sequential if jax.devices()[0].platform == "cpu" else jax.vmap
-    return over(act)(policies, observations, keys)
-
-
-def _put(x: Any, sharding: NamedSharding) -> Array:
-    """`jax.device_put`, which refuses keys where some devices belong to other processes."""
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jax.device_put(jax.random.key_data(x), sharding))
-    return jax.device_put(x, sharding)
-
-
-def _fetch(x: Array) -> Any:
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return x
-    return multihost_utils.process_allgather(x, tiled=True) if jax.process_count() > 1 else np.asarray(x)
-
-
-def _layout(groups: int, members: int, devices: int) -> Layout:
-    def padded(n: int) -> int:
-        return -(-n // devices) * devices
-
-    if padded(groups) * members <= groups * padded(members):
-        return Layout(groups, members, "groups", padded(groups))
-    return Layout(groups, members, "members", padded(members))
-
-
-def _member_spec(layout: Layout) -> PartitionSpec:
-    return PartitionSpec("devices") if layout.sharded == "groups" else PartitionSpec(None, "devices")
-
-
-def _lift(
-    function: Callable, arguments: Sequence[Argument], strategy: Strategy, layout: Layout, mesh: Mesh
-) -> Callable:
-    """Turns a function of one member into one of the population."""
-    over = jax.vmap if strategy == "vmap" else _sequential
-    own = [i for i, kind in enumerate(arguments) if kind == "member"]
-    of_group = [i for i, kind in enumerate(arguments) if kind == "group"]
-
-    def local(*given: Any) -> Any:
-        def call(values: Sequence[Any]) -> Any:
-            replaced = dict(zip(of_group + own, values, strict=True))
-            return function(*(replaced.get(i, argument) for i, argument in enumerate(given)))
-
-        def group(shared: Sequence[Any], members: Sequence[Any]) -> Any:
-            return over(lambda *values: call([*shared, *values]))(*members)
-
-        return over(group)([given[i] for i in of_group], [given[i] for i in own])
-
-    member = _member_spec(layout)
-    group_spec = PartitionSpec("devices" if layout.sharded == "groups" else None)
-    specs: dict[Argument, PartitionSpec] = {"member": member, "group": group_spec, "shared": PartitionSpec()}
-    in_specs = tuple(specs[kind] for kind in arguments)
-    return jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=member, check_vma=False)
-
-
-def _sequential(function: Callable) -> Callable:
-    """Like `jax.vmap(function)`, one after another."""
-    return lambda *args: jax.lax.map(lambda xs: function(*xs), args)
 
 
 def init_member(init: Init, spec: Spec, config: Any, members: Members, frozen: Any) -> Carry:

@@ -13,7 +13,7 @@ from jaxrl_srpo import evaluation
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.evaluation import BackgroundEvaluator, Episodes, Rollouts
-from jaxrl_srpo.population import act_members
+from jaxrl_srpo.lifting import act_members
 from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory
 from jaxrl_srpo.stages import Stage
 from jaxrl_srpo.sweep import Member

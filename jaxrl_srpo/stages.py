@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxrl_srpo import settings as settings_lib
 from jaxrl_srpo.agent import Agent, Explore
 from jaxrl_srpo.algorithms import awac, behavior, iql, sac, srpo
-from jaxrl_srpo.population import Act, Init, Update
+from jaxrl_srpo.lifting import Act
+from jaxrl_srpo.population import Init, Update
 from jaxrl_srpo.settings import FIELDS, Settings, StageName
 from jaxrl_srpo.types import Array, Spec
 

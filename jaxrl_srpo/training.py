@@ -17,7 +17,8 @@ from jaxrl_srpo.data import table
 from jaxrl_srpo.hosts import agree, leads
 from jaxrl_srpo.learning import Learning, OfflineLearning, OnlineLearning
 from jaxrl_srpo.leases import Lease, LeaseLost, Leases
-from jaxrl_srpo.population import Members, Strategy, stack
+from jaxrl_srpo.lifting import Strategy
+from jaxrl_srpo.population import Members, stack
 from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory, population_name
 from jaxrl_srpo.stages import STAGES, Stage
 from jaxrl_srpo.sweep import Member, populations, results_of, shared_groups, unique

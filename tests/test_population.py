@@ -12,7 +12,8 @@ from flax import struct
 
 from jaxrl_srpo import optimizers
 from jaxrl_srpo.data import table
-from jaxrl_srpo.population import Carry, Members, Population, Strategy, act_members, stack
+from jaxrl_srpo.lifting import Strategy, act_members
+from jaxrl_srpo.population import Carry, Members, Population, stack
 from jaxrl_srpo.types import Array, Batch, Metrics, Spec
 
 SPEC = Spec(observation_size=3, action_size=2)
