@@ -24,9 +24,10 @@ from jaxrl_srpo.cli import exit_with, parse_experiment, parse_numbers, parse_see
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.options import Options
-from jaxrl_srpo.report.curves import PALETTE, STYLE, save
+from jaxrl_srpo.report.drawing import PALETTE, STYLE, save
 from jaxrl_srpo.report.records import Evaluation, read_evaluations
-from jaxrl_srpo.report.table import METRIC_LABELS, Row, last_evaluation, markdown_line
+from jaxrl_srpo.report.rows import Row, last_evaluation
+from jaxrl_srpo.report.table import METRIC_LABELS, markdown_line
 
 USAGE = """\
 usage: python experiments/ablations.py --datasets=NAME_OR_PATH,... --out=DIRECTORY [--FLAG=VALUE ...]

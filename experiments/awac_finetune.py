@@ -21,9 +21,10 @@ from jaxrl_srpo.cli import exit_with, parse_experiment, parse_seeds, parse_words
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.presets import PRESETS
 from jaxrl_srpo.report import Row, collect
-from jaxrl_srpo.report.curves import draw_fine_tuning, save
+from jaxrl_srpo.report.curves import draw_fine_tuning
+from jaxrl_srpo.report.drawing import save
 from jaxrl_srpo.report.records import Evaluation, read_evaluations
-from jaxrl_srpo.report.table import ALGORITHM_LABELS, ONLINE_ALGORITHMS
+from jaxrl_srpo.report.rows import ALGORITHM_LABELS, ONLINE_ALGORITHMS
 from jaxrl_srpo.stages import ALGORITHMS
 
 USAGE = (

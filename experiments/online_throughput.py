@@ -36,7 +36,7 @@ from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.iteration import Loop
 from jaxrl_srpo.online import FunctionalRun, GymnasiumRun, OnlineRun
 from jaxrl_srpo.population import Members
-from jaxrl_srpo.report.curves import PALETTE, save
+from jaxrl_srpo.report.drawing import PALETTE, save
 from jaxrl_srpo.types import Batch, Spec
 from throughput_report import conditions
 

@@ -18,6 +18,7 @@ from jaxrl_srpo.hosts import agree, leads
 from jaxrl_srpo.learning import Learning, OfflineLearning, OnlineLearning
 from jaxrl_srpo.leases import Lease, LeaseLost, Leases
 from jaxrl_srpo.lifting import Strategy
+from jaxrl_srpo.notices import Notices
 from jaxrl_srpo.population import Members, stack
 from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory, population_name
 from jaxrl_srpo.stages import STAGES, Stage
@@ -192,7 +193,7 @@ class _StageRun:
             known = trainer.data.facts()
             facts = [known[member.dataset] for member in self._members]
             self._learning = OnlineLearning(stage, first, described, frozen, packed.rows, facts, trainer.strategy)
-        self._reported: set[int] = set()
+        self._notices = Notices([member.name(stage) for member in self._members])
         # Fetching results takes all processes, of which one evaluates.
         self._evaluates = bool(agree(self._scorer is not None))
 
@@ -235,7 +236,7 @@ class _StageRun:
         self._stop_if_lost()
         if leads():
             self._log(stop, means, steps / (time.monotonic() - began))
-            self._report_diverged(diverged_at, bar)
+            self._notice(means, diverged_at, bar)
         bar.update(steps)
 
     def _stop_if_lost(self) -> None:
@@ -305,14 +306,12 @@ class _StageRun:
             rows.append(member.row(self._stage) | {"step": step, "updates_per_second": f"{rate:.1f}"} | numbers)
         self._run.metrics.append(rows)
 
-    def _report_diverged(self, diverged_at: np.ndarray, bar: tqdm) -> None:
-        new = [i for i in np.flatnonzero(diverged_at >= 0) if int(i) not in self._reported]
-        for i in new:
-            name = self._members[i].name(self._stage)
-            bar.write(f"diverged: {name} at update {diverged_at[i]}; it keeps its last good state, the others go on")
-            self._reported.add(int(i))
-        if new:
-            self._run.add_diverged(self._members[i].name(self._stage) for i in new)
+    def _notice(self, means: Mapping[str, np.ndarray], diverged_at: np.ndarray, bar: tqdm) -> None:
+        diverged = self._notices.diverged(diverged_at)
+        for line in (*diverged.values(), *self._notices.concentrated(means)):
+            bar.write(line)
+        if diverged:
+            self._run.add_diverged(diverged)
 
     def _results(self) -> Any:
         """Results of all members on the host, leaves [members, ...]."""

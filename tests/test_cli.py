@@ -16,7 +16,7 @@ import synthetic
 import jaxrl_srpo
 from jaxrl_srpo import cli
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.report.table import Row
+from jaxrl_srpo.report.rows import Row
 
 # Whatever gets as far as training has not been refused, and need not be waited for.
 SEVERAL = r"""

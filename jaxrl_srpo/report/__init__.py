@@ -9,7 +9,8 @@ import numpy as np
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.report.records import read_sweep
-from jaxrl_srpo.report.table import ALGORITHM_LABELS, Row, collect, format_table, write_table
+from jaxrl_srpo.report.rows import ALGORITHM_LABELS, Row, collect
+from jaxrl_srpo.report.table import format_table, write_table
 
 __all__ = ["Row", "collect", "format_table", "write_maze_pictures", "write_report", "write_table"]
 

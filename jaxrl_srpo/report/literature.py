@@ -20,15 +20,8 @@ from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.report.published import METHODS, published_method, published_source
 from jaxrl_srpo.report.records import read_evaluations, read_sweep
-from jaxrl_srpo.report.table import (
-    ALGORITHM_LABELS,
-    Row,
-    best_betas,
-    collect,
-    last_evaluation,
-    markdown_line,
-    provenance,
-)
+from jaxrl_srpo.report.rows import ALGORITHM_LABELS, Row, best_betas, collect, last_evaluation
+from jaxrl_srpo.report.table import markdown_line, provenance
 
 ALGORITHMS = ("srpo", "iql", "bc")
 RESAMPLES = 5_000

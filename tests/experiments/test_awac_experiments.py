@@ -11,7 +11,7 @@ import awac_pendulum
 from jaxrl_srpo.data.d4rl import read_hdf5
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.report.records import Evaluation
-from jaxrl_srpo.report.table import Row
+from jaxrl_srpo.report.rows import Row
 
 
 def evaluation(algorithm, step, mean, seed=0, setting="", dataset="pendulum", metric="return"):

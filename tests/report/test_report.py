@@ -13,7 +13,7 @@ from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.report import collect, format_table, write_maze_pictures, write_report, write_table
 from jaxrl_srpo.report.curves import draw_learning_curves, draw_losses, write_curves
 from jaxrl_srpo.report.records import read_evaluations
-from jaxrl_srpo.report.table import best_betas
+from jaxrl_srpo.report.rows import best_betas
 
 HEADER = (
     "stage,algorithm,dataset,seed,setting,beta,step,final,episodes,metric,"
@@ -139,6 +139,20 @@ def test_unfinished_members_stand_in_and_are_marked(tmp_path):
     assert (row.mean, row.unfinished) == (50.0, 1)
     assert "50.0 ± 14.1 (u)" in _markdown(tmp_path)
     assert "(u) unfinished" in format_table(collect(tmp_path))
+
+
+def test_weights_on_few_actions_are_marked(tmp_path):
+    header = "stage,dataset,seed,setting,beta,step,updates_per_second,effective_sample_size\n"
+    rows = [
+        f"policy,{HOPPER},{seed},,{beta},900,9.0,{size}\n"
+        for seed in (0, 1)
+        for beta, size in ((0.05, 0.3), (0.2, 0.01))
+    ]
+    _run(tmp_path, metrics=header + "".join(rows))
+    assert "50.0 ± 14.1 (e)" in _markdown(tmp_path)
+    assert "72.0 ± 2.8 (e)" not in _markdown(tmp_path)
+    assert "an ESS below 0.02" in _markdown(tmp_path)
+    assert "(e) ESS too small" in format_table(collect(tmp_path))
 
 
 def test_unfinished_rows_are_not_the_best(tmp_path):
