@@ -26,7 +26,7 @@ Score Regularized Policy Optimization, and AWAC, for whole populations at once.
   jaxrl-srpo export RUN_DIR          give its curves to TensorBoard or Weights & Biases
   jaxrl-srpo data info NAME_OR_PATH  say what is in a dataset
   jaxrl-srpo data plot NAME_OR_PATH  draw it
-  jaxrl-srpo data make NAME          make a dataset here, for instance pointmaze/umaze
+  jaxrl-srpo data make NAME          make a dataset here: pointmaze/umaze, or regenerated/hopper/medium-v0 with SAC
   jaxrl-srpo data download NAME      fetch a D4RL or Minari dataset
 
 A dataset is a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2), pointmaze/umaze, or the path of an HDF5
@@ -311,6 +311,7 @@ def _data(arguments: list[str]) -> None:
     flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
     flags.DEFINE_string("out", None, "Picture to write (plot); NAME.png here by default.", flag_values=values)
     flags.DEFINE_boolean("allow_invalid_data", False, "Read data that failed its checks.", flag_values=values)
+    _define_recipe(values)
     rest = _parse(values, arguments, "data info|plot|make|download NAME_OR_PATH [--FLAG=VALUE ...]")
     if rest is None:
         return
@@ -320,6 +321,12 @@ def _data(arguments: list[str]) -> None:
     name = _one(rest[1:], f"data {rest[0]}", "NAME_OR_PATH")
     from jaxrl_srpo.data import inspect, loading
 
+    given = [f"--{flag}" for flag in _RECIPE if values[flag].value is not None]
+    if rest[0] == "make" and name.startswith("regenerated/"):
+        _regenerate(name, values)
+        return
+    if given:
+        raise UserError(f"{given[0]}: is for `data make regenerated/TASK/KIND-v0` only")
     if rest[0] in ("make", "download"):
         make = rest[0] == "make"
         print(loading.make_dataset(name) if make else loading.download_dataset(name, mirror=values.mirror))
@@ -331,6 +338,27 @@ def _data(arguments: list[str]) -> None:
         path = pathlib.Path(values.out or f"{dataset.name.replace('/', '_')}.png")
         inspect.plot(dataset, path)
         print(f"wrote {path}")
+
+
+_RECIPE = {
+    "steps": "Environment steps that SAC learns for (make regenerated/...); 1000000 by default, as D4RL.",
+    "transitions": "Least transitions of each policy (make regenerated/...); 1000000 by default, as D4RL.",
+    "seed": "Seed of all that is random (make regenerated/...); 0 by default.",
+}
+
+
+def _define_recipe(values: flags.FlagValues) -> None:
+    for name, text in _RECIPE.items():
+        flags.DEFINE_integer(name, None, text, flag_values=values)
+
+
+def _regenerate(name: str, values: flags.FlagValues) -> None:
+    prepare_jax(1)
+    from jaxrl_srpo import regenerated
+
+    given: dict[str, Any] = {flag: values[flag].value for flag in _RECIPE if values[flag].value is not None}
+    for dataset_id in regenerated.make_datasets(name, regenerated.Recipe(**given)):
+        print(dataset_id)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -108,6 +108,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "data": (["data"], r"data : choose one of info, plot, make, download|data: choose one of"),
     "data unknown": (["data", "show", "DATA"], r"data show: choose one of info, plot, make, download"),
     "data info nothing": (["data", "info"], r"data info: takes exactly one NAME_OR_PATH"),
+    "data make unknown": (["data", "make", "regenerated/foo/medium-v0"], r"TASK one of ant, halfcheetah, hopper"),
+    "data make steps": (["data", "make", "pointmaze/umaze", "--steps=9"], r"--steps: is for .data make regenerated/"),
     "data info unknown": (["data", "info", "hoper-medium-v2"], r"unknown dataset 'hoper-medium-v2'; closest: hopper"),
 }
 

@@ -134,9 +134,10 @@ def _open(dataset_id: str) -> Any:
     except FileNotFoundError as error:
         here = difflib.get_close_matches(dataset_id, local_ids(), n=3, cutoff=0.4)
         hint = f"; close to it here: {', '.join(here)}" if here else ""
+        verb, command = ("make", "make") if dataset_id.startswith("regenerated/") else ("fetch", "download")
         raise DatasetError(
-            f"Minari dataset {dataset_id!r} is not at {_place(dataset_id)}: fetch it with "
-            f"`jaxrl-srpo data download {dataset_id}` or set MINARI_DATASETS_PATH{hint}"
+            f"Minari dataset {dataset_id!r} is not at {_place(dataset_id)}: {verb} it with "
+            f"`jaxrl-srpo data {command} {dataset_id}` or set MINARI_DATASETS_PATH{hint}"
         ) from error
     except (ValueError, KeyError, OSError, AssertionError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -1,16 +1,16 @@
 """Writes datasets made on this machine into Minari's local storage, whole or not at all."""
 
-import contextlib
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.make import make_unflattened
 from jaxrl_srpo.errors import DatasetError
+from jaxrl_srpo.files import locked
 
 if TYPE_CHECKING:
     import gymnasium
@@ -54,7 +54,7 @@ def write_dataset(
     target, partial = root / dataset_id, root / f".{dataset_id.replace('/', '-')}.partial"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _lock(root / ".jaxrl_srpo.lock"):
+        with locked(root / "jaxrl_srpo"):
             if exists(dataset_id):
                 if exist_ok:
                     return
@@ -97,13 +97,3 @@ def _ensure_namespace(namespace: str) -> None:
 
     if namespace not in list_local_namespaces():
         create_namespace(namespace, "Made by jaxrl_srpo")
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Holds a file lock; the system releases it when the process dies."""
-    import fcntl
-
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
