@@ -50,10 +50,44 @@ class HistoricalAverage:
         return jax.tree.map(lambda x: jnp.asarray(x)[index], self.policies)
 
 
-def average(snapshots: Sequence[sac.Policy], skills: int = 1, growth: float = 1.0) -> HistoricalAverage:
-    """The mixture of policies in order of age, each `growth` times as likely as the one before."""
-    log_weights = np.log(growth) * np.arange(len(snapshots), dtype=np.float32)
+def average(
+    snapshots: Sequence[sac.Policy], skills: int = 1, growth: float = 1.0, on_policy_prob: float = 0.0
+) -> HistoricalAverage:
+    """The mixture of policies in order of age.
+
+    Args:
+      snapshots: the policies, the oldest first.
+      skills: see `HistoricalAverage`.
+      growth: how many times as likely a policy is as the one before it.
+      on_policy_prob: share of episodes in which the newest acts whatever its weight.
+    """
+    weights = np.float64(growth) ** np.arange(len(snapshots))
+    weights *= (1.0 - on_policy_prob) / weights.sum()
+    weights[-1] += on_policy_prob
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(weights)
     return HistoricalAverage(stack(snapshots), jnp.asarray(log_weights, jnp.float32), skills)
+
+
+def released(
+    snapshots: Sequence[sac.Policy], seed: int, skills: int = 1, size: int = 10, on_policy_prob: float = 0.1
+) -> HistoricalAverage:
+    """The mixture of the released code's `test_ha.json`: the newest policy and `size - 1` others, equally likely.
+
+    The others are drawn without replacement, each 1.2 times as likely as its predecessor.
+
+    Args:
+      snapshots: the policies, the oldest first; at least `size`.
+      seed: of the draw.
+      skills: see `HistoricalAverage`.
+      size: policies in the mixture.
+      on_policy_prob: see `average`.
+    """
+    weights = 1.2 ** np.arange(len(snapshots) - 1)
+    random = np.random.default_rng(seed)
+    drawn = random.choice(len(weights), size - 1, replace=False, p=weights / weights.sum())
+    own = [snapshots[i] for i in sorted(drawn.tolist())]
+    return average([*own, snapshots[-1]], skills, on_policy_prob=on_policy_prob)
 
 
 def rollouts(environment: functional.Environment, mixture: HistoricalAverage, episodes: int, key: Array) -> Array:
