@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import star
+import star_goals
 from jaxrl_srpo import historical
 from jaxrl_srpo.errors import UserError
 
@@ -29,6 +30,31 @@ def test_it_trains_measures_and_writes(tmp_path: pathlib.Path) -> None:
     for picture in ("visits.png", "curves.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert len(historical.load(tmp_path / "policies" / "sm4" / "1").log_weights) == star.CHUNKS // 2
+    _search_for_goals(tmp_path)
+
+
+def _search_for_goals(trained: pathlib.Path) -> None:
+    """What `star_goals.py` makes of the saved policies."""
+    out = trained / "goals"
+    markdown = star_goals.main([f"--star={trained}", f"--out={out}", "--length=3", "--episodes=8"])
+    assert markdown == (out / "star_goals.md").read_text()
+    with (out / "star_goals.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    priors = ("adapts", "uniform")
+    assert [(row["prior"], row["seed"], row["goal"]) for row in rows] == [
+        (prior, seed, goal) for prior in priors for seed in "01" for goal in "012"
+    ]
+    for row in rows:
+        assert (int(row["first"]) == 9) == (int(row["successes"]) == 0)
+        assert int(row["steps_in_goal"]) >= int(row["successes"])
+    assert (out / "star_goals.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_directory_without_policies_is_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match=r"holds no policies/VARIANT/SEED; give what star.py wrote"):
+        star_goals.main([f"--star={tmp_path}", f"--out={tmp_path / 'out'}"])
+    with pytest.raises(UserError, match="--star: is required"):
+        star_goals.main([f"--out={tmp_path / 'out'}"])
 
 
 @pytest.mark.parametrize(
