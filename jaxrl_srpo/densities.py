@@ -39,6 +39,37 @@ class Density(Protocol):
         """The logarithm of q(s | z) in nats, [B]."""
 
 
+class Sliced(NamedTuple):
+    """A density of some coordinates of the observation, such as where an object is.
+
+    Attributes:
+      density: of the coordinates.
+      axes: which they are.
+    """
+
+    density: Density
+    axes: tuple[int, ...]
+
+    def init(self, key: Array) -> Any:
+        """See `Density`."""
+        return self.density.init(key)
+
+    def observe(self, state: Any, observations: Array, skills: Array) -> Any:
+        """See `Density`."""
+        return self.density.observe(state, self._slice(observations), skills)
+
+    def fit(self, state: Any, key: Array, observations: Array, skills: Array) -> Any:
+        """See `Density`."""
+        return self.density.fit(state, key, self._slice(observations), skills)
+
+    def log_density(self, state: Any, key: Array, observations: Array, skills: Array) -> Array:
+        """See `Density`."""
+        return self.density.log_density(state, key, self._slice(observations), skills)
+
+    def _slice(self, observations: Array) -> Array:
+        return observations[:, jnp.asarray(self.axes)]
+
+
 class Histogram(NamedTuple):
     """Counts on a grid: of all time, or fading so that old visits are forgotten.
 
@@ -176,9 +207,8 @@ class NearestNeighbours(NamedTuple):
     that is itself a particle is not its own neighbour.
 
     Attributes:
-      observation_size: dimensions of the observation.
+      observation_size: d.
       particles: N, the size of the batches that `fit` will be given.
-      axes: the d coordinates in which distances are taken; all by default.
       skills: number of skills; neighbours are of the same skill.
       k: which neighbour.
       smallest: floor of r_k, for states that repeat exactly, as against a wall.
@@ -186,7 +216,6 @@ class NearestNeighbours(NamedTuple):
 
     observation_size: int
     particles: int
-    axes: tuple[int, ...] | None = None
     skills: int = 1
     k: int = 5
     smallest: float = 1e-3
@@ -210,16 +239,14 @@ class NearestNeighbours(NamedTuple):
     def log_density(self, state: "Particles", key: Array, observations: Array, skills: Array) -> Array:
         """Log of the estimate, [B]; -inf where a skill has fewer than k + 1 particles."""
         del key
-        axes = self.axes or tuple(range(self.observation_size))
-        points, particles = observations[:, jnp.asarray(axes)], state.observations[:, jnp.asarray(axes)]
-        squares = jnp.sum((points[:, None] - particles[None]) ** 2, axis=-1)
+        squares = jnp.sum((observations[:, None] - state.observations[None]) ** 2, axis=-1)
         same = skills[:, None] == state.skills[None]
         nearest = -jax.lax.top_k(-jnp.where(same, squares, jnp.inf), self.k + 1)[0]
         itself = (nearest[:, 0] == 0.0).astype(jnp.int32)
         square = jnp.take_along_axis(nearest, itself[:, None] + self.k - 1, axis=-1)[:, 0]
         radius = jnp.maximum(jnp.sqrt(square), self.smallest)
         others = (jnp.sum(same, axis=-1) - itself).astype(jnp.float32)
-        d = len(axes)
+        d = self.observation_size
         log_ball = 0.5 * d * math.log(math.pi) - math.lgamma(0.5 * d + 1.0) + d * jnp.log(radius)
         return digamma(jnp.float32(self.k)) - digamma(others + 1.0) - log_ball
 

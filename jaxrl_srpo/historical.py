@@ -5,6 +5,7 @@ target, while each of them alone chases what the others left. The average is ove
 single steps. Weights are equal in the paper; the released code weights a policy 1.2 times its predecessor.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -17,7 +18,9 @@ from flax import struct
 
 from jaxrl_srpo import checkpoint
 from jaxrl_srpo.algorithms import intrinsic, sac
+from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs import functional
+from jaxrl_srpo.envs.episodes import MemberEnvironments, Units
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.population import stack
@@ -108,6 +111,61 @@ def rollouts(environment: functional.Environment, mixture: HistoricalAverage, ep
     first = jax.vmap(environment.reset)(jax.random.split(key_reset, episodes))
     keys = jax.random.split(key_act, environment.max_episode_steps)
     return jnp.swapaxes(jax.lax.scan(step, first, keys)[1], 0, 1)
+
+
+def play(
+    environment: EnvironmentSpec, mixtures: HistoricalAverage, environments: int, steps: int, seed: int = 0
+) -> np.ndarray:
+    """What mixtures arrive at in a Gymnasium environment, [M, steps, environments, observation_size].
+
+    Actions are sampled.
+
+    Args:
+      environment: where; an episode that ends is followed by the next, by another policy and skill.
+      mixtures: M of them, leaves [M, ...].
+      environments: episodes at a time of each.
+      steps: of each environment.
+      seed: of everything that is drawn.
+
+    Raises:
+      UserError: see `envs.episodes.MemberEnvironments`.
+    """
+    members, key = len(mixtures.log_weights), jax.random.key(seed)
+    simulator = MemberEnvironments([environment] * members, [Units()] * members, [[seed]] * members, environments)
+    observations, arrived = simulator.reset(), []
+    which, skills = _draw(mixtures, environments, key)
+    for _ in range(steps):
+        key, key_draw, key_act = jax.random.split(key, 3)
+        actions = _act(mixtures, which, skills, observations, key_act)
+        outcome = simulator.step(np.asarray(actions))
+        arrived.append(outcome.next_observations)
+        observations = outcome.observations
+        if outcome.ended.any():
+            drawn = _draw(mixtures, environments, key_draw)
+            which = jnp.where(outcome.ended, drawn[0], which)
+            skills = jnp.where(outcome.ended[..., None], drawn[1], skills)
+    simulator.close()
+    return np.stack(arrived, axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _draw(mixtures: HistoricalAverage, episodes: int, key: Array) -> tuple[Array, Array]:
+    """Policies int32 [M, episodes] and skills [M, episodes, skill size] of new episodes."""
+    keys = jax.random.split(key, (len(mixtures.log_weights), episodes))
+    which, skills = jax.vmap(lambda mixture, keys: jax.vmap(mixture.draw)(keys))(mixtures, keys)
+    return which, skills
+
+
+@jax.jit
+def _act(mixtures: HistoricalAverage, which: Array, skills: Array, observations: Array, key: Array) -> Array:
+    """Actions [M, episodes, action_size] of the policies `which` [M, episodes]; see `rollouts`."""
+    inputs = jnp.concatenate([observations, skills], axis=-1)
+
+    def act(policies: sac.Policy, which: Array, inputs: Array, key: Array) -> Array:
+        actions = jax.lax.map(lambda policy: intrinsic.sample(policy, inputs, key), policies)
+        return actions[which, jnp.arange(len(which))]
+
+    return jax.vmap(act)(mixtures.policies, which, inputs, jax.random.split(key, len(which)))
 
 
 def save(directory: pathlib.Path, mixture: HistoricalAverage) -> None:

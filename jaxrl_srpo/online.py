@@ -111,6 +111,11 @@ class OnlineRun:
         return self._population.unpad(self._replay)
 
     @property
+    def action_size(self) -> int:
+        """Of the environment."""
+        return self._problem.spec.action_size
+
+    @property
     def steps(self) -> int:
         """Environment steps of each member so far."""
         return self.iteration * self._problem.loop.environments

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import gymnasium
 
 _INSTALL = "pip install 'jaxrl-srpo[mujoco]'"
+_MANIPULATION = d4rl_layouts.NAMESPACE + "Manipulation-v0"
 _POINT_MAZE = "gymnasium_robotics.envs.maze.point_maze:PointMazeEnv"
 
 
@@ -89,7 +90,8 @@ def _box(size: int) -> "gymnasium.spaces.Box":
 def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec":
     """The registered spec of an id; what Gymnasium alone does not know is registered first.
 
-    Ids of D4RL's mazes, such as `jaxrl_srpo/antmaze-umaze-v2`, are ours; for others Gymnasium-Robotics is imported.
+    D4RL's mazes, such as `jaxrl_srpo/antmaze-umaze-v2`, and `jaxrl_srpo/Manipulation-v0` are ours; for others
+    Gymnasium-Robotics is imported.
 
     Raises:
       UserError: the id is unknown.
@@ -98,6 +100,7 @@ def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec
 
     if environment_id.startswith(d4rl_layouts.NAMESPACE):
         d4rl_layouts.register()
+        _register_manipulation()
     missing = None if environment_id in gymnasium.registry else _register_robotics(environment_id)
     try:
         with _quiet():
@@ -107,6 +110,14 @@ def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec
         hint = f"; closest: {', '.join(close)}" if close else ""
         install = f"; Gymnasium-Robotics is not installed: {_INSTALL}" if missing else ""
         raise UserError(f"unknown environment {environment_id!r}{hint}{install}") from error
+
+
+def _register_manipulation() -> None:
+    import gymnasium
+
+    if _MANIPULATION not in gymnasium.registry:
+        entry_point = "jaxrl_srpo.envs.manipulation:Manipulation"
+        gymnasium.register(_MANIPULATION, entry_point=entry_point, max_episode_steps=50)
 
 
 def _register_robotics(environment_id: str) -> ImportError | None:
