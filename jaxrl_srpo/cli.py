@@ -29,8 +29,9 @@ Score Regularized Policy Optimization, and AWAC, for whole populations at once.
   jaxrl-srpo data make NAME          make a dataset here: pointmaze/umaze, or regenerated/hopper/medium-v0 with SAC
   jaxrl-srpo data download NAME      fetch a D4RL or Minari dataset
 
-A dataset is a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2), pointmaze/umaze, or the path of an HDF5
-file in D4RL's layout. `jaxrl-srpo COMMAND --help` lists the flags of a command."""
+A dataset is a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2, or regenerated/hopper/medium-v0 once it
+is made), pointmaze/umaze, or the path of an HDF5 file in D4RL's layout. `jaxrl-srpo COMMAND --help` lists the flags
+of a command."""
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
@@ -322,7 +323,7 @@ def _data(arguments: list[str]) -> None:
     from jaxrl_srpo.data import inspect, loading
 
     given = [f"--{flag}" for flag in _RECIPE if values[flag].value is not None]
-    if rest[0] == "make" and name.startswith("regenerated/"):
+    if rest[0] == "make" and name.startswith(loading.REGENERATED):
         _regenerate(name, values)
         return
     if given:

@@ -25,6 +25,7 @@ from jaxrl_srpo.algorithms import sac
 from jaxrl_srpo.checkpoint import Progress
 from jaxrl_srpo.data import minari_writer, table
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.data.loading import REGENERATED
 from jaxrl_srpo.envs.collection import Act, Episode, Task, Transitions, cut, find_ends, find_task, mean_return, play
 from jaxrl_srpo.errors import DatasetError
 from jaxrl_srpo.files import locked
@@ -33,9 +34,8 @@ from jaxrl_srpo.online import GymnasiumRun
 from jaxrl_srpo.population import Members, stack
 from jaxrl_srpo.types import Array, Spec
 
-NAMESPACE = "regenerated"
 KINDS = ("random", "medium", "medium-replay", "medium-expert", "expert")
-_NAME = re.compile(rf"{NAMESPACE}/(?P<task>[a-z0-9]+)/({'|'.join(KINDS)})-v0")
+_NAME = re.compile(rf"{REGENERATED}(?P<task>[a-z0-9]+)/({'|'.join(KINDS)})-v0")
 _SNAPSHOTS, _EPISODES = 50, 10
 _RECIPE_KEY = "regenerated_recipe"
 # What the seed is joined with; evaluations and each kind of data have starts and noise of their own.
@@ -139,7 +139,7 @@ def find_environment(name: str) -> EnvironmentSpec:
     match = _NAME.fullmatch(name)
     if match is None or match["task"] not in known:
         raise DatasetError(
-            f"{name}: cannot be made here; expected {NAMESPACE}/TASK/KIND-v0 with KIND one of {', '.join(KINDS)} and "
+            f"{name}: cannot be made here; expected {REGENERATED}TASK/KIND-v0 with KIND one of {', '.join(KINDS)} and "
             f"TASK one of {', '.join(sorted(known))}"
         )
     return EnvironmentSpec(known[match["task"]])

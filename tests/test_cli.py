@@ -109,6 +109,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "data unknown": (["data", "show", "DATA"], r"data show: choose one of info, plot, make, download"),
     "data info nothing": (["data", "info"], r"data info: takes exactly one NAME_OR_PATH"),
     "data make unknown": (["data", "make", "regenerated/foo/medium-v0"], r"TASK one of ant, halfcheetah, hopper"),
+    "data make neither": (["data", "make", "hopper-medium-v2"], r"cannot be made here; choose .* or regenerated/TASK"),
+    "data make few": (["data", "make", "regenerated/hopper/medium-v0", "--steps=9"], r"--steps=9: must be at least 50"),
+    "data download made": (["data", "download", "regenerated/a/b-v0"], r"is made here, not downloaded: .*data make"),
+    "data info unmade": (["data", "info", "regenerated/hopper/medium-v0"], r"make it with `jaxrl-srpo data make rege"),
     "data make steps": (["data", "make", "pointmaze/umaze", "--steps=9"], r"--steps: is for .data make regenerated/"),
     "data info unknown": (["data", "info", "hoper-medium-v2"], r"unknown dataset 'hoper-medium-v2'; closest: hopper"),
 }

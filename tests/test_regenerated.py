@@ -3,10 +3,15 @@
 import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
+import jax
 import minari
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxrl_srpo import regenerated
 from jaxrl_srpo.data import loading
@@ -20,6 +25,7 @@ pytest.importorskip("mujoco")
 
 PREFIX = "regenerated/invertedpendulum"
 RECIPE = Recipe(steps=400, transitions=150, seed=3)
+LIMIT = 4
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,6 +34,22 @@ def few_snapshots() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(regenerated, "_SNAPSHOTS", 10)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """All makings run the same programs."""
+    values = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in values}
+    for settings in (values, before):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if settings is values:
+            yield
 
 
 @pytest.fixture(scope="module")
@@ -87,24 +109,55 @@ def test_policies_fill_their_parts_with_whole_episodes(datasets: dict[str, Datas
     assert min(lengths) > 0
 
 
+@pytest.fixture(scope="module")
+def in_a_row(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, Transitions]:
+    """All five, made without an interruption, and what SAC's buffer held at the end."""
+    root, learn, held = tmp_path_factory.mktemp("minari"), regenerated.learn, []
+
+    def keep(*arguments: Any) -> tuple[list[regenerated.Snapshot], Transitions]:
+        snapshots, buffer = learn(*arguments)
+        held.append(buffer)
+        return snapshots, buffer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(root))
+        patch.setattr(regenerated, "learn", keep)
+        regenerated.make_datasets(f"{PREFIX}/random-v0", RECIPE)
+    return root, held[0]
+
+
 def test_an_interrupted_making_gives_what_one_in_a_row_gives(
-    datasets: dict[str, Dataset], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    datasets: dict[str, Dataset],
+    in_a_row: tuple[pathlib.Path, Transitions],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    regenerated.make_datasets(f"{PREFIX}/random-v0", RECIPE)
+    root = in_a_row[0]
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
     for kind, dataset in datasets.items():
         assert loading.load_dataset(f"{PREFIX}/{kind}-v0").fingerprint == dataset.fingerprint
-    assert not [path.name for path in tmp_path.glob(".*.learning")]
+    assert not list(root.glob(".*.learning"))
 
 
-def test_the_replay_part_is_the_buffer_in_order(datasets: dict[str, Dataset]) -> None:
-    replay = datasets["medium-replay"]
-    # What the pendulum is pushed to from one step to the next, within episodes.
+def test_the_replay_part_is_the_buffer_in_order(
+    datasets: dict[str, Dataset], in_a_row: tuple[pathlib.Path, Transitions]
+) -> None:
+    replay, buffer, size = datasets["medium-replay"], in_a_row[1], datasets["medium-replay"].size
+    # It was cut at one of ten snapshots.
+    assert size % (RECIPE.steps // 10) == 0
+    for name in ("observations", "next_observations", "rewards"):
+        np.testing.assert_array_equal(getattr(replay, name), getattr(buffer, name)[:size])
+    np.testing.assert_array_equal(replay.terminals, buffer.terminations[:size])
+    np.testing.assert_allclose(replay.actions, 3.0 * buffer.actions[:size], atol=1e-6)
     inside = ~replay.episode_ends[:-1]
     np.testing.assert_array_equal(replay.next_observations[:-1][inside], replay.observations[1:][inside])
-    # It begins with random actions, which fill the range; the buffer was cut at one of ten snapshots.
-    assert len(replay.rewards) % (RECIPE.steps // 10) == 0
-    assert np.abs(replay.actions[:100]).max() > 2.5
+
+
+def test_the_episode_under_way_when_the_buffer_ended_is_no_time_out(datasets: dict[str, Dataset]) -> None:
+    replay = datasets["medium-replay"]
+    assert replay.timeouts == 0
+    # Every episode of the pendulum that is complete ended in a terminal state.
+    assert len(replay.episode_returns) == int(replay.terminals.sum())
+    assert int(replay.episode_ends.sum()) == len(replay.episode_returns) + (not replay.terminals[-1])
 
 
 def test_what_is_here_stays(storage: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,22 +184,30 @@ def test_bad_input_is_refused(name: str, recipe: Recipe, message: str) -> None:
         regenerated.make_datasets(name, recipe)
 
 
-def test_a_buffer_is_cut_where_it_was_cut() -> None:
-    """Three episodes: one terminates, one is cut off by time, one is under way when the buffer ends."""
-    random = np.random.default_rng(0)
-    chains = [random.normal(size=(length + 1, 2)).astype(np.float32) for length in (3, 2, 4)]
-    observations = np.concatenate([chain[:-1] for chain in chains])
-    next_observations = np.concatenate([chain[1:] for chain in chains])
-    terminations = np.zeros(9, bool)
-    terminations[2] = True
-    actions, rewards = random.uniform(-1.0, 1.0, (9, 1)).astype(np.float32), np.arange(9.0)
-    transitions = Transitions(observations, actions, rewards, next_observations, terminations)
-    assert collection.find_ends(transitions).tolist() == [2, 4, 8]
-    bounds = np.ones(1, np.float32)
-    task = collection.Task(EnvironmentSpec("x"), -3.0 * bounds, 3.0 * bounds, np.dtype(np.float64), 5)
+@given(st.lists(st.integers(1, LIMIT), min_size=1, max_size=6), st.integers(0, 2**31 - 1))
+def test_a_buffer_is_cut_into_the_episodes_it_was_filled_with(lengths: list[int], seed: int) -> None:
+    """Short episodes terminate, those of `LIMIT` steps may; a short last one may be under way when the buffer ends."""
+    random = np.random.default_rng(seed)
+    chains = [random.normal(size=(length + 1, 2)).astype(np.float32) for length in lengths]
+    terminated = [length < LIMIT or bool(random.integers(2)) for length in lengths]
+    terminated[-1] = bool(random.integers(2))
+    actions = random.uniform(-1.0, 1.0, (sum(lengths), 1)).astype(np.float32)
+    terminations = np.zeros(sum(lengths), bool)
+    terminations[np.cumsum(lengths) - 1] = terminated
+    transitions = Transitions(
+        np.concatenate([chain[:-1] for chain in chains]),
+        actions,
+        np.arange(float(sum(lengths))),
+        np.concatenate([chain[1:] for chain in chains]),
+        terminations,
+    )
+    bound = np.full(1, 3.0, np.float32)
+    task = collection.Task(EnvironmentSpec("x"), -bound, bound, np.dtype(np.float64), LIMIT)
     episodes = collection.cut(task, transitions, collection.find_ends(transitions))
-    for episode, chain in zip(episodes, chains, strict=True):
+    for episode, chain, stopped in zip(episodes, chains, terminated, strict=True):
         np.testing.assert_array_equal(episode.observations, chain)
-    assert [episode.terminations.any() for episode in episodes] == [True, False, False]
-    assert [episode.truncations[-1] for episode in episodes] == [False, True, True]
+        by_time = not stopped and len(chain) - 1 == LIMIT
+        assert (episode.terminations[-1], episode.truncations[-1]) == (stopped, by_time)
+        assert not (episode.terminations | episode.truncations)[:-1].any()
     np.testing.assert_allclose(np.concatenate([episode.actions for episode in episodes]), 3.0 * actions, atol=1e-6)
+    np.testing.assert_array_equal(np.concatenate([episode.rewards for episode in episodes]), transitions.rewards)

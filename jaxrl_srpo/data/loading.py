@@ -12,6 +12,9 @@ from jaxrl_srpo.errors import DatasetError
 EMBEDDED = ("pointmaze/umaze", "pointmaze/medium", "pointmaze/large")
 """Names of datasets that the project makes itself."""
 
+REGENERATED = "regenerated/"
+"""What the names of the Minari datasets that `regenerated.make_datasets` makes begin with."""
+
 FORMS = "an .hdf5 file, a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2) or pointmaze/umaze"
 """What a dataset may be called, for messages."""
 
@@ -28,7 +31,7 @@ def load_dataset(
     """Reads and validates a dataset by path, D4RL name, Minari id or embedded name.
 
     A D4RL file that is not in the cache is downloaded; `pointmaze/...` is made on first use; a Minari dataset must be
-    on this machine (`download_minari` fetches one).
+    on this machine (`download_minari` fetches one, `regenerated.make_datasets` makes those of `REGENERATED`).
 
     Args:
       name_or_path: an existing HDF5 file, a name of `known_names()`, a Minari id, or a name of `EMBEDDED`.
@@ -96,7 +99,10 @@ def make_dataset(name: str) -> str:
       DatasetError: the project makes no dataset of this name, or it cannot be written.
     """
     if name not in EMBEDDED:
-        raise DatasetError(f"{name}: cannot be made here; choose one of {', '.join(EMBEDDED)}")
+        raise DatasetError(
+            f"{name}: cannot be made here; choose one of {', '.join(EMBEDDED)}, or {REGENERATED}TASK/KIND-v0, for "
+            f"instance {REGENERATED}hopper/medium-v0"
+        )
     from jaxrl_srpo.envs import pointmaze
 
     return pointmaze.ensure_dataset(name)
@@ -108,7 +114,7 @@ def download_dataset(name: str, *, mirror: str | None = None) -> str:
     Raises:
       DatasetError: unknown name, or it cannot be fetched.
     """
-    if name in EMBEDDED:
+    if name in EMBEDDED or name.startswith(REGENERATED):
         raise DatasetError(f"{name}: is made here, not downloaded: `jaxrl-srpo data make {name}`")
     if name in d4rl.known_names():
         return str(d4rl_file(name, mirror=mirror))

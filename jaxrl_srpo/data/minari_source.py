@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_srpo.data import d4rl, validation
+from jaxrl_srpo.data import d4rl, loading, validation
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.data.fingerprint import fingerprint
 from jaxrl_srpo.data.observations import flatten_observation
@@ -23,7 +23,9 @@ def read_minari(
     """Reads a Minari dataset that is on this machine; the network is not touched.
 
     Episodes hold T + 1 observations, so every step has its s' and none is dropped. `terminals` are terminations; an
-    episode that was truncated counts as a time-out. Dictionary observations become vectors by `flatten_observation`.
+    episode that was truncated counts as a time-out. A last episode that is neither was cut short, as the one under way
+    when a replay buffer ends, and has no return unless it is all there is. Dictionary observations become vectors by
+    `flatten_observation`.
 
     Args:
       dataset_id: for instance `D4RL/door/human-v2`.
@@ -49,6 +51,8 @@ def read_minari(
     lengths = np.array([len(episode[2]) for episode in episodes], np.int64)
     ends = np.zeros(len(rewards), bool)
     ends[np.cumsum(lengths) - 1] = True
+    returns = np.add.reduceat(rewards, np.cumsum(lengths) - lengths)
+    complete = slice(None if len(lengths) == 1 or terminals[-1] or truncations[-1] else -1)
     for finding in validation.validate(
         dataset_id,
         observations=observations,
@@ -69,8 +73,8 @@ def read_minari(
         dataset_id,
         *transitions,
         episode_ends=ends,
-        episode_returns=np.add.reduceat(rewards, np.cumsum(lengths) - lengths),
-        episode_lengths=lengths,
+        episode_returns=returns[complete],
+        episode_lengths=lengths[complete],
         timeouts=int((truncations & ~terminals & ends).sum()),
         action_low=low,
         action_high=high,
@@ -134,7 +138,7 @@ def _open(dataset_id: str) -> Any:
     except FileNotFoundError as error:
         here = difflib.get_close_matches(dataset_id, local_ids(), n=3, cutoff=0.4)
         hint = f"; close to it here: {', '.join(here)}" if here else ""
-        verb, command = ("make", "make") if dataset_id.startswith("regenerated/") else ("fetch", "download")
+        verb, command = ("make", "make") if dataset_id.startswith(loading.REGENERATED) else ("fetch", "download")
         raise DatasetError(
             f"Minari dataset {dataset_id!r} is not at {_place(dataset_id)}: {verb} it with "
             f"`jaxrl-srpo data {command} {dataset_id}` or set MINARI_DATASETS_PATH{hint}"

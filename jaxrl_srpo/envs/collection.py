@@ -67,7 +67,8 @@ class Episode:
       actions: [T, action_size] float32, in the environment's units.
       rewards: [T] float64.
       terminations: [T] bool.
-      truncations: [T] bool; the last is set where the episode did not terminate.
+      truncations: [T] bool; the last is set where the time limit ended the episode. An episode that was under way when
+        its buffer ended has neither flag.
     """
 
     observations: np.ndarray
@@ -161,7 +162,7 @@ def _episode(task: Task, transitions: Transitions, start: int, stop: int) -> Epi
     )
     terminations = transitions.terminations[start:stop]
     truncations = np.zeros(stop - start, bool)
-    truncations[-1] = not terminations[-1]
+    truncations[-1] = not terminations[-1] and stop - start == task.max_episode_steps
     return Episode(
         observations.astype(task.observation_type),
         task.to_units(transitions.actions[start:stop]).astype(np.float32),

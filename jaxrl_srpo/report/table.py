@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from jaxrl_srpo.data.loading import REGENERATED
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.notices import LEAST_EFFECTIVE_SAMPLE_SIZE
 from jaxrl_srpo.report.published import published_source
@@ -24,6 +25,9 @@ _METRIC_EXPLANATIONS = {
     "success_rate": "success rate: fraction of episodes, 0 to 1, that reach the goal",
     "return": "undiscounted return of an episode, not normalised",
 }
+_OWN_REFERENCES = (
+    f"{REGENERATED}...: 0 and 100 are the returns of random and expert of the same recipe, not comparable with D4RL's"
+)
 
 
 def write_table(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -56,6 +60,8 @@ def format_table(rows: Sequence[Row]) -> str:
     text.insert(1, "-" * max(map(len, text)))
     metrics = ", ".join(METRIC_LABELS.get(metric, metric) for metric in sorted({row.metric for row in rows}))
     text.append(f"{metrics}: mean +- std over seeds of each seed's last evaluation (behaviour data: over its episodes)")
+    if any(_has_own_references(row) for row in rows):
+        text.append(_OWN_REFERENCES)
     if any(row.unfinished for row in rows):
         text.append("(u) unfinished: latest evaluation so far")
     if any(row.diverged for row in rows):
@@ -125,6 +131,11 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
+def _has_own_references(row: Row) -> bool:
+    """Whether 0 and 100 are the returns of policies that were made with the dataset, instead of D4RL's."""
+    return row.metric == "normalized_score" and row.dataset.startswith(REGENERATED)
+
+
 def _concentrated(row: Row) -> bool:
     """Whether AWAC's weights leave next to nothing of a batch in effect."""
     return row.effective_sample_size is not None and row.effective_sample_size < LEAST_EFFECTIVE_SAMPLE_SIZE
@@ -154,6 +165,8 @@ def _protocol(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
     """What the numbers mean and which program made them, as a Markdown list."""
     metrics = sorted({row.metric for row in rows})
     lines = [f"- Metric: {'; '.join(_METRIC_EXPLANATIONS.get(metric, metric) for metric in metrics)}."]
+    if any(_has_own_references(row) for row in rows):
+        lines.append(f"- References: {_OWN_REFERENCES}.")
     lines.append(
         "- Protocol: each seed counts with the mean over its episodes at the **last evaluation**, never the best. "
         "mean ± std is over seeds (sample standard deviation, n − 1; 0 for a single seed); episodes are per seed."

@@ -19,8 +19,8 @@ def datasets(tmp_path, monkeypatch):
     return tmp_path
 
 
-def make(dataset_id, lengths, *, observation=None, terminated=(), **options):
-    """A dataset whose episodes have the given lengths; those in `terminated` end by termination, the others are cut."""
+def make(dataset_id, lengths, *, observation=None, terminated=(), unfinished=(), **options):
+    """Episodes of given lengths; those in `terminated` end by termination, `unfinished` by nothing, others by time."""
     from gymnasium import spaces
 
     random = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def make(dataset_id, lengths, *, observation=None, terminated=(), **options):
                 actions=random.uniform(-1, 1, (steps, 2)).astype(np.float32),
                 rewards=np.full(steps, index, np.float64),
                 terminations=ends & stop,
-                truncations=ends & (not stop),
+                truncations=ends & (not stop) & (index not in unfinished),
                 infos=None,
             )
         )
@@ -93,6 +93,18 @@ def test_no_step_is_dropped_and_ends_are_told_apart(datasets):
     np.testing.assert_array_equal(data.next_observations[:-1][inside], data.observations[1:][inside])
     assert data.observations.dtype == np.float32
     assert minari_source.read_minari("mine/walk-v0").fingerprint == data.fingerprint
+
+
+def test_a_last_episode_that_was_cut_short_has_no_return(datasets):
+    make("mine/buffer-v0", [3, 5, 2], terminated=(1,), unfinished=(2,))
+    data = minari_source.read_minari("mine/buffer-v0")
+    np.testing.assert_array_equal(np.flatnonzero(data.episode_ends), [2, 7, 9])
+    np.testing.assert_array_equal(data.episode_returns, [0, 5])
+    np.testing.assert_array_equal(data.episode_lengths, [3, 5])
+    assert (data.size, data.timeouts) == (10, 1)
+    make("mine/stump-v0", [4], unfinished=(0,))
+    stump = minari_source.read_minari("mine/stump-v0")
+    assert (stump.episode_lengths.tolist(), stump.timeouts) == ([4], 0)
 
 
 def test_dictionary_observations_become_vectors(datasets):

@@ -194,6 +194,15 @@ def test_published_scores_stay_away_from_other_data_and_metrics(tmp_path):
     assert all(row.published is None for row in rows)
 
 
+def test_scores_by_references_of_their_own_are_marked(tmp_path):
+    name = "regenerated/hopper/medium-v0"
+    _run(tmp_path / "own", EVALUATIONS.replace(HOPPER, name), datasets=[_entry(name)])
+    for path, marked in ((tmp_path / "own", True), (_run(tmp_path / "d4rl"), False)):
+        write_table(path)
+        for text in (format_table(collect(path)), (path / "report" / "table.md").read_text()):
+            assert ("0 and 100 are the returns of random and expert of the same recipe" in text) == marked
+
+
 def test_diverged_members_are_counted_and_named(tmp_path):
     names = [f"policy {HOPPER} seed=1 beta=0.2", f"critic {HOPPER} seed=0", "policy other seed=0 beta=0.05"]
     rows = collect(_run(tmp_path, diverged=names))
