@@ -1,6 +1,6 @@
 """Finding the ends of the star's halls with what `star.py` saved: no reward was known while it was learned.
 
-Every stored historical average searches for the end of each hall in turn, 100 episodes without further training. With
+Every stored historical average searches for the end of each hall in turn, without further training. With
 several skills the prior over them follows their successes, or stays uniform for comparison.
 
     python experiments/star_goals.py --star=runs/star --out=docs/results/star_goals
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
+import matplotlib as mpl
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.goal_finding import Search
 from jaxrl_srpo.historical import HistoricalAverage
 from jaxrl_srpo.population import stack
-from jaxrl_srpo.report.drawing import PALETTE, save
+from jaxrl_srpo.report.drawing import PALETTE, STYLE, save
 from jaxrl_srpo.report.exploration import interval
 from jaxrl_srpo.types import Array
 
@@ -36,7 +37,7 @@ usage: python experiments/star_goals.py --star=DIRECTORY --out=DIRECTORY [--FLAG
 
 Searches for goals with the policies that star.py saved. Writes star_goals.csv, .md and .png."""
 
-COLUMNS = ("variant", "prior", "seed", "goal", "first", "successes", "steps_in_goal")
+COLUMNS = ("variant", "prior", "seed", "goal", "search", "first", "successes", "steps_in_goal")
 
 
 class Result(NamedTuple):
@@ -46,7 +47,7 @@ class Result(NamedTuple):
       name: of the variant.
       prior: `adapts` or `uniform`; empty for a single skill.
       seeds: of the policies.
-      search: leaves [seeds, goals, ...].
+      search: leaves [seeds, goals, searches, ...].
     """
 
     name: str
@@ -75,8 +76,8 @@ def read(directory: pathlib.Path) -> dict[str, dict[int, HistoricalAverage]]:
     return variants
 
 
-def search(star: Star, mixtures: Sequence[HistoricalAverage], episodes: int, adapt: bool) -> Search:
-    """The searches of all mixtures for all goals, leaves [mixtures, goals, ...]."""
+def search(star: Star, mixtures: Sequence[HistoricalAverage], episodes: int, searches: int, adapt: bool) -> Search:
+    """Searches of all mixtures for all goals, leaves [mixtures, goals, searches, ...]; each has a key of its own."""
 
     def one(mixture: HistoricalAverage, goal: Array, key: Array) -> Search:
         def reached(positions: Array) -> Array:
@@ -84,58 +85,63 @@ def search(star: Star, mixtures: Sequence[HistoricalAverage], episodes: int, ada
 
         return goal_finding.search(star, mixture, reached, episodes, key, adapt)
 
-    goals, keys = jnp.arange(star.halls), jax.random.split(jax.random.key(0), (len(mixtures), star.halls))
-    return jax.jit(jax.vmap(jax.vmap(one, (None, 0, 0)), (0, None, 0)))(stack(mixtures), goals, keys)
+    goals = jnp.arange(star.halls)
+    keys = jax.random.split(jax.random.key(int(adapt)), (len(mixtures), star.halls, searches))
+    repeated = jax.vmap(one, (None, None, 0))
+    return jax.jit(jax.vmap(jax.vmap(repeated, (None, 0, 0)), (0, None, 0)))(stack(mixtures), goals, keys)
 
 
-def evaluate(star: Star, directory: pathlib.Path, episodes: int) -> list[Result]:
+def evaluate(star: Star, directory: pathlib.Path, episodes: int, searches: int) -> list[Result]:
     """All variants; those with skills with both priors."""
     results = []
     for name, by_seed in read(directory).items():
         mixtures = list(by_seed.values())
         for prior in ("adapts", "uniform") if mixtures[0].skills > 1 else ("",):
-            found = jax.device_get(search(star, mixtures, episodes, prior == "adapts"))
+            found = jax.device_get(search(star, mixtures, episodes, searches, prior == "adapts"))
             results.append(Result(name, prior, tuple(by_seed), found))
     return results
 
 
+def first_successes(result: Result) -> np.ndarray:
+    """The episode of each search [seeds, goals, searches] that first reached the goal; see `Search.first`."""
+    found = np.asarray(result.search.found)
+    return np.where(found.any(-1), found.argmax(-1) + 1, found.shape[-1] + 1)
+
+
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One row of `COLUMNS` per variant, seed and goal."""
+    """One row of `COLUMNS` per search."""
     return [
         {
             "variant": result.name,
             "prior": result.prior,
-            "seed": seed,
-            "goal": goal,
-            "first": int(jax.tree.map(lambda x, i=i, goal=goal: jnp.asarray(x[i, goal]), result.search).first()),
-            "successes": int(result.search.found[i, goal].sum()),
-            "steps_in_goal": int(result.search.steps[i, goal].sum()),
+            "seed": result.seeds[place[0]],
+            "goal": place[1],
+            "search": place[2],
+            "first": int(first),
+            "successes": int(result.search.found[place].sum()),
+            "steps_in_goal": int(result.search.steps[place].sum()),
         }
         for result in results
-        for i, seed in enumerate(result.seeds)
-        for goal in range(result.search.found.shape[1])
+        for place, first in np.ndenumerate(first_successes(result))
     ]
 
 
 def format_markdown(results: Sequence[Result], star: Star) -> str:
-    """Means over seeds, each over all goals, with 95% confidence intervals."""
-    episodes = results[0].search.found.shape[-1]
+    """Means over seeds, each over all searches for all goals, with 95% confidence intervals."""
+    searches, episodes = results[0].search.found.shape[-2:]
     lines = [
         f"Star of {star.halls} halls, length {star.length:g}, {star.max_episode_steps} steps per episode. The end of "
-        f"each hall in turn is the goal of {episodes} episodes of the stored historical average, without training. "
-        "Mean ± 95% confidence interval over seeds; an episode succeeds if it is in the goal at any step; a search in "
-        f"vain counts as {episodes + 1} episodes.",
+        f"each hall in turn is the goal of {searches} searches of {episodes} episodes by the stored average, without "
+        "training. Mean ± 95% confidence interval over seeds; an episode succeeds if it is in the goal at any "
+        f"step; a search in vain counts as {episodes + 1} episodes.",
         "",
-        "| variant | seeds | share of successes | in the last quarter | episodes until the first | goals never found |",
+        "| variant | seeds | share of successes | in the last quarter | episodes until the first | searches in vain |",
         "|---|--:|--:|--:|--:|--:|",
     ]
-    table = rows(results)
     for result in results:
-        found = np.asarray(result.search.found, np.float64)
-        own = [row for row in table if (row["variant"], row["prior"]) == (result.name, result.prior)]
-        first = np.asarray([row["first"] for row in own], np.float64).reshape(found.shape[:2])
-        cells = [_mean(found.mean((1, 2)), 2), _mean(found[..., -episodes // 4 :].mean((1, 2)), 2)]
-        cells += [_mean(first.mean(1), 1), f"{int((first > episodes).sum())} of {first.size}"]
+        found, first = np.asarray(result.search.found, np.float64), first_successes(result)
+        cells = [_mean(found.mean((1, 2, 3)), 2), _mean(found[..., -episodes // 4 :].mean((1, 2, 3)), 2)]
+        cells += [_mean(first.mean((1, 2)), 1), f"{int((first > episodes).sum())} of {first.size}"]
         lines.append(f"| {result.label} | {len(found)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -146,24 +152,25 @@ def _mean(values: np.ndarray, digits: int) -> str:
 
 
 def draw(results: Sequence[Result]) -> Figure:
-    """How many of the searches, of all seeds and goals, have found their goal, over the episodes of the search."""
-    figure = Figure(figsize=(8.4, 4.0), layout="constrained")
-    panel = figure.subplots()
-    # Until the first success both priors are the same.
-    for number, result in enumerate(one for one in results if one.prior != "uniform"):
-        found = np.maximum.accumulate(np.asarray(result.search.found), axis=-1).mean((0, 1))
-        panel.step(
-            np.arange(1, len(found) + 1),
-            found,
-            where="post",
-            color=PALETTE[number % len(PALETTE)],
-            linestyle=("-", "--", ":")[number // len(PALETTE) % 3],
-            label=result.name,
-        )
-    panel.set(xlabel="episodes of the search", ylabel="share of searches that found their goal", ylim=(-0.02, 1.02))
-    panel.set_xscale("log")
-    panel.xaxis.set_major_formatter("{x:g}")
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    """Share of successes and episodes until the first, a line per variant with 95% confidence intervals over seeds."""
+    ordered = sorted(results, key=lambda result: float(result.search.found.mean()))
+    panels_of = (
+        ("share of episodes in the goal", [np.asarray(one.search.found).mean((1, 2, 3)) for one in ordered]),
+        ("episodes until the first success", [first_successes(one).mean((1, 2)) for one in ordered]),
+    )
+    with mpl.rc_context(STYLE):
+        return _dots([one.label for one in ordered], panels_of)
+
+
+def _dots(labels: Sequence[str], panels: Sequence[tuple[str, Sequence[np.ndarray]]]) -> Figure:
+    """A panel per quantity, [seeds] for each label."""
+    figure = Figure(figsize=(8.4, 0.28 * len(labels) + 0.9), layout="constrained")
+    heights = np.arange(len(labels))
+    for panel, (label, values) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
+        means, halves = [value.mean() for value in values], [np.nan_to_num(interval(value)) for value in values]
+        panel.errorbar(means, heights, xerr=halves, fmt="o", color=PALETTE[0], elinewidth=0.8, markersize=4)
+        panel.set(xlabel=label, xlim=(0, None))
+        panel.set_yticks(heights, labels)
     return figure
 
 
@@ -194,7 +201,7 @@ def main(arguments: Sequence[str]) -> str:
     if values.star is None:
         raise UserError("--star: is required; the directory that star.py wrote with --out")
     star = Star(halls=values.halls, length=values.length).check()
-    markdown = write(evaluate(star, pathlib.Path(values.star), values.episodes), star, out)
+    markdown = write(evaluate(star, pathlib.Path(values.star), values.episodes, values.searches), star, out)
     print(markdown)
     print(f"wrote {out / 'star_goals.md'}, .csv and .png")
     return markdown
@@ -206,7 +213,8 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_string("out", None, "Directory of the results.", flag_values=values)
     flags.DEFINE_integer("halls", default.halls, "Number of halls, as given to star.py.", 1, flag_values=values)
     flags.DEFINE_float("length", default.length, "Length of the halls, as given to star.py.", flag_values=values)
-    flags.DEFINE_integer("episodes", 100, "Episodes per goal.", 4, flag_values=values)
+    flags.DEFINE_integer("episodes", 100, "Episodes per search.", 4, flag_values=values)
+    flags.DEFINE_integer("searches", 4, "Searches per goal.", 1, flag_values=values)
     return values
 
 

@@ -85,7 +85,12 @@ def released(
       skills: see `HistoricalAverage`.
       size: policies in the mixture.
       on_policy_prob: see `average`.
+
+    Raises:
+      UserError: fewer than `size` policies.
     """
+    if not 1 <= size <= len(snapshots):
+        raise UserError(f"size={size}: {len(snapshots)} policies were stored; choose 1 to {len(snapshots)}")
     weights = 1.2 ** np.arange(len(snapshots) - 1)
     random = np.random.default_rng(seed)
     drawn = random.choice(len(weights), size - 1, replace=False, p=weights / weights.sum())

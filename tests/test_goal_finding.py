@@ -11,6 +11,7 @@ import pytest
 from jaxrl_srpo import goal_finding, historical
 from jaxrl_srpo.algorithms import sac
 from jaxrl_srpo.envs.star import Star
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.historical import HistoricalAverage
 from jaxrl_srpo.types import Array, Spec
 
@@ -103,3 +104,9 @@ def test_the_released_average_has_nine_checkpoints_and_the_newest() -> None:
     # Recent ones are likelier, but the oldest are not ruled out.
     assert counts[:10].sum() < 0.5 * counts[10:].sum()
     assert counts[:10].sum() > 0
+
+
+def test_a_released_average_of_too_few_policies_is_refused() -> None:
+    policies = [walker(np.zeros((SKILLS, 2))) for _ in range(9)]
+    with pytest.raises(UserError, match=r"size=10: 9 policies were stored; choose 1 to 9"):
+        historical.released(policies, seed=0)

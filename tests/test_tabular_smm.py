@@ -53,15 +53,19 @@ def rewards(densities: np.ndarray, released_sign: bool) -> np.ndarray:
     return np.stack([np.asarray(smm.combine(each, smm.Hyper(), released_sign)) for each in terms])
 
 
-def mixture_play(iterations: int = 200) -> np.ndarray:
-    """Occupancies [skills, states] of the averages of four skills that start from different random policies."""
+def mixture_play(iterations: int = 200, released_sign: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Occupancies [skills, states] of the averages, and of the last, of four skills' policies.
+
+    They start from different random policies.
+    """
     graph, random = tabular.star(3), np.random.default_rng(0)
     starts = random.dirichlet(np.ones(graph.shape[1]), (4, tabular.HORIZON, len(graph)))
-    sums = np.stack([tabular.occupancy(graph, policy) for policy in starts])
+    sums = last = np.stack([tabular.occupancy(graph, policy) for policy in starts])
     for count in range(1, iterations + 1):
-        own = rewards(tabular.smooth(sums / count), released_sign=False)
-        sums += [tabular.occupancy(graph, tabular.best_response(graph, each, 0.1)) for each in own]
-    return sums / (iterations + 1)
+        own = rewards(tabular.smooth(sums / count), released_sign)
+        last = np.stack([tabular.occupancy(graph, tabular.best_response(graph, each, 0.1)) for each in own])
+        sums = sums + last
+    return sums / (iterations + 1), last
 
 
 def information(densities: np.ndarray) -> float:
@@ -79,6 +83,18 @@ def test_with_exact_models_every_skill_gets_the_reward_of_the_mixture() -> None:
 
 
 def test_so_exact_models_do_not_make_skills_differ() -> None:
-    densities = mixture_play()
+    densities, last = mixture_play()
     assert tabular.kl_to_uniform(densities.mean(0)) < 0.004
-    assert information(densities) < 0.001 < information(mixture_play(0))
+    assert information(densities) < 0.001 < information(mixture_play(0)[0])
+    assert information(last) < 0.001
+
+
+def test_the_released_sign_sets_the_last_policies_apart_but_hardly_their_averages() -> None:
+    """It breaks the identity, yet the averages of the skills end up alike too; the last policies keep 0.12 nats.
+
+    The 0.22 nats of an earlier measurement were met only by last policies in passing.
+    """
+    densities, last = mixture_play(released_sign=True)
+    assert tabular.kl_to_uniform(densities.mean(0)) < 0.02
+    assert information(densities) < 0.001
+    assert information(last) > 0.05

@@ -46,7 +46,8 @@ def draw_heat_maps(
 ) -> None:
     """Draws a PNG of visits: one row per method, one panel per source of states, all on one scale.
 
-    Colour is the share of visits relative to a uniform distribution, on a logarithmic scale; black is never visited.
+    Colour is the share of visits relative to a uniform distribution, on a logarithmic scale; black is never visited. A
+    source without any visit is left white.
 
     Args:
       rows: counts [bins] by method and source; every method has the same sources.
@@ -70,7 +71,8 @@ def draw_heat_maps(
     for line, (method, counts) in zip(panels, rows.items(), strict=True):
         for panel, source in zip(line, sources, strict=True):
             share = counts[source] / max(counts[source].sum(), 1.0) * reachable.sum()
-            image = np.where(reachable, np.maximum(share, 1e-9), np.nan).reshape(grid.shape).T
+            known = reachable & counts[source].any()
+            image = np.where(known, np.maximum(share, 1e-9), np.nan).reshape(grid.shape).T
             panel.imshow(image, cmap=_color_map(), norm=norm, origin="lower", extent=extent)
             panel.set(xticks=[], yticks=[])
             for spine in panel.spines.values():

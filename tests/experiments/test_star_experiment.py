@@ -36,13 +36,13 @@ def test_it_trains_measures_and_writes(tmp_path: pathlib.Path) -> None:
 def _search_for_goals(trained: pathlib.Path) -> None:
     """What `star_goals.py` makes of the saved policies."""
     out = trained / "goals"
-    markdown = star_goals.main([f"--star={trained}", f"--out={out}", "--length=3", "--episodes=8"])
+    markdown = star_goals.main([f"--star={trained}", f"--out={out}", "--length=3", "--episodes=8", "--searches=2"])
     assert markdown == (out / "star_goals.md").read_text()
     with (out / "star_goals.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     priors = ("adapts", "uniform")
-    assert [(row["prior"], row["seed"], row["goal"]) for row in rows] == [
-        (prior, seed, goal) for prior in priors for seed in "01" for goal in "012"
+    assert [(row["prior"], row["seed"], row["goal"], row["search"]) for row in rows] == [
+        (prior, seed, goal, search) for prior in priors for seed in "01" for goal in "012" for search in "01"
     ]
     for row in rows:
         assert (int(row["first"]) == 9) == (int(row["successes"]) == 0)
