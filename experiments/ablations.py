@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxrl_srpo import api
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_numbers, parse_seeds, parse_words, prepare_jax
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_numbers, parse_seeds, parse_words, prepare_jax
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.options import Options

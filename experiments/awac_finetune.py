@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from jaxrl_srpo import api
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_seeds, parse_words, prepare_jax
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_seeds, parse_words, prepare_jax
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.presets import PRESETS
 from jaxrl_srpo.report import Row, collect

@@ -21,7 +21,7 @@ from absl import flags
 from jaxrl_srpo import api
 from jaxrl_srpo.agent import SAC
 from jaxrl_srpo.algorithms import sac
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_seeds, prepare_jax
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_seeds, prepare_jax
 from jaxrl_srpo.data import table
 from jaxrl_srpo.envs.pendulum import Pendulum
 from jaxrl_srpo.files import write_atomically

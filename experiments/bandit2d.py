@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from jaxrl_srpo import diffusion
 from jaxrl_srpo.algorithms import behavior, srpo
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words, prepare_jax
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_words, prepare_jax
 from jaxrl_srpo.data import table
 from jaxrl_srpo.envs.bandits import DISTRIBUTIONS
 from jaxrl_srpo.errors import UserError

@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from jaxrl_srpo import api, precision
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_numbers, parse_seeds, prepare_jax
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_numbers, parse_seeds, prepare_jax
 from jaxrl_srpo.data import d4rl, loading
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.errors import DatasetError, UserError

@@ -22,7 +22,7 @@ from absl import flags
 
 from evaluation_throughput_report import Evaluation, Measurement, describe, draw, header, summarize, write_csv
 from jaxrl_srpo.algorithms import srpo
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_words
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.batched import MujocoSimulator, make_simulator
 from jaxrl_srpo.envs.make import make_environment, make_unflattened

@@ -25,7 +25,7 @@ from explore_methods import EXPLORERS, PRESETS, Explorer, Options, Task, fetch, 
 from explore_report import Result, write
 from jaxrl_srpo import historical, marginals
 from jaxrl_srpo.algorithms import exploration, intrinsic, sac
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_numbers, parse_seeds, parse_words, prepare_jax
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_numbers, parse_seeds, parse_words, prepare_jax
 from jaxrl_srpo.data import table
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.make import make_environment

@@ -26,7 +26,7 @@ from absl import flags
 
 from jaxrl_srpo import api, marginals
 from jaxrl_srpo.algorithms import exploration, intrinsic, sac, smm
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words, prepare_jax
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_words, prepare_jax
 from jaxrl_srpo.data import minari_writer, table
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.densities import Histogram

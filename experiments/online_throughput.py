@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 
 from jaxrl_srpo.agent import SAC
 from jaxrl_srpo.algorithms import sac
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_numbers, prepare_jax
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_numbers, prepare_jax
 from jaxrl_srpo.data import table
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.pendulum import Pendulum

@@ -22,7 +22,7 @@ from flax import struct
 
 from jaxrl_srpo import diffusion
 from jaxrl_srpo.algorithms import behavior, iql
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_words
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.policy import act_on_cpu
 from jaxrl_srpo.presets import preset

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from jaxrl_srpo import historical, marginals
 from jaxrl_srpo.algorithms import exploration, intrinsic, sac, smm
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_seeds, parse_words, prepare_jax
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_seeds, parse_words, prepare_jax
 from jaxrl_srpo.data import table
 from jaxrl_srpo.densities import VAE, Histogram, NearestNeighbours
 from jaxrl_srpo.envs.star import Star

@@ -21,7 +21,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from jaxrl_srpo import goal_finding, historical
-from jaxrl_srpo.cli import exit_with, parse_experiment, prepare_jax
+from jaxrl_srpo.command_line import exit_with, parse_experiment, prepare_jax
 from jaxrl_srpo.envs.star import Star
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically

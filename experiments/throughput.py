@@ -19,7 +19,7 @@ from typing import Literal, NoReturn
 import jax
 from absl import flags
 
-from jaxrl_srpo.cli import exit_with, parse_experiment, parse_words
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_words
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.lifting import Strategy

@@ -3,15 +3,21 @@
 import os
 import pathlib
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from absl import flags
 
+from jaxrl_srpo.command_line import (
+    asks_for_help,
+    exit_with,
+    help_text,
+    parse_seeds,
+    parse_words,
+    prepare_jax,
+    refuse_rest,
+)
 from jaxrl_srpo.errors import UserError
-
-Word = TypeVar("Word", bound=str)
 
 OVERVIEW = """\
 Score Regularized Policy Optimization, and AWAC, for whole populations at once.
@@ -42,24 +48,6 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     if arguments[:1] in (["watch"], ["export"]):
         kept = "the run itself goes on"
     exit_with("jaxrl-srpo", main, arguments, f"interrupted; {kept}")
-
-
-def exit_with(
-    program: str, command: Callable[[Sequence[str]], object], arguments: Sequence[str], interrupted: str = "interrupted"
-) -> NoReturn:
-    """Runs a command and ends the process: one line and code 2 after bad input, 130 after an interrupt, else 0."""
-    try:
-        command(arguments)
-    except (UserError, flags.Error) as error:
-        message = " ".join(str(error).split())
-        print(f"{program}: {message.removeprefix('FATAL Flags parsing error: ')}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"\n{program}: {interrupted}", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
 
 
 def answer(arguments: Sequence[str]) -> str:
@@ -106,10 +94,12 @@ def _train(arguments: list[str]) -> None:
     datasets, seeds, options = _datasets(values), parse_seeds(values.seeds), _options(values)
     models = len(datasets) * len(seeds)
     _join_hosts(values, min(models, values.members_per_population or models))
-    from jaxrl_srpo import api, report
+    from jaxrl_srpo import api, report, setting_flags
 
     more = {"algorithm": _algorithms(values), "budget": values.budget}
-    rows = api.train(datasets, values.out, seeds, values.preset, options, **more, **_settings(values))
+    rows = api.train(
+        datasets, values.out, seeds, values.preset, options, **more, **setting_flags.given_settings(values)
+    )
     if rows:
         print(report.format_table(rows))
         print(f"report: {pathlib.Path(values.out) / 'report'}")
@@ -123,10 +113,10 @@ def _prepare(arguments: list[str]) -> None:
         raise UserError("--track: is for train; `jaxrl-srpo export RUN_DIR --follow` does it beside workers")
     datasets, seeds, options = _datasets(values), parse_seeds(values.seeds), _options(values)
     prepare_jax(values.cpu_devices)
-    from jaxrl_srpo import api
+    from jaxrl_srpo import api, setting_flags
 
     more = {"algorithm": _algorithms(values), "budget": values.budget}
-    api.prepare(datasets, values.out, seeds, values.preset, options, **more, **_settings(values))
+    api.prepare(datasets, values.out, seeds, values.preset, options, **more, **setting_flags.given_settings(values))
     print(f"prepared; train it with any number of `jaxrl-srpo work {values.out}`")
 
 
@@ -151,6 +141,8 @@ def _parse_sweep(command: str, arguments: list[str]) -> flags.FlagValues | None:
     Raises:
       UserError: if one that must be given is missing.
     """
+    from jaxrl_srpo import setting_flags
+
     values = flags.FlagValues()
     text = flags.DEFINE_string
     text("datasets", None, "Comma-separated names or paths.", flag_values=values)
@@ -187,13 +179,12 @@ def _parse_sweep(command: str, arguments: list[str]) -> flags.FlagValues | None:
         "budget", 1.0, "Share of the preset's updates, evaluations closer together likewise.", flag_values=values
     )
     _define_devices(values)
-    _define_settings(values)
-    rest = _parse(
-        values, arguments, f"{command} --datasets=NAME_OR_PATH,... --out=RUN_DIR [--FLAG=VALUE ...]", _defaults_note()
-    )
+    setting_flags.define_settings(values)
+    usage = f"{command} --datasets=NAME_OR_PATH,... --out=RUN_DIR [--FLAG=VALUE ...]"
+    rest = _parse(values, arguments, usage, setting_flags.defaults_note())
     if rest is None:
         return None
-    _refuse(rest, f"{command} takes flags only")
+    refuse_rest(rest, f"{command} takes flags only")
     for name in ("datasets", "out"):
         if not values[name].value:
             raise UserError(f"--{name}: is required; for instance --datasets=pointmaze/umaze --out=runs/umaze")
@@ -362,82 +353,6 @@ def _regenerate(name: str, values: flags.FlagValues) -> None:
         print(dataset_id)
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds of `0:4` (0 to 3) or `0,1,5`.
-
-    Raises:
-      UserError: for anything else.
-    """
-    try:
-        if ":" in text:
-            start, stop = (int(part) for part in text.split(":"))
-            seeds = tuple(range(start, stop))
-        else:
-            seeds = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        seeds = ()
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**31:
-        raise UserError(
-            f"--seeds={text}: give a range such as 0:4 or a list such as 0,1,5 of numbers from 0 to 2^31 - 1"
-        )
-    return seeds
-
-
-def _define_settings(values: flags.FlagValues) -> None:
-    """One flag per setting; the preset's value stands unless it is given."""
-    from jaxrl_srpo.settings import FIELDS
-
-    for name, field in FIELDS.items():
-        note = " Takes several values." if field.metadata["swept"] else ""
-        choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata["choices"] else ""
-        text = field.metadata["help"]
-        if field.type is bool or isinstance(field.default, bool):
-            flags.DEFINE_boolean(name, None, text, flag_values=values)
-        else:
-            flags.DEFINE_string(name, None, f"{text}.{choices}{note}", flag_values=values)
-
-
-def _settings(values: flags.FlagValues) -> dict[str, Any]:
-    """The settings given by flags, converted to their types.
-
-    Raises:
-      UserError: for a value that is none.
-    """
-    from jaxrl_srpo.settings import FIELDS
-
-    given: dict[str, Any] = {}
-    for name, field in FIELDS.items():
-        value = values[name].value
-        if value is None:
-            continue
-        kind: Any = type(field.default)
-        if kind is bool:
-            given[name] = value
-            continue
-        try:
-            given[name] = tuple(kind(part) for part in value.split(","))
-        except ValueError:
-            what = "whole numbers" if kind is int else "numbers"
-            raise UserError(f"--{name}={value}: expects {what}, for instance --{name}={field.default}") from None
-    return given
-
-
-def _defaults_note() -> str:
-    from jaxrl_srpo.presets import preset
-    from jaxrl_srpo.settings import Settings
-
-    maze, locomotion = preset("quick", "", "pointmaze"), preset("quick", "", "locomotion")
-    paper_maze, paper = preset("paper", "", "antmaze"), preset("paper", "", "locomotion")
-    lines = ["Values of the presets (a flag of the same name replaces one):", ""]
-    header = ("setting", "quick maze", "quick other", "paper maze", "paper other")
-    lines.append("  " + header[0].ljust(30) + "".join(column.rjust(16) for column in header[1:]))
-    for name in Settings.__dataclass_fields__:
-        cells = [str(getattr(settings, name)) for settings in (maze, locomotion, paper_maze, paper)]
-        lines.append("  " + name.ljust(30) + "".join(cell.rjust(16) for cell in cells))
-    lines += ["", "`paper` gives the 15 published datasets their published beta; rewards go by dataset family."]
-    return "\n".join(lines)
-
-
 def _parse(values: flags.FlagValues, arguments: list[str], usage: str, note: str = "") -> list[str] | None:
     """The positional arguments; None after printing help."""
     if asks_for_help(arguments):
@@ -446,104 +361,8 @@ def _parse(values: flags.FlagValues, arguments: list[str], usage: str, note: str
     return values(["jaxrl-srpo", *arguments])[1:]
 
 
-def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether a command should print its help instead of running."""
-    return any(argument in ("--help", "-h", "-help") for argument in arguments)
-
-
-def help_text(usage: str, values: flags.FlagValues, note: str = "") -> str:
-    """What `--help` prints: the usage, every flag with its default, and a note."""
-    parts = [usage, "\n".join(_flag_help(values[name]) for name in values), note]
-    return "\n\n".join(part for part in parts if part)
-
-
-def parse_experiment(values: flags.FlagValues, name: str, usage: str, arguments: Sequence[str]) -> pathlib.Path | None:
-    """Parses the command line of an experiment, whose flags have an `out`; None after printing help.
-
-    Returns:
-      The directory of the results, which need not exist.
-
-    Raises:
-      UserError: for other arguments than flags, or an `out` that is missing or a file.
-      flags.Error: for bad flags.
-    """
-    if asks_for_help(arguments):
-        print(help_text(usage, values))
-        return None
-    _refuse(values([name, *arguments])[1:], "this command takes flags only")
-    if not values.out:
-        raise UserError(f"--out: is required; for instance --out=docs/results/{name}")
-    out = pathlib.Path(values.out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out}: is a file; give a directory")
-    return out
-
-
-def parse_numbers(flag: str, words: Sequence[str]) -> tuple[float, ...]:
-    """The numbers of a list.
-
-    Raises:
-      UserError: for an empty list or a word that is no number.
-    """
-    try:
-        numbers = tuple(float(word) for word in words)
-    except ValueError:
-        numbers = ()
-    if not numbers:
-        raise UserError(f"--{flag}={','.join(words)}: give numbers, for instance 0.01,0.1")
-    return numbers
-
-
-def parse_words(flag: str, text: str, choices: Sequence[Word]) -> tuple[Word, ...]:
-    """Distinct words of a comma-separated list, in order.
-
-    Raises:
-      UserError: for an empty list or a word that is not among the choices.
-    """
-    known = {str(choice): choice for choice in choices}
-    words = tuple(dict.fromkeys(word for word in text.split(",") if word))
-    if not words or any(word not in known for word in words):
-        raise UserError(f"--{flag}={text}: choose from {', '.join(known)}")
-    return tuple(known[word] for word in words)
-
-
-def _flag_help(flag: flags.Flag) -> str:
-    default = "" if flag.default is None else f" (default {flag.default_as_str})"
-    name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
-    body = textwrap.wrap(f"{flag.help}{default}", 86)
-    head = f"  {name}".ljust(32)
-    return "\n".join([head + body[0], *(" " * 32 + line for line in body[1:])])
-
-
-def _refuse(rest: Sequence[str], why: str) -> None:
-    if rest:
-        raise UserError(f"{rest[0]}: unexpected; {why}")
-
-
 def _one(rest: Sequence[str], command: str, what: str) -> str:
     if len(rest) != 1:
         given = f"{len(rest)} were given" if rest else "none was given"
         raise UserError(f"{command}: takes exactly one {what}; {given}")
     return rest[0]
-
-
-def prepare_jax(cpu_devices: int = 0) -> None:
-    """Makes one JAX device per core, so that members are trained side by side, and keeps compiled programs on disk.
-
-    Must come before any computation. `JAX_COMPILATION_CACHE_DIR` names another place for the programs.
-
-    Args:
-      cpu_devices: JAX devices to make of this CPU; 0 makes one per core.
-
-    Raises:
-      UserError: for a negative number.
-    """
-    import jax
-
-    from jaxrl_srpo.data.download import cache_dir
-
-    if cpu_devices < 0:
-        raise UserError(f"--cpu_devices={cpu_devices}: must not be negative")
-    jax.config.update("jax_num_cpu_devices", cpu_devices or os.cpu_count() or 1)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))

@@ -11,6 +11,7 @@ from typing import Any
 from absl import flags
 
 from jaxrl_srpo import cli
+from jaxrl_srpo.command_line import exit_with
 from jaxrl_srpo.errors import UserError
 from supervise import End, define_flags, parse_run_dir, supervise, work_arguments
 
@@ -86,4 +87,4 @@ def _define_flags() -> flags.FlagValues:
 
 
 if __name__ == "__main__":
-    cli.exit_with("launch/slurm.py", main, sys.argv[1:], "interrupted; the same command continues")
+    exit_with("launch/slurm.py", main, sys.argv[1:], "interrupted; the same command continues")

@@ -14,7 +14,7 @@ import pytest
 import synthetic
 
 import jaxrl_srpo
-from jaxrl_srpo import cli
+from jaxrl_srpo import cli, command_line
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.report.rows import Row
 
@@ -180,7 +180,7 @@ def test_help_names_what_there_is(command: list[str], capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize(("text", "seeds"), [("0:3", (0, 1, 2)), ("2:3", (2,)), ("7", (7,)), ("5,0", (5, 0))])
 def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
-    assert cli.parse_seeds(text) == seeds
+    assert command_line.parse_seeds(text) == seeds
 
 
 @pytest.fixture(scope="module")
@@ -349,8 +349,8 @@ def test_compiled_programs_are_kept_in_the_cache(tmp_path: pathlib.Path, monkeyp
     code = """
 import os
 del os.environ["JAX_COMPILATION_CACHE_DIR"]
-from jaxrl_srpo import cli
-cli.prepare_jax()
+from jaxrl_srpo import command_line
+command_line.prepare_jax()
 import jax
 jax.jit(lambda x: 2.0 * x)(1.0)
 """

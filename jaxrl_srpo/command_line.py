@@ -1,0 +1,154 @@
+"""What every command line of the project shares: help, lists of seeds, numbers and words, exit codes, devices."""
+
+import os
+import pathlib
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+from absl import flags
+
+from jaxrl_srpo.errors import UserError
+
+Word = TypeVar("Word", bound=str)
+
+
+def exit_with(
+    program: str, command: Callable[[Sequence[str]], object], arguments: Sequence[str], interrupted: str = "interrupted"
+) -> NoReturn:
+    """Runs a command and ends the process: one line and code 2 after bad input, 130 after an interrupt, else 0."""
+    try:
+        command(arguments)
+    except (UserError, flags.Error) as error:
+        message = " ".join(str(error).split())
+        print(f"{program}: {message.removeprefix('FATAL Flags parsing error: ')}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{program}: {interrupted}", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether a command should print its help instead of running."""
+    return any(argument in ("--help", "-h", "-help") for argument in arguments)
+
+
+def help_text(usage: str, values: flags.FlagValues, note: str = "") -> str:
+    """What `--help` prints: the usage, every flag with its default, and a note."""
+    parts = [usage, "\n".join(_flag_help(values[name]) for name in values), note]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _flag_help(flag: flags.Flag) -> str:
+    default = "" if flag.default is None else f" (default {flag.default_as_str})"
+    name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+    body = textwrap.wrap(f"{flag.help}{default}", 86)
+    head = f"  {name}".ljust(32)
+    return "\n".join([head + body[0], *(" " * 32 + line for line in body[1:])])
+
+
+def parse_experiment(values: flags.FlagValues, name: str, usage: str, arguments: Sequence[str]) -> pathlib.Path | None:
+    """Parses the command line of an experiment, whose flags have an `out`; None after printing help.
+
+    Returns:
+      The directory of the results, which need not exist.
+
+    Raises:
+      UserError: for other arguments than flags, or an `out` that is missing or a file.
+      flags.Error: for bad flags.
+    """
+    if asks_for_help(arguments):
+        print(help_text(usage, values))
+        return None
+    refuse_rest(values([name, *arguments])[1:], "this command takes flags only")
+    if not values.out:
+        raise UserError(f"--out: is required; for instance --out=docs/results/{name}")
+    out = pathlib.Path(values.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out}: is a file; give a directory")
+    return out
+
+
+def refuse_rest(rest: Sequence[str], why: str) -> None:
+    """Refuses positional arguments.
+
+    Raises:
+      UserError: naming the first of them.
+    """
+    if rest:
+        raise UserError(f"{rest[0]}: unexpected; {why}")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds of `0:4` (0 to 3) or `0,1,5`.
+
+    Raises:
+      UserError: for anything else.
+    """
+    try:
+        if ":" in text:
+            start, stop = (int(part) for part in text.split(":"))
+            seeds = tuple(range(start, stop))
+        else:
+            seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**31:
+        raise UserError(
+            f"--seeds={text}: give a range such as 0:4 or a list such as 0,1,5 of numbers from 0 to 2^31 - 1"
+        )
+    return seeds
+
+
+def parse_numbers(flag: str, words: Sequence[str]) -> tuple[float, ...]:
+    """The numbers of a list.
+
+    Raises:
+      UserError: for an empty list or a word that is no number.
+    """
+    try:
+        numbers = tuple(float(word) for word in words)
+    except ValueError:
+        numbers = ()
+    if not numbers:
+        raise UserError(f"--{flag}={','.join(words)}: give numbers, for instance 0.01,0.1")
+    return numbers
+
+
+def parse_words(flag: str, text: str, choices: Sequence[Word]) -> tuple[Word, ...]:
+    """Distinct words of a comma-separated list, in order.
+
+    Raises:
+      UserError: for an empty list or a word that is not among the choices.
+    """
+    known = {str(choice): choice for choice in choices}
+    words = tuple(dict.fromkeys(word for word in text.split(",") if word))
+    if not words or any(word not in known for word in words):
+        raise UserError(f"--{flag}={text}: choose from {', '.join(known)}")
+    return tuple(known[word] for word in words)
+
+
+def prepare_jax(cpu_devices: int = 0) -> None:
+    """Makes one JAX device per core, so that members are trained side by side, and keeps compiled programs on disk.
+
+    Must come before any computation. `JAX_COMPILATION_CACHE_DIR` names another place for the programs.
+
+    Args:
+      cpu_devices: JAX devices to make of this CPU; 0 makes one per core.
+
+    Raises:
+      UserError: for a negative number.
+    """
+    import jax
+
+    from jaxrl_srpo.data.download import cache_dir
+
+    if cpu_devices < 0:
+        raise UserError(f"--cpu_devices={cpu_devices}: must not be negative")
+    jax.config.update("jax_num_cpu_devices", cpu_devices or os.cpu_count() or 1)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
