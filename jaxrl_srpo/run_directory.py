@@ -119,6 +119,23 @@ class RunDirectory:
         """Where the result of a stage lies once it is finished."""
         return self._artefacts / stage.name / address
 
+    @property
+    def shares_artefacts(self) -> bool:
+        """Whether other runs may have trained its results."""
+        return self._artefacts != self.path / "checkpoints"
+
+    def save_measured(self, stage: Stage, address: str, row: Mapping[str, str]) -> None:
+        """Keeps a result's last row of `metrics.csv` beside it, for other runs that find it."""
+        write_atomically(self._measured(stage, address), json.dumps(row))
+
+    def measured(self, stage: Stage, address: str) -> dict[str, str]:
+        """What `save_measured` kept; empty if nothing."""
+        path = self._measured(stage, address)
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def _measured(self, stage: Stage, address: str) -> pathlib.Path:
+        return self.artefact(stage, address).with_suffix(".json")
+
     def progress(self, stage: Stage, members: Sequence[Member]) -> Progress:
         """Checkpoints of a population under way."""
         return Progress(self.path / "checkpoints" / "under_way" / population_name(stage, members))

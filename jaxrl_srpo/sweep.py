@@ -19,6 +19,9 @@ from jaxrl_srpo.settings import SWEPT, Settings, StageName, override, scale_budg
 from jaxrl_srpo.stages import ALGORITHMS, STAGES, Stage, stages_of
 from jaxrl_srpo.types import Spec
 
+NAMING_COLUMNS = ("stage", "dataset", "seed", "setting", "beta")
+"""The columns that name a member in `metrics.csv` and `evaluations.csv`."""
+
 _LOOP = ("update_to_data", "online_warmup_steps", "sac_random_steps", "exploration_noise")
 
 
@@ -64,13 +67,8 @@ class Member:
     def row(self, stage: Stage) -> dict[str, Any]:
         """The columns that name this member in `metrics.csv` and `evaluations.csv`."""
         beta = f"{self.settings.beta:g}" if "beta" in reach(stage) else ""
-        return {
-            "stage": stage.name,
-            "dataset": self.dataset,
-            "seed": self.seed,
-            "setting": _label(self.setting, stage),
-            "beta": beta,
-        }
+        values = (stage.name, self.dataset, self.seed, _label(self.setting, stage), beta)
+        return dict(zip(NAMING_COLUMNS, values, strict=True))
 
     def name(self, stage: Stage) -> str:
         """What messages and `sweep.json` call it, for instance `srpo pointmaze/umaze seed=0 beta=0.1`."""

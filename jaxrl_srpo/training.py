@@ -22,7 +22,7 @@ from jaxrl_srpo.notices import Notices
 from jaxrl_srpo.population import Members, stack
 from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory, population_name
 from jaxrl_srpo.stages import STAGES, Stage
-from jaxrl_srpo.sweep import Member, populations, results_of, shared_groups, unique
+from jaxrl_srpo.sweep import NAMING_COLUMNS, Member, populations, results_of, shared_groups, unique
 from jaxrl_srpo.types import Spec
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class Trainer:
             for stage in STAGES.values()
             for population in populations(unique(members, stage), stage, self._size)
         ]
+        if leads() and self.run.shares_artefacts:
+            self._adopt(units)
         unfinished = list(range(len(units)))
         while True:
             unfinished = [number for number in unfinished if leads() and not self._finished(units[number])]
@@ -127,6 +129,18 @@ class Trainer:
             if lease is not None:
                 return _Choice(number, lease)
         return _Choice(_WAIT if unfinished else _ALL_DONE)
+
+    def _adopt(self, units: Sequence[_Unit]) -> None:
+        """Adds the last metrics of results that other runs have trained, as tables show some of them."""
+        known = {_key(row) for row in self.run.metrics.rows()}
+        found = [
+            {**kept, **member.row(stage)}
+            for stage, population in units
+            for member in population
+            if _key(member.row(stage)) not in known and (kept := self.run.measured(stage, member.address(stage)))
+        ]
+        if found:
+            self.run.metrics.append(found)
 
     def _clear(self, units: Sequence[_Unit]) -> None:
         """Removes checkpoints that a worker left who was killed between its last result and their removal."""
@@ -273,11 +287,10 @@ class _StageRun:
 
     def _forget_after(self, step: int) -> None:
         """Drops rows that a killed run wrote after its last checkpoint; they will be written again."""
-        names = {tuple(map(str, member.row(self._stage).values())) for member in self._members}
-        columns = tuple(self._members[0].row(self._stage))
+        names = {_key(member.row(self._stage)) for member in self._members}
 
         def kept(row: dict[str, str]) -> bool:
-            return tuple(row[column] for column in columns) not in names or int(row["step"]) <= step
+            return _key(row) not in names or int(row["step"]) <= step
 
         self._run.metrics.keep(kept)
         self._run.evaluations.keep(kept)
@@ -334,10 +347,22 @@ class _StageRun:
                 path = self._run.artefact(self._stage, address)
                 # Another worker may be reading one that was saved before a kill; it would be the same.
                 if not path.exists():
+                    if self._run.shares_artefacts:
+                        self._run.save_measured(self._stage, address, self._measured(self._members[i]))
                     checkpoint.save(path, jax.tree.map(lambda x, i=i: x[i], results))
             self._progress.clear()
         # The other processes may not read the results before they are there.
         agree(0)
+
+    def _measured(self, member: Member) -> dict[str, str]:
+        """The last row of metrics of a member."""
+        name = _key(member.row(self._stage))
+        return next((row for row in reversed(self._run.metrics.rows()) if _key(row) == name), {})
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that name a member, of a row of `metrics.csv` or `evaluations.csv`."""
+    return tuple(str(row[column]) for column in NAMING_COLUMNS)
 
 
 def load_result(run: RunDirectory, stage: Stage, member: Member) -> Any:

@@ -9,6 +9,7 @@ import pytest
 import synthetic
 
 import jaxrl_srpo
+from jaxrl_srpo.options import Options
 from jaxrl_srpo.report import Row
 from jaxrl_srpo.report.curves import draw_fine_tuning
 from jaxrl_srpo.report.records import read_evaluations, read_metrics
@@ -41,6 +42,20 @@ def test_the_table_has_cloning_beside_every_temperature(run):
     for row in weighed:
         assert 1.0 / BATCH <= row.effective_sample_size < 1.0
     assert weighed[0].effective_sample_size < weighed[1].effective_sample_size
+
+
+def test_a_run_that_finds_results_of_another_knows_what_they_measured(tmp_path: pathlib.Path) -> None:
+    data = synthetic.write_pendulum(tmp_path / "pendulum.hdf5")
+    options = Options(artefacts=tmp_path / "artefacts")
+    settings = synthetic.TINY | {"seeds": [0], "algorithm": "awac", "log": lambda message: None}
+    first, second = (
+        jaxrl_srpo.train(data, tmp_path / name, options=options, **settings)[-1] for name in ("first", "second")
+    )
+    assert first.effective_sample_size is not None
+    assert second == first
+    rows = {name: read_metrics(tmp_path / name) for name in ("first", "second")}
+    assert [row.stage for row in rows["second"]] == ["cloning", "awac"]
+    assert rows["second"][-1] == rows["first"][-1]
 
 
 def test_the_largest_weight_is_logged(run):

@@ -20,7 +20,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def test_variants_share_behaviour_models_and_critics(results: pathlib.Path) -> None:
-    stages = {path.name: len(list(path.iterdir())) for path in (results / "artefacts").iterdir()}
+    stages = {path.name: sum(entry.is_dir() for entry in path.iterdir()) for path in (results / "artefacts").iterdir()}
     assert stages == {"behavior": 2, "critic": 2, "policy": 8}
 
 
