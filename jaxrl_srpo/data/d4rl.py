@@ -166,7 +166,8 @@ def environment_family(environment_id: str) -> str:
     """The family of an environment id such as `Hopper-v4`, `PointMaze_UMaze-v3` or `jaxrl_srpo/maze2d-umaze-v1`."""
     base = _base_id(environment_id)
     if environment_id.startswith(d4rl_layouts.NAMESPACE):
-        return family(base)
+        # A star is a maze of halls.
+        return "pointmaze" if base.startswith("Star") else family(base)
     if base in _PREFIX_OF_ENVIRONMENT:
         return family(_PREFIX_OF_ENVIRONMENT[base])
     starts = {"AntMaze": "antmaze", "PointMaze": "pointmaze", "AdroitHand": "adroit", "FrankaKitchen": "kitchen"}

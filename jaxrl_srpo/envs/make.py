@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     import gymnasium
 
 _INSTALL = "pip install 'jaxrl-srpo[mujoco]'"
-_MANIPULATION = d4rl_layouts.NAMESPACE + "Manipulation-v0"
+STAR = d4rl_layouts.NAMESPACE + "Star-v0"
+"""Id of the star of halls with one goal."""
+# Entry point and time limit of environments of ours other than D4RL's mazes.
+_OURS = {
+    d4rl_layouts.NAMESPACE + "Manipulation-v0": ("jaxrl_srpo.envs.manipulation:Manipulation", 50),
+    STAR: ("jaxrl_srpo.envs.star_task:StarTask", 100),
+}
 _POINT_MAZE = "gymnasium_robotics.envs.maze.point_maze:PointMazeEnv"
 
 
@@ -90,8 +96,8 @@ def _box(size: int) -> "gymnasium.spaces.Box":
 def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec":
     """The registered spec of an id; what Gymnasium alone does not know is registered first.
 
-    D4RL's mazes, such as `jaxrl_srpo/antmaze-umaze-v2`, and `jaxrl_srpo/Manipulation-v0` are ours; for others
-    Gymnasium-Robotics is imported.
+    D4RL's mazes, such as `jaxrl_srpo/antmaze-umaze-v2`, `jaxrl_srpo/Manipulation-v0` and `jaxrl_srpo/Star-v0` are ours;
+    for others Gymnasium-Robotics is imported.
 
     Raises:
       UserError: the id is unknown.
@@ -100,7 +106,7 @@ def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec
 
     if environment_id.startswith(d4rl_layouts.NAMESPACE):
         d4rl_layouts.register()
-        _register_manipulation()
+        _register_ours()
     missing = None if environment_id in gymnasium.registry else _register_robotics(environment_id)
     try:
         with _quiet():
@@ -112,12 +118,12 @@ def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec
         raise UserError(f"unknown environment {environment_id!r}{hint}{install}") from error
 
 
-def _register_manipulation() -> None:
+def _register_ours() -> None:
     import gymnasium
 
-    if _MANIPULATION not in gymnasium.registry:
-        entry_point = "jaxrl_srpo.envs.manipulation:Manipulation"
-        gymnasium.register(_MANIPULATION, entry_point=entry_point, max_episode_steps=50)
+    for environment_id, (entry_point, limit) in _OURS.items():
+        if environment_id not in gymnasium.registry:
+            gymnasium.register(environment_id, entry_point=entry_point, max_episode_steps=limit)
 
 
 def _register_robotics(environment_id: str) -> ImportError | None:

@@ -15,7 +15,7 @@ Stride, steps and hall length decide how hard exploration is: name them with eve
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -82,8 +82,16 @@ class Star(NamedTuple):
 
     def step(self, state: Array, action: Array) -> Step:
         """A move by `action` [2], clipped to [-1, 1]; the reward is 1 in the goal at the end of any hall."""
-        position = self._nearest(state, state + self.stride * jnp.clip(action, -1.0, 1.0))
+        position = self.move(state, action)
         return Step(position, jnp.any(self.in_goals(position)).astype(jnp.float32), jnp.zeros((), bool))
+
+    def move(self, position: Any, action: Any, xp: Any = jnp) -> Any:
+        """Where an action [2], clipped to [-1, 1], takes the point at `position` [2]; `xp` is jax.numpy or NumPy."""
+        return self._nearest(position, position + self.stride * xp.clip(action, -1.0, 1.0), xp)
+
+    def place(self, hall: int, distance: float) -> np.ndarray:
+        """The point [2] in the middle of a hall, so far from the middle of the star."""
+        return distance * self._directions()[hall]
 
     def in_goals(self, positions: Array) -> Array:
         """Whether positions [..., 2] are in each hall's goal, a disc around the middle of its end; [..., halls]."""
@@ -116,23 +124,23 @@ class Star(NamedTuple):
         x, y = positions[..., :1], positions[..., 1:]
         return x * cos + y * sin, y * cos - x * sin
 
-    def _nearest(self, position: Array, moved: Array) -> Array:
+    def _nearest(self, position: Any, moved: Any, xp: Any) -> Any:
         """The point closest to `moved` within the centre or the halls, whichever of them hold `position`."""
-        pieces = self._projections(moved)
-        holds = jnp.sum((self._projections(position) - position[None]) ** 2, axis=-1) <= _TOLERANCE**2
-        distances = jnp.sum((pieces - moved[None]) ** 2, axis=-1)
-        return pieces[jnp.argmin(jnp.where(holds, distances, jnp.inf))]
+        pieces = self._projections(moved, xp)
+        holds = xp.sum((self._projections(position, xp) - position[None]) ** 2, axis=-1) <= _TOLERANCE**2
+        distances = xp.sum((pieces - moved[None]) ** 2, axis=-1)
+        return pieces[xp.argmin(xp.where(holds, distances, xp.inf))]
 
-    def _projections(self, point: Array) -> Array:
+    def _projections(self, point: Any, xp: Any) -> Any:
         """The closest points [1 + halls, 2] to `point` [2] of the centre and of every hall; all of them are convex."""
-        directions = jnp.asarray(self._directions())
-        normals = jnp.stack([-directions[:, 1], directions[:, 0]], axis=-1)
-        along = jnp.clip(directions @ point, 0.0, self.reach)
-        across = jnp.clip(normals @ point, -self.width / 2.0, self.width / 2.0)
+        directions = xp.asarray(self._directions())
+        normals = xp.stack([-directions[:, 1], directions[:, 0]], axis=-1)
+        along = xp.clip(directions @ point, 0.0, self.reach)
+        across = xp.clip(normals @ point, -self.width / 2.0, self.width / 2.0)
         halls = along[:, None] * directions + across[:, None] * normals
-        distance = jnp.sqrt(jnp.sum(point**2))
-        center = point * jnp.minimum(1.0, self.radius / jnp.maximum(distance, self.radius))
-        return jnp.concatenate([center[None], halls])
+        distance = xp.sqrt(xp.sum(point**2))
+        center = point * xp.minimum(1.0, self.radius / xp.maximum(distance, self.radius))
+        return xp.concatenate([center[None], halls])
 
 
 @functools.lru_cache

@@ -1,8 +1,9 @@
 """Trajectories drawn in their maze."""
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -39,14 +40,28 @@ class _Places(NamedTuple):
     goal_radius: float
 
 
+class _Scene(NamedTuple):
+    """What trajectories are drawn in.
+
+    Attributes:
+      low: lower left corner [2] of the part that is shown.
+      high: upper right corner [2].
+      draw: draws floor, walls and goal.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    draw: Callable[["Axes"], None]
+
+
 def draw_maze_trajectories(
     environment: EnvironmentSpec, panels: Mapping[str, Sequence[np.ndarray]], path: str | os.PathLike[str]
 ) -> None:
     """Draws a PNG with one panel of trajectories per entry; dots are starts, the star is the goal, colour is time.
 
     Args:
-      environment: a PointMaze or AntMaze, of Gymnasium-Robotics or D4RL's; its map is taken from the keyword arguments
-        or, failing that, from the environment's registration, which needs Gymnasium.
+      environment: a PointMaze or AntMaze, of Gymnasium-Robotics or D4RL's, or a star; a maze's map is taken from the
+        keyword arguments or, failing that, from the environment's registration, which needs Gymnasium.
       panels: trajectories by panel title, each [T, 2] in metres as in the observations; a panel may be empty.
       path: where the PNG goes.
 
@@ -59,9 +74,8 @@ def draw_maze_trajectories(
 
     if not panels:
         raise UserError("no trajectories to draw: pass at least one panel")
-    maze_map = maze_of(environment)
-    places = _places(environment.id, maze_map)
-    low, high = _view(maze_map, places)
+    scene = _scene(environment)
+    low, high = scene.low, scene.high
     columns = min(len(panels), _PANELS_PER_ROW)
     rows = -(-len(panels) // columns)
     aspect = (high[1] - low[1]) / (high[0] - low[0])
@@ -71,7 +85,7 @@ def draw_maze_trajectories(
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (title, trajectories) in zip(axes.flat, panels.items(), strict=False):
-        _draw_maze(axis, maze_map, places)
+        scene.draw(axis)
         axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         for each in trajectories:
             axis.add_collection(_time_line(np.asarray(each, float), norm, len(trajectories)))
@@ -81,6 +95,38 @@ def draw_maze_trajectories(
     bar.set_label("time step", color=_INK)
     bar.outline.set_visible(False)
     figure.savefig(path, format="png", dpi=150, facecolor="white")
+
+
+def _scene(environment: EnvironmentSpec) -> _Scene:
+    from jaxrl_srpo.envs.make import STAR
+
+    if environment.id == STAR:
+        return _star(**environment.kwargs)
+    maze_map = maze_of(environment)
+    places = _places(environment.id, maze_map)
+    return _Scene(*_view(maze_map, places), functools.partial(_draw_maze, maze_map=maze_map, places=places))
+
+
+def _star(goal: tuple[int, float] | None = None, **shape: Any) -> _Scene:
+    """A star of halls and the goal in one of them."""
+    from matplotlib.patches import Circle, Polygon, Rectangle
+
+    from jaxrl_srpo.envs.star import GOAL_RADIUS, Star
+
+    star = Star(**shape)
+    side = star.reach + star.width
+
+    def draw(axis: "Axes") -> None:
+        axis.add_patch(Rectangle((-side, -side), 2.0 * side, 2.0 * side, facecolor=_WALL, zorder=0.1))
+        axis.add_patch(Circle((0.0, 0.0), star.radius, facecolor=_FLOOR, zorder=0.5))
+        for hall in range(star.halls):
+            end = star.place(hall, star.reach)
+            across = 0.5 * star.width / star.reach * np.array([-end[1], end[0]])
+            axis.add_patch(Polygon([across, end + across, end - across, -across], facecolor=_FLOOR, zorder=0.5))
+        if goal is not None:
+            _draw_goal(axis, star.place(*goal), GOAL_RADIUS)
+
+    return _Scene(np.full(2, -side), np.full(2, side), draw)
 
 
 def maze_of(environment: EnvironmentSpec) -> list[list[int | str]]:
@@ -123,8 +169,8 @@ def _view(maze_map: Sequence[Sequence[int | str]], places: _Places) -> tuple[np.
 
 
 def _draw_maze(axis: "Axes", maze_map: Sequence[Sequence[int | str]], places: _Places) -> None:
-    """Floor, walls, the goal's area and its star."""
-    from matplotlib.patches import Circle, Rectangle
+    """Floor, walls and goal."""
+    from matplotlib.patches import Rectangle
 
     for i, row in enumerate(maze_map):
         for j, symbol in enumerate(row):
@@ -138,9 +184,15 @@ def _draw_maze(axis: "Axes", maze_map: Sequence[Sequence[int | str]], places: _P
                 )
             )
             if symbol == "g":
-                goal = (center[0] + places.goal_offset, center[1] + places.goal_offset)
-                axis.add_patch(Circle(goal, places.goal_radius, facecolor="#f2b705", alpha=0.25, zorder=1.5))
-                axis.plot(*goal, marker="*", markersize=17, color="#f2b705", markeredgecolor=_INK, zorder=5)
+                _draw_goal(axis, np.asarray(center) + places.goal_offset, places.goal_radius)
+
+
+def _draw_goal(axis: "Axes", middle: np.ndarray, radius: float) -> None:
+    """The goal's area and its star."""
+    from matplotlib.patches import Circle
+
+    axis.add_patch(Circle((middle[0], middle[1]), radius, facecolor="#f2b705", alpha=0.25, zorder=1.5))
+    axis.plot(*middle, marker="*", markersize=17, color="#f2b705", markeredgecolor=_INK, zorder=5)
 
 
 def _time_line(trajectory: np.ndarray, norm: "Normalize", count: int) -> "LineCollection":

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 import explore_learn_finetune as life
+import life_worlds
 from jaxrl_srpo.envs.pointmaze import MAZES, Maze
 from jaxrl_srpo.errors import UserError
+from life_worlds import MazeWorld, StarWorld
 
 MEDIUM = MAZES["medium"]
 
@@ -27,18 +29,18 @@ def seen(steps: int = 700, environments: int = 2) -> np.ndarray:
 
 
 def test_episodes_hold_every_transition_once_and_end_at_the_goal_or_where_exploration_was_cut() -> None:
-    rows, task = seen(), life.with_goal(MEDIUM, (4, 4))
-    episodes = list(life.episodes(rows, task, seed=0))
+    rows, world = seen(), MazeWorld("medium")
+    episodes = list(world.episodes(rows, (4, 4), seed=0))
     actions = np.concatenate([episode["actions"] for episode in episodes])
     np.testing.assert_array_equal(actions, np.moveaxis(rows[..., 6:8], 1, 0).reshape(-1, 2))
-    middle = np.array(Maze(task.maze_map).center((4, 4)))
+    middle = np.array(Maze(MEDIUM.maze_map).center((4, 4)))
     reached = 0
     for episode in episodes:
         steps = len(episode["actions"])
         states, goals = (episode["observations"][name] for name in ("achieved_goal", "desired_goal"))
         assert states.shape == goals.shape == (steps + 1, 2)
-        assert np.all(np.abs(goals - middle) <= life.GOAL_NOISE)
-        near = np.linalg.norm(states[1:] - goals[1:], axis=1) <= life.SUCCESS_DISTANCE
+        assert np.all(np.abs(goals - middle) <= life_worlds.GOAL_NOISE)
+        near = np.linalg.norm(states[1:] - goals[1:], axis=1) <= life_worlds.SUCCESS_DISTANCE
         # Only the last step of an episode may be at the goal, for there it ends.
         assert not near[:-1].any()
         assert bool(episode["terminations"][-1]) is bool(near[-1])
@@ -49,36 +51,60 @@ def test_episodes_hold_every_transition_once_and_end_at_the_goal_or_where_explor
 
 
 def test_the_goal_moves_and_nothing_else() -> None:
-    task = life.with_goal(MEDIUM, (2, 4))
+    world = MazeWorld("medium")
+    task = world.with_goal((2, 4))
     assert task.goal == (2, 4)
     assert set(Maze(task.maze_map).free) == set(Maze(MEDIUM.maze_map).free)
     with pytest.raises(UserError, match="cell 0,0 of the maze is a wall or a start"):
-        life.with_goal(MEDIUM, (0, 0))
+        world.task((0, 0))
+    with pytest.raises(UserError, match="cell 9,9 of the maze is a wall or a start"):
+        world.task((9, 9))
 
 
 def test_only_bins_inside_the_maze_can_be_reached() -> None:
-    plan = life.Life()
+    world = MazeWorld("medium")
     # Each free cell of a metre has four bins of half a metre.
-    assert life.reachable_bins(plan).sum() == 4 * len(Maze(MEDIUM.maze_map).free)
-    entropy, coverage = life.reach(life.reachable_bins(plan).astype(np.float32), plan)
+    assert world.reachable().sum() == 4 * len(Maze(MEDIUM.maze_map).free)
+    entropy, coverage = life.reach(world.reachable().astype(np.float32), world)
     assert (entropy, coverage) == (pytest.approx(np.log(4 * len(Maze(MEDIUM.maze_map).free)), abs=1e-4), 1.0)
 
 
 def test_every_arrival_is_counted_in_its_bin() -> None:
-    plan, rows = life.Life(), seen()
-    counts = life.visits(rows, plan).reshape(12, 12)
+    rows = seen()
+    counts = life.visits(rows, MazeWorld("medium")).reshape(12, 12)
     assert counts.sum() == 700 * 2
     x, y = rows[..., 9], rows[..., 10]
     inside = (x >= 0.0) & (x < 0.5) & (y >= -0.5) & (y < 0.0)
     assert counts[6, 5] == inside.sum() > 0
 
 
+def test_in_the_star_episodes_end_in_the_disc_around_their_goal() -> None:
+    world, steps = StarWorld(), 220
+    random = np.random.default_rng(0)
+    actions = random.uniform(-1.0, 1.0, (steps, 1, 2)).astype(np.float32)
+    # Along the first hall and back, so that its goal is passed more than once.
+    positions = np.stack([6.0 * np.abs(np.sin(np.arange(steps + 1) / 9.0)), np.zeros(steps + 1)], -1).astype(np.float32)
+    rows = np.concatenate([positions[:-1, None], actions, np.zeros((steps, 1, 1)), positions[1:, None]], -1)
+    rows = np.concatenate([rows, np.ones((steps, 1, 1))], -1).astype(np.float32)
+    episodes = list(world.episodes(rows, (0, 5), seed=0))
+    np.testing.assert_array_equal(np.concatenate([each["actions"] for each in episodes]), actions[:, 0])
+    ended = [bool(each["terminations"][-1]) for each in episodes]
+    assert ended.count(True) >= 3
+    for each, terminated in zip(episodes, ended, strict=True):
+        near = np.abs(each["observations"][1:, 0] - 5.0) <= 0.5
+        assert near.tolist() == [*[False] * (len(near) - 1), terminated]
+        assert each["rewards"].sum() == float(terminated)
+    with pytest.raises(UserError, match="3:5 is in no hall; there are halls 0 to 2, distances above 2 to 12"):
+        world.task((3, 5))
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--goals=6", "--goals=6: give cells as ROW:COLUMN"),
+        ("--goals=6", "--goals=6: give free cells as ROW:COLUMN"),
         ("--goals=0:0", "is a wall or a start"),
         ("--explorers=ngu", "--explorers=ngu: choose from smm"),
+        ("--world=moon", "--world=moon: choose from umaze"),
         ("--steps=1005", "--steps=1005: must be a multiple of 10"),
     ],
 )
