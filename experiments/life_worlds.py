@@ -193,7 +193,7 @@ class StarWorld(World):
     goals = ((0, 5), (1, 7), (2, 9), (0, 12))
     goal_form = "halls and distances from the middle as HALL:DISTANCE"
     spec = Spec(2, 2)
-    unit = "units"
+    unit = "unit"
     # As in `star.py`, whose counts remember about as much.
     temperature = 1.0
     remembered = 1_000.0
