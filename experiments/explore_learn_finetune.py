@@ -212,7 +212,7 @@ def format_csv(rows: Sequence[dict[str, Any]]) -> str:
 def format_markdown(rows: Sequence[dict[str, Any]], life: Life) -> str:
     """A line per explorer: how far it came, then the success of SRPO in every task."""
     world, bins = life.world, int(life.world.reachable().sum())
-    names = {"srpo": "SRPO", "awac_online": "fine-tuned"}
+    names = {"srpo": "SRPO", "srpo_online": "SRPO, then AWAC online"}
     lines = [
         f"World: {life.place}; {life.steps} environment steps of exploration without reward; entropy in nats over "
         f"{bins} bins of {world.grid.width:g} {world.unit} (at most {math.log(bins):.2f}); success rates are means "

@@ -78,6 +78,20 @@ def test_every_arrival_is_counted_in_its_bin() -> None:
     assert counts[6, 5] == inside.sum() > 0
 
 
+def test_the_table_has_what_was_learned_offline_and_what_became_of_it_online() -> None:
+    plan = life.Life("star", chosen=((0, 5),))
+    shared = {"explorer": "smm", "entropy": 4.0, "coverage": 1.0, "goal": "0,5", "way": "5 units away", "in_data": 0.25}
+    rows = [
+        shared | {"algorithm": algorithm, "seeds": 2, "success": success, "worst_seed": 0.0}
+        for algorithm, success in (("bc", 0.1), ("srpo", 0.4), ("srpo_online", 0.9))
+    ]
+    lines = life.format_markdown(rows, plan).splitlines()
+    assert lines[-2:] == [
+        "| smm | 4.00 | 1.00 | SRPO | 0.40 (0.250) | 0 of 1 |",
+        "| smm | 4.00 | 1.00 | SRPO, then AWAC online | 0.90 (0.250) | 1 of 1 |",
+    ]
+
+
 def test_in_the_star_episodes_end_in_the_disc_around_their_goal() -> None:
     world, steps = StarWorld(), 220
     random = np.random.default_rng(0)
