@@ -128,7 +128,7 @@ def explore(name: str, life: Life) -> np.ndarray:
 
 def make_dataset(name: str, rows: np.ndarray, goal: Goal, life: Life) -> str:
     """Writes what an explorer saw as a dataset of one task; returns its Minari id."""
-    world, dataset_id = life.world, f"pointmaze/{life.place}-{name}-goal{goal[0]}-{goal[1]}-v0"
+    world, dataset_id = life.world, f"explored/{life.place}-{name}-goal{goal[0]}-{goal[1]}-v0"
 
     def play(environment: gymnasium.Env) -> Iterator[dict[str, Any]]:
         del environment
@@ -138,7 +138,7 @@ def make_dataset(name: str, rows: np.ndarray, goal: Goal, life: Life) -> str:
         "algorithm_name": name,
         "description": f"{rows.shape[0] * rows.shape[1]} steps of exploration without reward, labelled with the "
         f"reward of goal {goal} afterwards.",
-        "requirements": ["mujoco", "gymnasium-robotics>=1.4"],
+        "requirements": list(world.requirements),
         "seed": life.seed,
     }
     minari_writer.write_dataset(dataset_id, world.task(goal), play, description, exist_ok=True)

@@ -45,6 +45,7 @@ class World(ABC):
       remembered: arrivals that a histogram remembers, about.
       update_to_data: of the explorer's SAC.
       settings: of learning, in place of the preset's.
+      requirements: packages that its tasks need.
     """
 
     name: str
@@ -58,6 +59,7 @@ class World(ABC):
     remembered: float
     update_to_data: float
     settings: dict[str, Any]
+    requirements: tuple[str, ...]
 
     @abstractmethod
     def reachable(self) -> np.ndarray:
@@ -129,6 +131,7 @@ class MazeWorld(World):
     # The last four episodes of each environment, so that the target moves with the policy.
     remembered = 4_000.0
     update_to_data = 0.1
+    requirements = ("mujoco", "gymnasium-robotics>=1.4")
 
     def __init__(self, maze: str) -> None:
         self.name, self.settings = maze, {}
@@ -198,6 +201,7 @@ class StarWorld(World):
     temperature = 1.0
     remembered = 1_000.0
     update_to_data = 0.2
+    requirements = ("jaxrl-srpo",)
 
     def __init__(self) -> None:
         self.name, self._star = "star", Star()
