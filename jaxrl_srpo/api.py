@@ -1,6 +1,7 @@
 """What a program or the command line asks for: train a sweep, evaluate it again, load one of its policies."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import sys
@@ -222,7 +223,7 @@ def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: C
         raise UserError(f"--members_per_population={options.members_per_population}: must not be negative")
     tracking.check(options.track)
     loaded = [_load(name, options) for name in sweep.datasets]
-    _refuse_equal_names(loaded)
+    _refuse_equal(loaded)
     members = sweep.members(loaded)
     settings = {member.dataset: member.settings for member in members}
     facts = [
@@ -257,7 +258,7 @@ def _load(name: str, options: Options) -> Dataset:
     )
 
 
-def _refuse_equal_names(datasets: Sequence[Dataset]) -> None:
+def _refuse_equal(datasets: Sequence[Dataset]) -> None:
     sources: dict[str, str] = {}
     for dataset in datasets:
         if dataset.name in sources:
@@ -266,11 +267,10 @@ def _refuse_equal_names(datasets: Sequence[Dataset]) -> None:
                 "rename one of the files"
             )
         sources[dataset.name] = dataset.source
-    fingerprints: dict[str, str] = {}
-    for dataset in datasets:
-        twin = fingerprints.setdefault(dataset.fingerprint, dataset.name)
-        if twin != dataset.name:
-            raise UserError(f"--datasets: {twin} and {dataset.name} hold the same transitions; name one of them")
+    for one, other in itertools.combinations(datasets, 2):
+        # Equal transitions may be of several tasks, whose goals they never reach.
+        if (one.fingerprint, one.environment) == (other.fingerprint, other.environment):
+            raise UserError(f"--datasets: {one.name} and {other.name} hold the same transitions; name one of them")
 
 
 def _data_paths(dataset: Dataset, episodes: int = 40) -> dict[str, np.ndarray]:

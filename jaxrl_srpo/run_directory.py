@@ -237,6 +237,9 @@ class RunDirectory:
             before = datasets.get(member.dataset, member)
             if before.fingerprint != member.fingerprint:
                 raise UserError(f"--out={self.path}: holds a run on other data named {member.dataset}; choose another")
+            theirs, ours = before.environment, member.environment
+            if theirs is not None and ours is not None and theirs != ours:
+                raise UserError(f"--out={self.path}: holds a run in another environment, {theirs.id}; choose another")
             self._refuse_unequal(before, member, _SHARED_BY_DATASET)
             for stage in member.stages:
                 before = known.get(row(member, stage), member)
@@ -253,18 +256,9 @@ class RunDirectory:
 
     def members(self) -> list[Member]:
         """The members of the sweep on disk."""
-        content = self.read()
-        sizes = {entry["name"]: entry for entry in content["datasets"]}
+        content, facts = self.read(), self.facts()
         return [
-            Member(
-                dataset=entry["dataset"],
-                fingerprint=sizes[entry["dataset"]]["fingerprint"],
-                spec=Spec(sizes[entry["dataset"]]["observation_size"], sizes[entry["dataset"]]["action_size"]),
-                seed=entry["seed"],
-                settings=Settings(**(content["settings"][entry["dataset"]] | entry["values"])),
-                setting=entry["setting"],
-                algorithm=entry.get("algorithm", "srpo"),
-            )
+            _member(entry, content["settings"][entry["dataset"]], facts[entry["dataset"]])
             for entry in content["members"]
         ]
 
@@ -290,6 +284,20 @@ def _member_json(member: Member, common: Mapping[str, Any]) -> dict[str, Any]:
         "values": {name: value for name, value in own.items() if value != common[name]},
         "results": {stage.name: member.address(stage) for stage in member.stages},
     }
+
+
+def _member(entry: Mapping[str, Any], common: Mapping[str, Any], facts: DatasetFacts) -> Member:
+    """The inverse of `_member_json`."""
+    return Member(
+        dataset=entry["dataset"],
+        fingerprint=facts.fingerprint,
+        spec=Spec(facts.observation_size, facts.action_size),
+        seed=entry["seed"],
+        settings=Settings(**(common | entry["values"])),
+        setting=entry["setting"],
+        algorithm=entry.get("algorithm", "srpo"),
+        environment=facts.environment_spec,
+    )
 
 
 def versions() -> dict[str, str]:

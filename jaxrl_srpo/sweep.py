@@ -1,8 +1,9 @@
 """A sweep: datasets x seeds x hyperparameters as members, and how they share results and programs.
 
 The result of a stage is addressed by what determines it: the dataset's fingerprint, the seed, the stage's own settings
-and code version, and the addresses of the earlier stages it uses. Members that differ in beta alone therefore share
-behaviour and critic, and a sweep that is extended or killed trains only what is missing.
+and code version, the addresses of the earlier stages it uses, and the environment if it learns online. Members that
+differ in beta alone therefore share behaviour and critic, and a sweep that is extended or killed trains only what is
+missing.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.presets import preset
 from jaxrl_srpo.settings import SWEPT, Settings, StageName, override, scale_budget
@@ -37,6 +38,7 @@ class Member:
       settings: concrete values.
       setting: the swept settings other than beta, as `expectile=0.9`, ';' between them; empty if there are none.
       algorithm: out of `ALGORITHMS`, whose stages it trains.
+      environment: where its policies act and learn online; None if unknown.
     """
 
     dataset: str
@@ -46,6 +48,7 @@ class Member:
     settings: Settings
     setting: str = ""
     algorithm: str = "srpo"
+    environment: EnvironmentSpec | None = dataclasses.field(default=None, compare=False)
 
     @property
     def stages(self) -> list[Stage]:
@@ -62,6 +65,8 @@ class Member:
             "settings": stage.own_settings(self.settings),
             "needs": [self.address(STAGES[name]) for name in stage.needs],
         }
+        if stage.explore is not None and self.environment is not None:
+            payload["environment"] = self.environment.to_json()
         return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:16]
 
     def row(self, stage: Stage) -> dict[str, Any]:
@@ -157,6 +162,7 @@ class Sweep:
                 settings,
                 label,
                 algorithm,
+                dataset.environment,
             )
             for dataset in datasets
             for seed in self.seeds
@@ -171,9 +177,12 @@ class Sweep:
 
 
 def unique(members: Sequence[Member], stage: Stage) -> list[Member]:
-    """One member per distinct result of a stage, in order, of those that train it."""
+    """One member per distinct result of a stage and dataset, in order, of those that train it.
+
+    Datasets of equal transitions are of several tasks, each evaluated in its own.
+    """
     own = [member for member in members if stage in member.stages]
-    return list({member.address(stage): member for member in reversed(own)}.values())[::-1]
+    return list({(member.dataset, member.address(stage)): member for member in reversed(own)}.values())[::-1]
 
 
 def populations(members: Sequence[Member], stage: Stage, size: int = 0) -> list[list[Member]]:

@@ -2,13 +2,20 @@
 
 import pathlib
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
 import synthetic
 
 import jaxrl_srpo
+from jaxrl_srpo.data import minari_writer
+from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.envs.make import STAR
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.options import Options
 from jaxrl_srpo.report import Row
 from jaxrl_srpo.report.curves import draw_fine_tuning
@@ -56,6 +63,55 @@ def test_a_run_that_finds_results_of_another_knows_what_they_measured(tmp_path: 
     rows = {name: read_metrics(tmp_path / name) for name in ("first", "second")}
     assert [row.stage for row in rows["second"]] == ["cloning", "awac"]
     assert rows["second"][-1] == rows["first"][-1]
+
+
+def test_equal_data_of_two_tasks_are_learned_from_in_each(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random data that never reach either of two goals are the same for both."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    goals = {f"explored/star-goal{distance}-v0": [0, distance] for distance in (9, 12)}
+
+    def play(environment: gymnasium.Env) -> Iterator[dict[str, Any]]:
+        del environment
+        ends = np.arange(50) == 49
+        states, actions = (np.random.default_rng(0).uniform(-1, 1, (n, 2)).astype(np.float32) for n in (51, 50))
+        yield {
+            "observations": states,
+            "actions": actions,
+            "rewards": np.zeros(50),
+            "terminations": np.zeros(50, bool),
+            "truncations": ends,
+        }
+
+    for name, goal in goals.items():
+        task = EnvironmentSpec(STAR, {"goal": goal}, 50, goal_task=True)
+        minari_writer.write_dataset(name, task, play, {"description": "random", "algorithm_name": "random"})
+    settings = synthetic.TINY | {"seeds": [0], "algorithm": "awac", "online_steps": 16, "log": lambda message: None}
+    rows = jaxrl_srpo.train(list(goals), tmp_path / "run", **settings)
+    algorithms = ("data", "cloning", "awac", "awac_online")
+    assert [(row.dataset, row.algorithm) for row in rows] == [(name, each) for name in goals for each in algorithms]
+    first, second = RunDirectory(tmp_path / "run").members()
+    assert (first.address(AWAC), first.address(AWAC_ONLINE)) != (second.address(AWAC), second.address(AWAC_ONLINE))
+    assert first.address(AWAC) == second.address(AWAC)
+
+
+def test_equal_data_of_one_task_are_refused(tmp_path: pathlib.Path) -> None:
+    files = [synthetic.write_pendulum(tmp_path / f"{name}.hdf5") for name in ("one", "other")]
+    with pytest.raises(UserError, match="--datasets: one and other hold the same transitions; name one of them"):
+        jaxrl_srpo.train(files, tmp_path / "run", log=lambda message: None, **synthetic.TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_stays_in_its_environment(tmp_path: pathlib.Path) -> None:
+    data = synthetic.write_pendulum(tmp_path / "pendulum.hdf5")
+    settings = synthetic.TINY | {"seeds": [0], "algorithm": "awac", "log": lambda message: None}
+    jaxrl_srpo.train(data, tmp_path / "run", options=Options(evaluate=False), **settings)
+    before = (tmp_path / "run" / "sweep.json").read_text()
+    other = Options(evaluate=False, environment="MountainCarContinuous-v0")
+    with pytest.raises(UserError, match=r"holds a run in another environment, Pendulum-v1; choose another"):
+        jaxrl_srpo.train(data, tmp_path / "run", options=other, **settings)
+    assert (tmp_path / "run" / "sweep.json").read_text() == before
 
 
 def test_the_largest_weight_is_logged(run):

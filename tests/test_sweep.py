@@ -15,7 +15,7 @@ import synthetic
 
 import jaxrl_srpo
 from jaxrl_srpo import metrics
-from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.run_directory import RunDirectory
 from jaxrl_srpo.stages import (
@@ -195,6 +195,22 @@ class TestAddresses:
     def test_the_name_of_the_data_does_not_matter(self, datasets: list[Dataset]) -> None:
         renamed = dataclasses.replace(datasets[0], name="other", source="elsewhere")
         assert members_of([renamed])[0].address(POLICY) == members_of(datasets)[0].address(POLICY)
+
+    def test_the_environment_determines_what_is_learned_online_alone(self, datasets: list[Dataset]) -> None:
+        elsewhere = dataclasses.replace(datasets[0], environment=EnvironmentSpec("Pendulum-v1", {"g": 9.0}))
+        before, after = (
+            Sweep(("one",), (0,), "quick", {"online_steps": (9,)}, algorithms=("awac",)).members([dataset])[0]
+            for dataset in (datasets[0], elsewhere)
+        )
+        changed = {stage.name for stage in before.stages if before.address(stage) != after.address(stage)}
+        assert changed == {"awac_online"}
+
+    def test_equal_data_of_two_tasks_have_a_member_each(self, datasets: list[Dataset]) -> None:
+        twin = dataclasses.replace(datasets[0], name="twin", environment=EnvironmentSpec("Pendulum-v1", {"g": 9.0}))
+        members = members_of([datasets[0], twin])
+        for stage in SRPO:
+            assert unique(members, stage) == members
+            assert len({member.address(stage) for member in members}) == 2
 
     def test_a_new_version_of_a_stage_makes_new_results(self, datasets: list[Dataset]) -> None:
         member = members_of(datasets)[0]
