@@ -27,7 +27,7 @@ from absl import flags
 
 from jaxrl_srpo import api, marginals
 from jaxrl_srpo.algorithms import exploration, intrinsic, sac, smm
-from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_words, prepare_jax
+from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_numbers, parse_words, prepare_jax
 from jaxrl_srpo.data import minari_writer, table
 from jaxrl_srpo.densities import Histogram
 from jaxrl_srpo.errors import UserError
@@ -163,7 +163,10 @@ def reach(counts: np.ndarray, world: World) -> tuple[float, float]:
     return float(marginals.entropy(jnp.asarray(counts))), float(marginals.coverage(jnp.asarray(counts), reachable))
 
 
-COLUMNS = ("explorer", "entropy", "coverage", "goal", "way", "in_data", "algorithm", "seeds", "success", "worst_seed")
+COLUMNS = (
+    *("explorer", "entropy", "coverage", "goal", "way", "in_data"),
+    *("algorithm", "beta", "seeds", "success", "worst_seed"),
+)
 
 
 def live(name: str, life: Life, out: pathlib.Path) -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -194,6 +197,7 @@ def _rows(results: Sequence[Row], datasets: Sequence[str], life: Life) -> Iterat
                     "way": life.world.way(goal),
                     "in_data": data.mean,
                     "algorithm": row.algorithm,
+                    "beta": row.beta,
                     "seeds": row.seeds,
                     "success": row.mean,
                     "worst_seed": row.worst_seed,
@@ -210,9 +214,9 @@ def format_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def format_markdown(rows: Sequence[dict[str, Any]], life: Life) -> str:
-    """A line per explorer: how far it came, then the success of SRPO in every task."""
+    """A line per explorer and learner: how far it came, then its success in every task."""
     world, bins = life.world, int(life.world.reachable().sum())
-    names = {"srpo": "SRPO", "srpo_online": "SRPO, then AWAC online"}
+    names = {"iql": "IQL actor", "srpo": "SRPO", "srpo_online": "SRPO, then AWAC online"}
     lines = [
         f"World: {life.place}; {life.steps} environment steps of exploration without reward; entropy in nats over "
         f"{bins} bins of {world.grid.width:g} {world.unit} (at most {math.log(bins):.2f}); success rates are means "
@@ -224,15 +228,17 @@ def format_markdown(rows: Sequence[dict[str, Any]], life: Life) -> str:
     header = [f"goal {goal}, {way}" for goal, way in goals.items()]
     lines.append("| explorer | entropy | coverage | learner | " + " | ".join(header) + " | goals reached |")
     lines.append("|---|--:|--:|---" + "|--:" * (len(header) + 1) + "|")
-    for explorer in dict.fromkeys(row["explorer"] for row in rows):
-        for algorithm, label in names.items():
-            own = {row["goal"]: row for row in rows if (row["explorer"], row["algorithm"]) == (explorer, algorithm)}
-            if own:
-                first = next(iter(own.values()))
-                cells = [f"{own[goal]['success']:.2f} ({own[goal]['in_data']:.3f})" for goal in goals]
-                reached = sum(row["success"] >= 0.5 for row in own.values())
-                figures = f"{first['entropy']:.2f} | {first['coverage']:.2f}"
-                lines.append(f"| {explorer} | {figures} | {label} | {' | '.join(cells)} | {reached} of {len(goals)} |")
+    learners: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        if row["algorithm"] in names:
+            learners.setdefault((row["explorer"], row["algorithm"], row["beta"]), {})[row["goal"]] = row
+    for (explorer, algorithm, beta), own in learners.items():
+        label = names[algorithm] + ("" if beta is None else f", beta {beta:g}")
+        first = next(iter(own.values()))
+        cells = [f"{own[goal]['success']:.2f} ({own[goal]['in_data']:.3f})" for goal in goals]
+        reached = sum(row["success"] >= 0.5 for row in own.values())
+        figures = f"{first['entropy']:.2f} | {first['coverage']:.2f}"
+        lines.append(f"| {explorer} | {figures} | {label} | {' | '.join(cells)} | {reached} of {len(goals)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -269,8 +275,10 @@ def _life(values: flags.FlagValues) -> Life:
         raise UserError(
             f"--steps={values.steps}: must be a multiple of {ENVIRONMENTS}, the environments stepped together"
         )
-    steps = {"behavior_steps": values.behavior_steps, "critic_steps": values.critic_steps}
-    steps |= {"policy_steps": values.policy_steps, "critic_evaluation_interval": values.critic_steps}
+    settings: dict[str, Any] = {"behavior_steps": values.behavior_steps, "critic_steps": values.critic_steps}
+    settings |= {"policy_steps": values.policy_steps, "critic_evaluation_interval": values.critic_steps}
+    if values.beta:
+        settings["beta"] = parse_numbers("beta", values.beta)
     life = Life(
         place,
         names,
@@ -279,7 +287,7 @@ def _life(values: flags.FlagValues) -> Life:
         values.seed,
         tuple(range(values.seeds)),
         values.online_steps,
-        tuple(steps.items()),
+        tuple(settings.items()),
     )
     for goal in life.goals:
         life.world.task(goal)
@@ -307,6 +315,7 @@ def _define_flags() -> flags.FlagValues:
     number("behavior_steps", 3_000, "Updates of the behaviour stage.", 1, flag_values=values)
     number("critic_steps", 10_000, "Updates of the critic stage.", 1, flag_values=values)
     number("policy_steps", 2_000, "Updates of the policy stage.", 1, flag_values=values)
+    flags.DEFINE_list("beta", None, "Temperatures of SRPO; the preset's by default.", flag_values=values)
     number("online_steps", default.online_steps, "Environment steps of fine-tuning.", 0, flag_values=values)
     return values
 

@@ -82,13 +82,18 @@ def test_the_table_has_what_was_learned_offline_and_what_became_of_it_online() -
     plan = life.Life("star", chosen=((0, 5),))
     shared = {"explorer": "smm", "entropy": 4.0, "coverage": 1.0, "goal": "0,5", "way": "5 units away", "in_data": 0.25}
     rows = [
-        shared | {"algorithm": algorithm, "seeds": 2, "success": success, "worst_seed": 0.0}
-        for algorithm, success in (("bc", 0.1), ("srpo", 0.4), ("srpo_online", 0.9))
+        shared | {"algorithm": algorithm, "beta": beta, "seeds": 2, "success": success, "worst_seed": 0.0}
+        for algorithm, beta, success in (
+            *[("bc", None, 0.1), ("iql", None, 0.5), ("srpo", 0.01, 0.4)],
+            *[("srpo", 0.1, 0.6), ("srpo_online", 0.01, 0.9)],
+        )
     ]
     lines = life.format_markdown(rows, plan).splitlines()
-    assert lines[-2:] == [
-        "| smm | 4.00 | 1.00 | SRPO | 0.40 (0.250) | 0 of 1 |",
-        "| smm | 4.00 | 1.00 | SRPO, then AWAC online | 0.90 (0.250) | 1 of 1 |",
+    assert lines[-4:] == [
+        "| smm | 4.00 | 1.00 | IQL actor | 0.50 (0.250) | 1 of 1 |",
+        "| smm | 4.00 | 1.00 | SRPO, beta 0.01 | 0.40 (0.250) | 0 of 1 |",
+        "| smm | 4.00 | 1.00 | SRPO, beta 0.1 | 0.60 (0.250) | 1 of 1 |",
+        "| smm | 4.00 | 1.00 | SRPO, then AWAC online, beta 0.01 | 0.90 (0.250) | 1 of 1 |",
     ]
 
 
@@ -119,6 +124,7 @@ def test_in_the_star_episodes_end_in_the_disc_around_their_goal() -> None:
         ("--goals=0:0", "is a wall or a start"),
         ("--explorers=ngu", "--explorers=ngu: choose from smm"),
         ("--world=moon", "--world=moon: choose from umaze"),
+        ("--beta=warm", "--beta=warm: give numbers"),
         ("--steps=1005", "--steps=1005: must be a multiple of 10"),
     ],
 )
