@@ -4,7 +4,7 @@ import difflib
 import os
 import pathlib
 
-from jaxrl_srpo.data import d4rl
+from jaxrl_srpo.data import d4rl, d4rl_files
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.download import cache_dir, download, mirrored
 from jaxrl_srpo.errors import DatasetError
@@ -49,10 +49,10 @@ def load_dataset(
     """
     name = os.fspath(name_or_path)
     if pathlib.Path(name).is_file():
-        return d4rl.read_hdf5(name, env=env, allow_invalid=allow_invalid)
+        return d4rl_files.read_hdf5(name, env=env, allow_invalid=allow_invalid)
     if name in d4rl.known_names():
         path = d4rl_file(name, mirror=mirror, fetch=download, progress=progress)
-        return d4rl.read_hdf5(path, name, env=env, allow_invalid=allow_invalid)
+        return d4rl_files.read_hdf5(path, name, env=env, allow_invalid=allow_invalid)
     if name.endswith((".hdf5", ".h5")) or name.startswith((".", "/", "~")) or pathlib.Path(name).is_dir():
         raise DatasetError(f"no dataset file at {name}; expected {FORMS}")
     if name not in EMBEDDED and "/" not in name:

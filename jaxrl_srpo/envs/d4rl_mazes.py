@@ -19,6 +19,7 @@ What differs from D4RL:
 
 import importlib.util
 import pathlib
+from abc import ABC, abstractmethod
 from typing import Any
 from xml.etree import ElementTree
 
@@ -34,7 +35,7 @@ _RENDER_MODES = ["human", "rgb_array", "depth_array", "rgbd_tuple"]
 _WALL_COLOR, _GOAL_COLOR = "0.7 0.5 0.3 1", "0.6 0.3 0.3 1"
 
 
-class Maze(MujocoEnv):
+class Maze(MujocoEnv, ABC):
     """A body in a maze, whose first two coordinates are to come within `layouts.GOAL_RADIUS` of `goal`.
 
     Observations are positions and then velocities, as MuJoCo has them; `info["success"]` of a step says whether the
@@ -73,9 +74,9 @@ class Maze(MujocoEnv):
         screen.offwidth, screen.offheight = max(screen.offwidth, self.width), max(screen.offheight, self.height)
         return model, mujoco.MjData(model)
 
+    @abstractmethod
     def _edit(self, tree: Any) -> None:
         """Makes the body D4RL's and puts it into the maze."""
-        raise NotImplementedError
 
     def _show_goal(self, position: tuple[float, float, float]) -> None:
         """Moves the mark of the goal, which only pictures show."""

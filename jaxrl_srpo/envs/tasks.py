@@ -7,6 +7,7 @@ the last bit. A control cost is float32, because actions are.
 import dataclasses
 import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -149,7 +150,7 @@ def simulation(environment: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Locomotion:
+class _Locomotion(ABC):
     """Forward speed plus a bonus for being healthy, less costs.
 
     Attributes:
@@ -195,9 +196,9 @@ class _Locomotion:
         costs: np.ndarray = self.control_weight * np.sum(np.square(actions), axis=1)
         return costs
 
+    @abstractmethod
     def _healthy(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
         """[n] bool for positions [n, nq] and velocities [n, nv]."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

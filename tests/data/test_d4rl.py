@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_srpo.data import d4rl
+from jaxrl_srpo.data import d4rl, d4rl_files
 from jaxrl_srpo.data.dataset import EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.errors import DatasetError
 
@@ -85,9 +85,9 @@ def test_qlearning_semantics_equal_a_loop(tmp_path_factory, rows, seed, end_rate
     kept, episodes = loop_transitions(fields, limit)
     if not kept:
         with pytest.raises(DatasetError, match="no transition is left"):
-            d4rl.read_hdf5(path, allow_invalid=True, max_episode_steps=limit)
+            d4rl_files.read_hdf5(path, allow_invalid=True, max_episode_steps=limit)
         return
-    data = d4rl.read_hdf5(path, allow_invalid=True, max_episode_steps=limit)
+    data = d4rl_files.read_hdf5(path, allow_invalid=True, max_episode_steps=limit)
     kept = np.array(kept)
     np.testing.assert_array_equal(data.observations, fields["observations"][kept])
     np.testing.assert_array_equal(data.actions, fields["actions"][kept])
@@ -104,7 +104,7 @@ def test_qlearning_semantics_equal_a_loop(tmp_path_factory, rows, seed, end_rate
 
 
 def test_row_that_is_terminal_and_timed_out_is_dropped():
-    rows = d4rl.qlearning_rows(np.array([0, 1, 0, 1, 0], bool), np.array([0, 1, 0, 0, 0], bool), None)
+    rows = d4rl_files.qlearning_rows(np.array([0, 1, 0, 1, 0], bool), np.array([0, 1, 0, 0, 0], bool), None)
     np.testing.assert_array_equal(rows.kept, [0, 2, 3])
     np.testing.assert_array_equal(rows.ends, [0, 1, 0, 1, 0])
 
@@ -112,7 +112,7 @@ def test_row_that_is_terminal_and_timed_out_is_dropped():
 def test_step_counter_starts_at_one_after_a_termination():
     terminals = np.zeros(12, bool)
     terminals[2] = True
-    rows = d4rl.qlearning_rows(terminals, None, 4)
+    rows = d4rl_files.qlearning_rows(terminals, None, 4)
     # Rows 3, 4, 5 count 1, 2, 3 and the limit of 4 is met at row 5; from there on every fourth row.
     np.testing.assert_array_equal(np.flatnonzero(rows.final), [5, 9])
 
@@ -122,7 +122,7 @@ def test_episode_statistics_cover_dropped_steps_and_leave_out_the_unfinished_epi
     fields["rewards"] = np.arange(10, dtype=np.float32)
     fields["terminals"][2] = True
     fields["timeouts"][6] = True
-    data = d4rl.read_hdf5(write(tmp_path / "x.hdf5", fields), allow_invalid=True)
+    data = d4rl_files.read_hdf5(write(tmp_path / "x.hdf5", fields), allow_invalid=True)
     np.testing.assert_array_equal(data.episode_returns, [0 + 1 + 2, 3 + 4 + 5 + 6])
     np.testing.assert_array_equal(data.episode_lengths, [3, 4])
     assert data.timeouts == 1
@@ -205,7 +205,7 @@ def test_name_of_a_file_called_like_d4rls(tmp_path):
     assert d4rl.name_of_file("/data/hopper_medium-v2.hdf5") == "hopper-medium-v2"
     assert d4rl.name_of_file("halfcheetah_medium-regen.hdf5") is None
     fields = random_fields(20, 1, 0.0, True, False)
-    data = d4rl.read_hdf5(write(tmp_path / "hopper_medium-regen.hdf5", fields), allow_invalid=True)
+    data = d4rl_files.read_hdf5(write(tmp_path / "hopper_medium-regen.hdf5", fields), allow_invalid=True)
     assert (data.name, data.family) == ("hopper_medium-regen", "locomotion")
     assert data.environment == EnvironmentSpec("Hopper-v4")
     assert data.reference == d4rl.reference("hopper-medium-v2")
@@ -214,34 +214,34 @@ def test_name_of_a_file_called_like_d4rls(tmp_path):
 def test_widths_must_fit_the_name(tmp_path):
     path = write(tmp_path / "hopper_medium-regen.hdf5", random_fields(20, 1, 0.0, True, True))
     with pytest.raises(DatasetError, match=r"widths 3 and 2, but hopper has 11 and 3; .*--env"):
-        d4rl.read_hdf5(path)
-    assert d4rl.read_hdf5(path, env="Reacher-v4").environment == EnvironmentSpec("Reacher-v4")
+        d4rl_files.read_hdf5(path)
+    assert d4rl_files.read_hdf5(path, env="Reacher-v4").environment == EnvironmentSpec("Reacher-v4")
 
 
 def test_file_attributes_and_override(tmp_path):
     fields = random_fields(20, 2, 0.0, True, True)
     path = write(tmp_path / "mine.hdf5", fields, env_id="Hopper-v4", action_low=[-2.0, -1.0], action_high=2.0)
-    data = d4rl.read_hdf5(path)
+    data = d4rl_files.read_hdf5(path)
     assert (data.environment, data.family) == (EnvironmentSpec("Hopper-v4"), "locomotion")
     np.testing.assert_array_equal(data.action_low, [-2.0, -1.0])
     np.testing.assert_array_equal(data.action_high, [2.0, 2.0])
-    other = d4rl.read_hdf5(path, env="Pendulum-v1")
+    other = d4rl_files.read_hdf5(path, env="Pendulum-v1")
     assert (other.environment, other.family, other.reference) == (EnvironmentSpec("Pendulum-v1"), "other", None)
 
 
 def test_bounds_of_unknown_environments_follow_the_data(tmp_path):
     fields = random_fields(20, 2, 0.0, True, True)
     fields["actions"][3, 1] = 7.0
-    data = d4rl.read_hdf5(write(tmp_path / "mine.hdf5", fields))
+    data = d4rl_files.read_hdf5(write(tmp_path / "mine.hdf5", fields))
     np.testing.assert_array_equal(data.action_high, [1.0, 7.0])
 
 
 def test_fingerprint_follows_the_transitions(tmp_path):
     fields = random_fields(20, 3, 0.0, True, True)
-    first = d4rl.read_hdf5(write(tmp_path / "a.hdf5", fields)).fingerprint
-    assert d4rl.read_hdf5(write(tmp_path / "b.hdf5", fields)).fingerprint == first
+    first = d4rl_files.read_hdf5(write(tmp_path / "a.hdf5", fields)).fingerprint
+    assert d4rl_files.read_hdf5(write(tmp_path / "b.hdf5", fields)).fingerprint == first
     fields["rewards"][4] += 1.0
-    assert d4rl.read_hdf5(write(tmp_path / "c.hdf5", fields)).fingerprint != first
+    assert d4rl_files.read_hdf5(write(tmp_path / "c.hdf5", fields)).fingerprint != first
     assert len(first) == 64
 
 
@@ -250,7 +250,7 @@ def test_unreadable_file(tmp_path, content):
     path = tmp_path / "x.hdf5"
     path.write_bytes(content)
     with pytest.raises(DatasetError, match="not a readable HDF5 file"):
-        d4rl.read_hdf5(path)
+        d4rl_files.read_hdf5(path)
 
 
 @needs_data
@@ -265,7 +265,7 @@ def test_unreadable_file(tmp_path, content):
 )
 def test_real_files(stem, transitions, episodes, terminals, timeouts, score):
     assert TEST_DATA
-    data = d4rl.read_hdf5(pathlib.Path(TEST_DATA) / f"{stem}.hdf5")
+    data = d4rl_files.read_hdf5(pathlib.Path(TEST_DATA) / f"{stem}.hdf5")
     assert (data.size, len(data.episode_returns), data.timeouts) == (transitions, episodes, timeouts)
     assert int(data.terminals.sum()) == terminals
     assert data.family == "locomotion"

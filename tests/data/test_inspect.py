@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from jaxrl_srpo.data import d4rl, inspect
+from jaxrl_srpo.data import d4rl_files, inspect
 
 
 def dataset(tmp_path, widths=(11, 3), rows=300, stem="hopper_x", terminal=True):
@@ -19,7 +19,7 @@ def dataset(tmp_path, widths=(11, 3), rows=300, stem="hopper_x", terminal=True):
         file["rewards"] = random.normal(size=rows).astype(np.float32)
         file["terminals"] = (np.arange(rows) % 30 == 29) & terminal
         file["timeouts"] = np.zeros(rows, bool)
-    return d4rl.read_hdf5(path)
+    return d4rl_files.read_hdf5(path)
 
 
 def test_description(tmp_path):

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from jaxrl_srpo.data import d4rl, validation
+from jaxrl_srpo.data import d4rl_files, validation
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.errors import DatasetError
 
@@ -42,7 +42,7 @@ def read(tmp_path, fields, **options):
         for name, value in fields.items():
             file[name] = value
         file.attrs["env_id"] = "Hopper-v4"
-    return d4rl.read_hdf5(path, **options)
+    return d4rl_files.read_hdf5(path, **options)
 
 
 def broken(fields, name, index, value):

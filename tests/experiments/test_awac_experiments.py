@@ -8,7 +8,7 @@ import pytest
 
 import awac_finetune
 import awac_pendulum
-from jaxrl_srpo.data.d4rl import read_hdf5
+from jaxrl_srpo.data.d4rl_files import read_hdf5
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.report.records import Evaluation
 from jaxrl_srpo.report.rows import Row
