@@ -23,16 +23,12 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 from absl import flags
 from flax import struct
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from bandit2d_figure import INVERSE_BETAS, Result, draw, targets
 from jaxrl_srpo import diffusion
 from jaxrl_srpo.algorithms import behavior, srpo
 from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_words, prepare_jax
@@ -41,6 +37,7 @@ from jaxrl_srpo.envs.bandits import DISTRIBUTIONS
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.files import write_atomically
 from jaxrl_srpo.population import Carry, Members, Population
+from jaxrl_srpo.report.drawing import save
 from jaxrl_srpo.types import Array, ScoreModel, Spec
 
 USAGE = """\
@@ -49,8 +46,6 @@ usage: python experiments/bandit2d.py --out=DIRECTORY [--FLAG=VALUE ...]
 Trains SRPO on two-dimensional bandits and draws one picture per behaviour distribution, DIRECTORY/NAME.png.
 All policies go to DIRECTORY/bandit2d.csv."""
 
-INVERSE_BETAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-TARGETS_PER_SIDE = 7
 SAMPLES = 20_000
 HELD_OUT = 1_000
 ODE_STEPS = 40
@@ -88,26 +83,6 @@ class Options(NamedTuple):
     resolution: int = 64
 
 
-class Result(NamedTuple):
-    """What is known about one distribution; K is the number of temperatures.
-
-    Attributes:
-      name: of the distribution.
-      samples: [HELD_OUT, 2] that no model was trained on.
-      density: [resolution, resolution] of the diffusion model over [-1, 1]^2, rows are y.
-      actions: [49, K, 2] of the policies.
-      log_density: [49, K] of the diffusion model at the policies, in nats.
-      threshold: the log-density that 95% of `samples` exceed; a policy above it counts as on the data manifold.
-    """
-
-    name: str
-    samples: np.ndarray
-    density: np.ndarray
-    actions: np.ndarray
-    log_density: np.ndarray
-    threshold: float
-
-
 @struct.dataclass
 class Behavior:
     """The distribution of actions a by the model of SCALE * a, without observations; satisfies `types.ScoreModel`."""
@@ -138,12 +113,6 @@ class QuadraticCritic:
     def q_values(self, observations: Array, actions: Array) -> Array:
         """[B, 1] action values of `actions` [B, 2] for targets `observations` [B, 2]."""
         return -jnp.sum((actions - observations) ** 2, axis=-1, keepdims=True)
-
-
-def targets() -> np.ndarray:
-    """The best actions [49, 2] of all Qs, row by row from the lower left."""
-    side = np.linspace(-0.9, 0.9, TARGETS_PER_SIDE, dtype=np.float32)
-    return np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
 
 
 def train_behaviors(options: Options) -> Behavior:
@@ -243,106 +212,6 @@ def write_csv(results: Sequence[Result], path: pathlib.Path) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
-def draw(result: Result) -> Figure:
-    """The paper's figure (a) to (e) of one distribution."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(13.0, 3.2), layout="constrained")
-        panels = figure.subplots(1, 5)
-        titles = (
-            "behaviour samples",
-            "diffusion density",
-            r"49 critics $-|a-a^*|^2$",
-            "policies",
-            r"path over $1/\beta$",
-        )
-        for panel, letter, title in zip(panels, "abcde", titles, strict=True):
-            panel.set_title(f"({letter}) {title}")
-            panel.set(xlim=(-1.0, 1.0), ylim=(-1.0, 1.0), aspect="equal", xticks=[], yticks=[])
-        panels[0].scatter(*result.samples.T, s=3.0, color=_DATA, alpha=0.6, linewidths=0)
-        panels[1].imshow(result.density, cmap="Blues", interpolation="bicubic", **_IMAGE)
-        _draw_critics(panels[2])
-        for panel in panels[3:]:
-            panel.imshow(np.sqrt(result.density), cmap=_FAINT, interpolation="bicubic", **_IMAGE)
-        _draw_arrows(panels[3], result.actions)
-        _draw_paths(figure, panels[4], result.actions)
-        return figure
-
-
-def save(figure: Figure, path: pathlib.Path) -> None:
-    """Writes the figure as PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="png", dpi=100, pil_kwargs={"optimize": True})
-    write_atomically(path, buffer.getvalue())
-
-
-_DATA = "#0B4F8A"
-_FAINT = ListedColormap(mpl.colormaps["Greys"](np.linspace(0.0, 0.42, 128)))
-_IMAGE: dict[str, Any] = {"origin": "lower", "extent": (-1.0, 1.0, -1.0, 1.0), "vmin": 0.0}
-_STYLE: Any = {
-    "axes.edgecolor": "#8C8C8C",
-    "axes.linewidth": 0.8,
-    "axes.titlesize": 12,
-    "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",
-    "legend.fontsize": 9,
-    "mathtext.fontset": "dejavusans",
-    "ytick.labelsize": 9,
-}
-
-
-def _draw_critics(panel: Axes) -> None:
-    """Every Q as a small picture of the whole action box, laid out like their targets."""
-    side = np.linspace(-1.0, 1.0, 24)
-    box = np.stack(np.meshgrid(side, side), axis=-1)
-    q = -np.sum((box[None] - targets()[:, None, None]) ** 2, axis=-1)
-    tiles = np.pad(q, ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
-    n, size = TARGETS_PER_SIDE, len(side) + 2
-    mosaic = tiles.reshape(n, n, size, size).swapaxes(1, 2).reshape(n * size, n * size)
-    panel.imshow(np.exp(mosaic), cmap="magma", interpolation="nearest", **_IMAGE)
-
-
-def _draw_arrows(panel: Axes, actions: np.ndarray) -> None:
-    """From the policy without regularisation, hollow, to the one with it, filled; `actions` [49, K, 2]."""
-    start, end = actions[:, 0], actions[:, -1]
-    panel.quiver(
-        *start.T, *(end - start).T, angles="xy", scale_units="xy", scale=1.0, width=0.006, color="#595959", zorder=2
-    )
-    panel.scatter(
-        start[:, 0],
-        start[:, 1],
-        s=13,
-        facecolor="white",
-        edgecolor=_WITHOUT,
-        linewidth=1.1,
-        label=r"$1/\beta=0$",
-        zorder=3,
-    )
-    panel.scatter(end[:, 0], end[:, 1], s=15, color=_WITH, linewidths=0, label=r"$1/\beta=1$", zorder=4)
-    panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False, handletextpad=0.1)
-
-
-def _draw_paths(figure: Figure, panel: Axes, actions: np.ndarray) -> None:
-    """Policies of one target joined in the order of 1/beta, coloured by it; `actions` [49, K, 2]."""
-    colors = mpl.colormaps["plasma"](np.linspace(0.0, 0.92, len(INVERSE_BETAS)))
-    segments = np.stack([actions[:, :-1], actions[:, 1:]], axis=2).reshape(-1, 2, 2)
-    panel.add_collection(LineCollection(list(segments), colors=np.tile(colors[1:], (len(actions), 1)), linewidths=1.3))
-    for i, color in enumerate(colors):
-        panel.scatter(actions[:, i, 0], actions[:, i, 1], s=9, color=color, linewidths=0, zorder=3)
-    levels = mpl.cm.ScalarMappable(
-        mpl.colors.BoundaryNorm(np.arange(len(colors) + 1), len(colors)), ListedColormap(colors)
-    )
-    bar = figure.colorbar(levels, ax=panel, ticks=np.arange(len(colors)) + 0.5, fraction=0.05, pad=0.03)
-    bar.ax.set_yticklabels([f"{value:g}" for value in INVERSE_BETAS])
-    bar.ax.tick_params(length=0)
-    bar.minorticks_off()
-    bar.ax.set_title(r"$1/\beta$", fontsize=10)
-    bar.outline.set_visible(False)
-
-
-_WITHOUT, _WITH = "#D55E00", "#0072B2"
-
-
 def _samples(name: str, seed: int, purpose: int, n: int) -> Array:
     """[n, 2] of one distribution; its numbers do not depend on which others are asked for."""
     key = jax.random.fold_in(jax.random.key(seed), list(DISTRIBUTIONS).index(name))
@@ -399,7 +268,7 @@ def _run(options: Options, out: pathlib.Path) -> list[Result]:
     results = measure(model, train_policies(model, options), options)
     write_csv(results, out / "bandit2d.csv")
     for result in results:
-        save(draw(result), out / f"{result.name}.png")
+        save(draw(result), out / f"{result.name}.png", dpi=100)
     print(summarize(results))
     print(f"wrote {out / 'bandit2d.csv'} and {len(results)} pictures in {time.monotonic() - began:.0f} s")
     return results

@@ -67,11 +67,11 @@ Key = tuple[float | None, str]
 Curves = dict[Key, dict[int, tuple[np.ndarray, np.ndarray]]]
 
 
-def save(figure: Figure, path: pathlib.Path) -> None:
+def save(figure: Figure, path: pathlib.Path, dpi: int = STYLE["savefig.dpi"]) -> None:
     """Writes the figure as PNG, whole or not at all."""
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="png")
+        figure.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"optimize": True})
     write_atomically(path, buffer.getvalue())
 
 
