@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """Directory of real datasets, named by the environment variable JAXRL_SRPO_TEST_DATA; skips where it is unset."""
+    """Directory of real datasets, which are too large to ship; skips where JAXRL_SRPO_TEST_DATA does not name it."""
     directory = os.environ.get("JAXRL_SRPO_TEST_DATA")
     if not directory:
         pytest.skip("JAXRL_SRPO_TEST_DATA is not set")

@@ -14,8 +14,8 @@ from jaxrl_srpo.envs.make import make_environment
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.evaluation import BackgroundEvaluator, Episodes, Rollouts
 
-pytest.importorskip("mujoco")
-pytest.importorskip("gymnasium_robotics")
+pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
+pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
 
 HOPPER = EnvironmentSpec("Hopper-v4")
 PENDULUM = EnvironmentSpec("Pendulum-v1", max_episode_steps=5)

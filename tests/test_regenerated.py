@@ -21,7 +21,7 @@ from jaxrl_srpo.envs.collection import Transitions
 from jaxrl_srpo.errors import DatasetError
 from jaxrl_srpo.regenerated import KINDS, Recipe
 
-pytest.importorskip("mujoco")
+pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
 
 PREFIX = "regenerated/invertedpendulum"
 RECIPE = Recipe(steps=400, transitions=150, seed=3)

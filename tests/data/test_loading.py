@@ -1,7 +1,5 @@
 """Names and paths find their datasets."""
 
-import os
-
 import h5py
 import numpy as np
 import pytest
@@ -84,21 +82,18 @@ def test_missing_file(name, cache):
 
 
 def test_minari_id_that_is_not_here(cache):
-    pytest.importorskip("minari")
     with pytest.raises(DatasetError, match="Minari dataset 'some/where-v0' is not at"):
         load_dataset("some/where-v0")
 
 
-@pytest.mark.skipif(not os.environ.get("JAXRL_SRPO_TEST_DATA"), reason="JAXRL_SRPO_TEST_DATA is not set")
-def test_minari_id(monkeypatch):
-    monkeypatch.setenv("MINARI_DATASETS_PATH", os.environ["JAXRL_SRPO_TEST_DATA"] + "/minari")
+def test_minari_id(monkeypatch, test_data):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(test_data / "minari"))
     data = load_dataset("D4RL/door/human-v2")
     assert (data.name, data.size) == ("D4RL/door/human-v2", 6729)
 
 
 def test_embedded_dataset_is_made_on_first_use(cache):
-    for package in ("minari", "gymnasium_robotics"):
-        pytest.importorskip(package)
+    pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
     data = load_dataset("pointmaze/umaze")
     assert (data.name, data.family, data.observation_size, data.action_size) == ("pointmaze/umaze", "pointmaze", 6, 2)
     assert data.environment is not None

@@ -1,16 +1,13 @@
 """Minari datasets: the real door/human one, and small ones made here."""
 
-import os
 import warnings
 
+import minari
 import numpy as np
 import pytest
 
 from jaxrl_srpo.data import minari_source
 from jaxrl_srpo.errors import DatasetError
-
-TEST_DATA = os.environ.get("JAXRL_SRPO_TEST_DATA")
-minari = pytest.importorskip("minari")
 
 
 @pytest.fixture
@@ -62,9 +59,8 @@ def make(dataset_id, lengths, *, observation=None, terminated=(), unfinished=(),
         )
 
 
-@pytest.mark.skipif(not TEST_DATA, reason="JAXRL_SRPO_TEST_DATA is not set")
-def test_real_door_human(monkeypatch):
-    monkeypatch.setenv("MINARI_DATASETS_PATH", f"{TEST_DATA}/minari")
+def test_real_door_human(monkeypatch, test_data):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(test_data / "minari"))
     data = minari_source.read_minari("D4RL/door/human-v2")
     assert (len(data.episode_returns), data.size) == (25, 6729)
     assert (data.observation_size, data.action_size) == (39, 28)

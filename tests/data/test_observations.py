@@ -1,5 +1,6 @@
 """Dictionary observations become the same vector everywhere."""
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -35,8 +36,7 @@ def test_goals_that_are_dictionaries_are_left_out():
 
 
 def test_real_point_maze_and_ant_maze():
-    gymnasium = pytest.importorskip("gymnasium")
-    robotics = pytest.importorskip("gymnasium_robotics")
+    robotics = pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
     gymnasium.register_envs(robotics)
     for name, width in (("PointMaze_UMaze-v3", 6), ("AntMaze_UMaze-v5", 109)):
         env = gymnasium.make(name)

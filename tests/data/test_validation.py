@@ -1,8 +1,6 @@
 """Every message of the validation names file, field and row."""
 
 import dataclasses
-import os
-import pathlib
 from typing import Any
 
 import h5py
@@ -12,8 +10,6 @@ import pytest
 from jaxrl_srpo.data import d4rl_files, validation
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.errors import DatasetError
-
-TEST_DATA = os.environ.get("JAXRL_SRPO_TEST_DATA")
 
 
 @pytest.fixture
@@ -157,11 +153,9 @@ def test_dataset_must_fit_the_environment(tmp_path, fields):
         validation.check_fits(data, 11, 3)
 
 
-@pytest.mark.skipif(not TEST_DATA, reason="JAXRL_SRPO_TEST_DATA is not set")
 @pytest.mark.parametrize("stem", ["hopper_medium-regen", "hopper_mixed-regen", "halfcheetah_mixed-regen"])
-def test_real_steps_are_plausible_without_next_observations(stem):
-    assert TEST_DATA
-    with h5py.File(pathlib.Path(TEST_DATA) / f"{stem}.hdf5") as file:
+def test_real_steps_are_plausible_without_next_observations(stem, test_data):
+    with h5py.File(test_data / f"{stem}.hdf5") as file:
         names = ("observations", "actions", "rewards", "terminals")
         arguments = {name: file[name][()] for name in names}
         ends = arguments["terminals"] | file["timeouts"][()]

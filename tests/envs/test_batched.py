@@ -18,8 +18,8 @@ from jaxrl_srpo.envs.make import make_environment, make_unflattened
 from jaxrl_srpo.envs.simulator import GymnasiumSimulator, VectorSimulator
 from jaxrl_srpo.evaluation import Rollouts
 
-pytest.importorskip("mujoco")
-pytest.importorskip("gymnasium_robotics")
+pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
+pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
 
 Episode = list[tuple[np.ndarray, float, bool, bool, bool]]
 """Per step the observation float32, the reward, and whether it terminated, was truncated and reported success."""

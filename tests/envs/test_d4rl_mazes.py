@@ -17,8 +17,8 @@ from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.make import find_registered, make_environment
 from jaxrl_srpo.evaluation import Rollouts, scores
 
-mujoco = pytest.importorskip("mujoco")
-pytest.importorskip("gymnasium_robotics")
+mujoco = pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
+pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
 
 # D4RL's maps as it writes them: U_MAZE_TEST, BIG_MAZE_TEST and HARDEST_MAZE_TEST of d4rl/locomotion/maze_env.py.
 ANT_MAPS = {

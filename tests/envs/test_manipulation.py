@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("gymnasium_robotics")
+pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs import manipulation

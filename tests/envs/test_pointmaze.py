@@ -17,8 +17,8 @@ from jaxrl_srpo.envs.make import make_environment, make_unflattened
 from jaxrl_srpo.envs.pointmaze import MAZES, Maze, Style, WaypointController
 from jaxrl_srpo.errors import DatasetError, UserError
 
-pytest.importorskip("mujoco")
-pytest.importorskip("gymnasium_robotics")
+pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
+pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
 
 MAKE = "from jaxrl_srpo.envs import pointmaze; print(pointmaze.make_dataset('pointmaze/umaze', 0, {transitions}))"
 

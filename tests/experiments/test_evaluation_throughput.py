@@ -9,8 +9,8 @@ import pytest
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.errors import UserError
 
-pytest.importorskip("mujoco")
-pytest.importorskip("gymnasium_robotics")
+pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
+pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
 evaluation_throughput = pytest.importorskip("evaluation_throughput")
 
 WHO = ["one model", "Gymnasium in threads", "SyncVectorEnv", "AsyncVectorEnv"]

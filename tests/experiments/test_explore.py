@@ -45,7 +45,7 @@ def test_it_explores_measures_and_writes(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_the_manipulation_task_measures_block_and_gripper(tmp_path: pathlib.Path) -> None:
-    pytest.importorskip("gymnasium_robotics")
+    pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
     markdown = explore.main(
         [f"--out={tmp_path}", "--task=fetch-half", "--explorers=random", "--seeds=0", "--episodes=2"]
     )

@@ -37,7 +37,7 @@ def test_several_panels_and_odd_trajectories_are_drawn(tmp_path: Path) -> None:
 
 
 def test_the_map_of_a_registered_environment_is_found() -> None:
-    pytest.importorskip("gymnasium_robotics")
+    pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
     assert maze_of(EnvironmentSpec("AntMaze_UMaze-v4"))[1] == [1, 0, 0, 0, 1]
     with pytest.raises(UserError, match="Hopper-v4 has no maze map"):
         maze_of(EnvironmentSpec("Hopper-v4"))

@@ -329,7 +329,7 @@ def test_files_are_whole_or_absent(tmp_path):
 
 
 def test_maze_trajectories_reach_the_painter(tmp_path):
-    pytest.importorskip("gymnasium_robotics")
+    pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
     maze = {"id": "PointMaze_UMaze-v3", "kwargs": {}, "max_episode_steps": 300, "goal_task": True}
     run_dir = _run(tmp_path, evaluations="", datasets=[_entry("pointmaze/umaze", environment=maze)])
     assert write_maze_pictures(run_dir) == []
