@@ -37,6 +37,7 @@ from jaxrl_srpo.types import Array, Batch, Metrics
 Paths = dict[str, pathlib.Path]
 SRPO = (BEHAVIOR, CRITIC, POLICY)
 NAMES = tuple(stage.name for stage in SRPO)
+ELSEWHERE = jaxrl_srpo.Options(evaluate=False, environment="MountainCarContinuous-v0")
 
 
 @pytest.fixture(scope="module")
@@ -399,6 +400,7 @@ class TestTraining:
             ({"critic_width": 8}, r"holds a run with critic_width=16, not 8"),
             ({"behavior_learning_rate": 0.5}, r"holds a run with behavior_learning_rate=.*, not 0.5"),
             ({"episodes": 2}, r"holds a run with episodes=1, not 2"),
+            ({"options": ELSEWHERE}, r"holds a run in another environment, Pendulum-v1; choose another"),
             ({"seeds": [7], "policy_steps": 9}, r"holds a run with policy_steps=8, not 9"),
         ],
     )
@@ -427,6 +429,12 @@ class TestTraining:
         other = synthetic.write_pendulum(tmp_path / "one.hdf5", seed=3)
         with pytest.raises(UserError, match="would both be called one"):
             jaxrl_srpo.train([str(files["one"]), str(other)], tmp_path / "run")
+
+    def test_equal_data_of_one_task_are_refused(self, files: Paths, tmp_path: pathlib.Path) -> None:
+        shutil.copy(files["one"], tmp_path / "other.hdf5")
+        with pytest.raises(UserError, match="--datasets: one and other hold the same transitions; name one of them"):
+            jaxrl_srpo.train([str(files["one"]), str(tmp_path / "other.hdf5")], tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 def results(run: pathlib.Path) -> list[pathlib.Path]:
