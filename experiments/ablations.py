@@ -20,14 +20,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxrl_srpo import api
-from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_numbers, parse_seeds, parse_words, prepare_jax
+from jaxrl_srpo.cli.command_line import (
+    exit_with,
+    parse_experiment,
+    parse_numbers,
+    parse_seeds,
+    parse_words,
+    prepare_jax,
+)
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.options import Options
+from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.drawing import PALETTE, STYLE, save
 from jaxrl_srpo.report.records import Evaluation, read_evaluations
 from jaxrl_srpo.report.rows import Row, last_evaluation
 from jaxrl_srpo.report.table import METRIC_LABELS, markdown_line
+from jaxrl_srpo.runs.options import Options
 
 USAGE = """\
 usage: python experiments/ablations.py --datasets=NAME_OR_PATH,... --out=DIRECTORY [--FLAG=VALUE ...]

@@ -17,15 +17,15 @@ import numpy as np
 from absl import flags
 
 from jaxrl_srpo import api
-from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_seeds, parse_words, prepare_jax
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.presets import PRESETS
+from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_seeds, parse_words, prepare_jax
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.methods.presets import PRESETS
+from jaxrl_srpo.methods.stages import ALGORITHMS
 from jaxrl_srpo.report import Row, collect
 from jaxrl_srpo.report.curves import draw_fine_tuning
 from jaxrl_srpo.report.drawing import save
 from jaxrl_srpo.report.records import Evaluation, read_evaluations
 from jaxrl_srpo.report.rows import ALGORITHM_LABELS, ONLINE_ALGORITHMS
-from jaxrl_srpo.stages import ALGORITHMS
 
 USAGE = (
     "usage: python experiments/awac_finetune.py --datasets=NAME_OR_PATH,... --run=RUN_DIR --out=DIR [--FLAG=VALUE ...]"

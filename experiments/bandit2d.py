@@ -29,14 +29,14 @@ from flax import struct
 from tqdm import tqdm
 
 from bandit2d_figure import INVERSE_BETAS, Result, draw, targets
-from jaxrl_srpo import diffusion
-from jaxrl_srpo.algorithms import behavior, srpo
-from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_words, prepare_jax
+from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_words, prepare_jax
 from jaxrl_srpo.data import table
 from jaxrl_srpo.envs.bandits import DISTRIBUTIONS
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.population import Carry, Members, Population
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.methods import behavior, srpo
+from jaxrl_srpo.nn import diffusion
+from jaxrl_srpo.population.offline import Carry, Members, Population
 from jaxrl_srpo.report.drawing import save
 from jaxrl_srpo.types import Array, ScoreModel, Spec
 

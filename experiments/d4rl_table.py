@@ -18,17 +18,18 @@ import jax
 import numpy as np
 from absl import flags
 
-from jaxrl_srpo import api, precision
-from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_numbers, parse_seeds, prepare_jax
+from jaxrl_srpo import api
+from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_numbers, parse_seeds, prepare_jax
 from jaxrl_srpo.data import d4rl, loading
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.errors import DatasetError, UserError
-from jaxrl_srpo.options import Options
-from jaxrl_srpo.presets import PAPER_BETA
+from jaxrl_srpo.methods.presets import PAPER_BETA
+from jaxrl_srpo.methods.settings import Settings
+from jaxrl_srpo.methods.stages import STAGES, Stage
+from jaxrl_srpo.nn import precision
 from jaxrl_srpo.report.literature import write_literature_table
-from jaxrl_srpo.settings import Settings
-from jaxrl_srpo.stages import STAGES, Stage
-from jaxrl_srpo.sweep import Member, Sweep, populations, unique
+from jaxrl_srpo.runs.options import Options
+from jaxrl_srpo.runs.sweep import Member, Sweep, populations, unique
 from jaxrl_srpo.types import Spec
 from workload import PopulationRunner, Workload, burst, calibrate, row_width, update_flop
 

@@ -21,18 +21,18 @@ import numpy as np
 from absl import flags
 
 from evaluation_throughput_report import Evaluation, Measurement, describe, draw, header, summarize, write_csv
-from jaxrl_srpo.algorithms import srpo
-from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_words
+from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_words
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.batched import MujocoSimulator, make_simulator
 from jaxrl_srpo.envs.make import make_environment, make_unflattened
+from jaxrl_srpo.envs.rollouts import Rollouts
 from jaxrl_srpo.envs.simulator import GymnasiumSimulator, VectorSimulator
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.evaluation import Rollouts
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.lifting import act_members
-from jaxrl_srpo.presets import preset
-from jaxrl_srpo.stages import POLICY
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.methods import srpo
+from jaxrl_srpo.methods.presets import preset
+from jaxrl_srpo.methods.stages import POLICY
+from jaxrl_srpo.population.vectorize import act_members
 from jaxrl_srpo.types import Spec
 
 USAGE = """\

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.run_directory import versions
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.runs.run_directory import versions
 from throughput_report import conditions
 
 _COLORS = {

@@ -23,17 +23,25 @@ from tqdm import tqdm
 
 from explore_methods import EXPLORERS, PRESETS, Explorer, Options, Task, fetch, make_grid, time_limit
 from explore_report import Result, write
-from jaxrl_srpo import historical, marginals
-from jaxrl_srpo.algorithms import exploration, intrinsic, sac
-from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_numbers, parse_seeds, parse_words, prepare_jax
+from jaxrl_srpo.cli.command_line import (
+    exit_with,
+    parse_experiment,
+    parse_numbers,
+    parse_seeds,
+    parse_words,
+    prepare_jax,
+)
 from jaxrl_srpo.data import table
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.envs import marginals
 from jaxrl_srpo.envs.make import make_environment
+from jaxrl_srpo.envs.marginals import Grid
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.iteration import Loop
-from jaxrl_srpo.marginals import Grid
-from jaxrl_srpo.online import GymnasiumRun
-from jaxrl_srpo.population import Members, stack
+from jaxrl_srpo.exploration import bonuses, intrinsic, policy_mixture
+from jaxrl_srpo.methods import sac
+from jaxrl_srpo.population.interaction import Loop
+from jaxrl_srpo.population.offline import Members, stack
+from jaxrl_srpo.population.online import GymnasiumRun
 from jaxrl_srpo.report.exploration import Curve
 from jaxrl_srpo.types import Spec
 
@@ -70,7 +78,7 @@ def train(name: str, options: Options, out: pathlib.Path) -> Result:
     if explorer.reward is not None:
         averages = mixtures(snapshots[budget.snapshots // 2 :], explorer.skills, len(options.seeds))
         for seed, mixture in zip(options.seeds, averages, strict=True):
-            historical.save(out / "policies" / name / str(seed), mixture)
+            policy_mixture.save(out / "policies" / name / str(seed), mixture)
         states["average"] = visit(averages, options)
         states["last"] = visit(mixtures(snapshots[-1:], explorer.skills, len(options.seeds)), options)
     counts = {
@@ -87,7 +95,7 @@ def make_run(explorer: Explorer, options: Options) -> GymnasiumRun:
     warmup = min(1_000, budget.steps // (2 * budget.snapshots)) if learns else budget.steps
     # Random actions are those before learning starts, which then never does.
     loop = Loop(budget.environments, budget.update_to_data, budget.steps, warmup, warmup)
-    reward = explorer.reward(task, budget) if explorer.reward else exploration.Nothing()
+    reward = explorer.reward(task, budget) if explorer.reward else bonuses.Nothing()
     hyper = intrinsic.Hyper(budget.numbers, explorer.hyper)
     nothing = jnp.zeros(shape, jnp.int32)
     members = Members(
@@ -100,17 +108,17 @@ def make_run(explorer: Explorer, options: Options) -> GymnasiumRun:
     return GymnasiumRun(specs, agent, budget.learner, loop, members=members, frozen=None, devices=devices)
 
 
-def mixtures(snapshots: Sequence[sac.Policy], skills: int, members: int) -> list[historical.HistoricalAverage]:
+def mixtures(snapshots: Sequence[sac.Policy], skills: int, members: int) -> list[policy_mixture.HistoricalAverage]:
     """The uniform mixture of the snapshots, leaves [members, ...], of each member."""
     own = [[jax.tree.map(lambda x, i=i: x[i], policy) for policy in snapshots] for i in range(members)]
-    return [historical.average(each, skills) for each in own]
+    return [policy_mixture.average(each, skills) for each in own]
 
 
-def visit(averages: Sequence[historical.HistoricalAverage], options: Options) -> np.ndarray:
+def visit(averages: Sequence[policy_mixture.HistoricalAverage], options: Options) -> np.ndarray:
     """What episodes of each mixture arrive at, [members, states, observation_size]."""
     environments = min(20, options.episodes)
     steps = -(-options.episodes // environments) * time_limit(options.task.environment)
-    found = historical.play(options.task.environment, stack(averages), environments, steps)
+    found = policy_mixture.play(options.task.environment, stack(averages), environments, steps)
     return found.reshape(len(averages), -1, found.shape[-1])
 
 

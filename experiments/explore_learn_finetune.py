@@ -25,16 +25,18 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from jaxrl_srpo import api, marginals
-from jaxrl_srpo.algorithms import exploration, intrinsic, sac, smm
-from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_numbers, parse_words, prepare_jax
+from jaxrl_srpo import api
+from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_numbers, parse_words, prepare_jax
 from jaxrl_srpo.data import minari_writer, table
-from jaxrl_srpo.densities import Histogram
+from jaxrl_srpo.envs import marginals
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.iteration import Loop
-from jaxrl_srpo.online import GymnasiumRun
-from jaxrl_srpo.population import Members
+from jaxrl_srpo.exploration import bonuses, intrinsic, smm
+from jaxrl_srpo.exploration.densities import Histogram
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.methods import sac
+from jaxrl_srpo.population.interaction import Loop
+from jaxrl_srpo.population.offline import Members
+from jaxrl_srpo.population.online import GymnasiumRun
 from jaxrl_srpo.report import Row
 from jaxrl_srpo.report.exploration import draw_heat_maps
 from life_worlds import WORLDS, Goal, World
@@ -57,13 +59,13 @@ class Explorer(NamedTuple):
     """
 
     reward: Callable[[World], intrinsic.Intrinsic] | None
-    hyper: Any = exploration.Hyper()
+    hyper: Any = bonuses.Hyper()
 
 
 EXPLORERS = {
     "smm": Explorer(lambda world: smm.SMM(Histogram(world.grid, 1, world.remembered)), smm.Hyper()),
-    "rnd": Explorer(lambda world: exploration.RND()),
-    "maxent": Explorer(lambda world: exploration.Nothing()),
+    "rnd": Explorer(lambda world: bonuses.RND()),
+    "maxent": Explorer(lambda world: bonuses.Nothing()),
     "random": Explorer(None),
 }
 
@@ -107,7 +109,7 @@ def explore(name: str, life: Life) -> np.ndarray:
     """What an explorer saw: packed rows [steps / ENVIRONMENTS, ENVIRONMENTS, width], in order."""
     explorer, world = EXPLORERS[name], life.world
     learns = explorer.reward is not None
-    reward = explorer.reward(world) if explorer.reward else exploration.Nothing()
+    reward = explorer.reward(world) if explorer.reward else bonuses.Nothing()
     # Random actions are those before learning starts, which then never does.
     warmup = 1_000 if learns else life.steps
     loop = Loop(ENVIRONMENTS, world.update_to_data, life.steps, warmup_steps=warmup, random_steps=warmup)

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_srpo.algorithms import exploration, intrinsic, sac, smm
 from jaxrl_srpo.data.dataset import EnvironmentSpec
-from jaxrl_srpo.densities import VAE, Histogram, NearestNeighbours, Sliced
 from jaxrl_srpo.envs.make import make_environment
+from jaxrl_srpo.envs.marginals import Grid
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.marginals import Grid
+from jaxrl_srpo.exploration import bonuses, intrinsic, smm
+from jaxrl_srpo.exploration.densities import VAE, Histogram, NearestNeighbours, Sliced
+from jaxrl_srpo.methods import sac
 from jaxrl_srpo.types import Array
 
 # Episodes of each environment that a forgetting histogram remembers.
@@ -84,7 +85,7 @@ class Explorer(NamedTuple):
     """
 
     reward: Callable[[Task, Budget], intrinsic.Intrinsic] | None
-    hyper: Any = exploration.Hyper()
+    hyper: Any = bonuses.Hyper()
     skills: int = 1
 
 
@@ -129,16 +130,16 @@ def _target(task: Task) -> smm.Target:
 
 EXPLORERS = {
     "random": Explorer(None),
-    "maxent": Explorer(lambda task, budget: exploration.Nothing()),
+    "maxent": Explorer(lambda task, budget: bonuses.Nothing()),
     "smm": Explorer(_matching(), smm.Hyper()),
     "smm-all-time": Explorer(_matching(forgets=False), smm.Hyper()),
     "smm-vae": Explorer(_with_vae(), smm.Hyper()),
     "sm4-vae": Explorer(_with_vae(4), smm.Hyper(), skills=4),
     "smm-neighbours": Explorer(_with_neighbours, smm.Hyper()),
     "sm4": Explorer(_matching(4), smm.Hyper(), skills=4),
-    "count": Explorer(lambda task, budget: exploration.Count(Histogram(task.explored)), exploration.Hyper(bonus=10.0)),
-    "icm": Explorer(lambda task, budget: exploration.ICM()),
-    "rnd": Explorer(lambda task, budget: exploration.RND()),
+    "count": Explorer(lambda task, budget: bonuses.Count(Histogram(task.explored)), bonuses.Hyper(bonus=10.0)),
+    "icm": Explorer(lambda task, budget: bonuses.ICM()),
+    "rnd": Explorer(lambda task, budget: bonuses.RND()),
 }
 
 

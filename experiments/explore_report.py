@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from explore_methods import Options
-from jaxrl_srpo import marginals
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.marginals import Grid
+from jaxrl_srpo.envs import marginals
+from jaxrl_srpo.envs.marginals import Grid
+from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.exploration import Curve, draw_curves, draw_heat_maps, interval
 
 SOURCES = ("last", "average", "buffer")

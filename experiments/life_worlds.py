@@ -16,11 +16,11 @@ import numpy as np
 from jaxrl_srpo.data import table
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.make import STAR
+from jaxrl_srpo.envs.marginals import Grid
 from jaxrl_srpo.envs.pointmaze import MAZES, Maze, MazeTask
 from jaxrl_srpo.envs.star import Star
 from jaxrl_srpo.envs.star_task import in_goal
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.marginals import Grid
 from jaxrl_srpo.types import Batch, Spec
 
 SUCCESS_DISTANCE = 0.45

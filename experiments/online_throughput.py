@@ -25,17 +25,17 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from jaxrl_srpo.agent import SAC
-from jaxrl_srpo.algorithms import sac
-from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_numbers, prepare_jax
+from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_numbers, prepare_jax
 from jaxrl_srpo.data import table
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.pendulum import Pendulum
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.iteration import Loop
-from jaxrl_srpo.online import FunctionalRun, GymnasiumRun, OnlineRun
-from jaxrl_srpo.population import Members
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.methods import sac
+from jaxrl_srpo.population.agent import SAC
+from jaxrl_srpo.population.interaction import Loop
+from jaxrl_srpo.population.offline import Members
+from jaxrl_srpo.population.online import FunctionalRun, GymnasiumRun, OnlineRun
 from jaxrl_srpo.report.drawing import PALETTE, save
 from jaxrl_srpo.types import Batch, Spec
 from throughput_report import conditions

@@ -20,14 +20,14 @@ import numpy as np
 from absl import flags
 from flax import struct
 
-from jaxrl_srpo import diffusion
-from jaxrl_srpo.algorithms import behavior, iql
-from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_words
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.policy import act_on_cpu
-from jaxrl_srpo.presets import preset
+from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_words
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.methods import behavior, iql
+from jaxrl_srpo.methods.presets import preset
+from jaxrl_srpo.methods.settings import behavior_config, critic_config
+from jaxrl_srpo.nn import diffusion
 from jaxrl_srpo.report.published import published_average
-from jaxrl_srpo.settings import behavior_config, critic_config
+from jaxrl_srpo.runs.policies import act_on_cpu
 from jaxrl_srpo.types import Array, Critic, ScoreModel, Spec
 from sampling_speed_report import LOCOMOTION, Latency, Measurement, describe, draw, header, summarize, write_csv
 from throughput import HALFCHEETAH

@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.presets import PAPER_BETA
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.methods.presets import PAPER_BETA
 from jaxrl_srpo.report.published import published_average, published_source
 from throughput_report import conditions
 

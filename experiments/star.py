@@ -23,18 +23,19 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from jaxrl_srpo import historical, marginals
-from jaxrl_srpo.algorithms import exploration, intrinsic, sac, smm
-from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_seeds, parse_words, prepare_jax
+from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_seeds, parse_words, prepare_jax
 from jaxrl_srpo.data import table
-from jaxrl_srpo.densities import VAE, Histogram, NearestNeighbours
+from jaxrl_srpo.envs import marginals
 from jaxrl_srpo.envs.star import Star
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.historical import HistoricalAverage
-from jaxrl_srpo.iteration import Loop
-from jaxrl_srpo.online import FunctionalRun
-from jaxrl_srpo.population import Members
+from jaxrl_srpo.exploration import bonuses, intrinsic, policy_mixture, smm
+from jaxrl_srpo.exploration.densities import VAE, Histogram, NearestNeighbours
+from jaxrl_srpo.exploration.policy_mixture import HistoricalAverage
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.methods import sac
+from jaxrl_srpo.population.interaction import Loop
+from jaxrl_srpo.population.offline import Members
+from jaxrl_srpo.population.online import FunctionalRun
 from jaxrl_srpo.report.exploration import Curve, draw_curves, draw_heat_maps, interval
 from jaxrl_srpo.types import Array, Spec
 
@@ -82,14 +83,14 @@ VARIANTS = {
     "smm-neighbours": Variant(lambda star: smm.SMM(NearestNeighbours(2, sac.Config().batch_size)), smm.Hyper()),
     "sm4": Variant(_histogram(RECENT, 4), smm.Hyper(), skills=4),
     "sm4-released-sign": Variant(_histogram(RECENT, 4, released_sign=True), smm.Hyper(), skills=4),
-    "maxent": Variant(lambda star: exploration.Nothing(), exploration.Hyper()),
-    "maxent-cold": Variant(lambda star: exploration.Nothing(), exploration.Hyper(), temperature=0.1),
-    "icm": Variant(lambda star: exploration.ICM(), exploration.Hyper()),
-    "rnd": Variant(lambda star: exploration.RND(), exploration.Hyper()),
-    "forward-error": Variant(lambda star: exploration.ForwardError(), exploration.Hyper()),
-    "inverse-error": Variant(lambda star: exploration.InverseError(), exploration.Hyper()),
-    "count": Variant(lambda star: exploration.Count(Histogram(star.grid())), exploration.Hyper(bonus=10.0)),
-    "pseudo-count": Variant(lambda star: exploration.PseudoCount(VAE(2)), exploration.Hyper()),
+    "maxent": Variant(lambda star: bonuses.Nothing(), bonuses.Hyper()),
+    "maxent-cold": Variant(lambda star: bonuses.Nothing(), bonuses.Hyper(), temperature=0.1),
+    "icm": Variant(lambda star: bonuses.ICM(), bonuses.Hyper()),
+    "rnd": Variant(lambda star: bonuses.RND(), bonuses.Hyper()),
+    "forward-error": Variant(lambda star: bonuses.ForwardError(), bonuses.Hyper()),
+    "inverse-error": Variant(lambda star: bonuses.InverseError(), bonuses.Hyper()),
+    "count": Variant(lambda star: bonuses.Count(Histogram(star.grid())), bonuses.Hyper(bonus=10.0)),
+    "pseudo-count": Variant(lambda star: bonuses.PseudoCount(VAE(2)), bonuses.Hyper()),
 }
 
 
@@ -148,7 +149,7 @@ def train(name: str, options: Options, out: pathlib.Path) -> Result:
         steps.append(run.steps)
     averages = mixtures(snapshots[CHUNKS // 2 :], variant.skills, len(seeds))
     for seed, mixture in zip(seeds, averages, strict=True):
-        historical.save(out / "policies" / name / str(seed), mixture)
+        policy_mixture.save(out / "policies" / name / str(seed), mixture)
     states = {"last": last, "average": visits(star, averages), "buffer": _buffer(run, star, variant.skills)}
     return Result(
         name,
@@ -219,7 +220,7 @@ def mixtures(snapshots: Sequence[sac.Policy], skills: int, members: int) -> list
     def own(policy: sac.Policy, member: int) -> sac.Policy:
         return jax.tree.map(lambda x: x[member], policy)
 
-    return [historical.average([own(each, member) for each in snapshots], skills) for member in range(members)]
+    return [policy_mixture.average([own(each, member) for each in snapshots], skills) for member in range(members)]
 
 
 def visits(star: Star, policies: Sequence[HistoricalAverage]) -> Array:
@@ -293,7 +294,7 @@ def _loop(steps: int) -> Loop:
 
 @jax.jit(static_argnames="star")
 def _rollouts(star: Star, mixture: HistoricalAverage) -> Array:
-    return historical.rollouts(star, mixture, EPISODES, jax.random.key(0))
+    return policy_mixture.rollouts(star, mixture, EPISODES, jax.random.key(0))
 
 
 def _counts(star: Star, states: Array) -> Array:

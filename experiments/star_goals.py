@@ -20,14 +20,14 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from jaxrl_srpo import goal_finding, historical
-from jaxrl_srpo.command_line import exit_with, parse_experiment, prepare_jax
+from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, prepare_jax
 from jaxrl_srpo.envs.star import Star
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.goal_finding import Search
-from jaxrl_srpo.historical import HistoricalAverage
-from jaxrl_srpo.population import stack
+from jaxrl_srpo.exploration import goal_finding, policy_mixture
+from jaxrl_srpo.exploration.goal_finding import Search
+from jaxrl_srpo.exploration.policy_mixture import HistoricalAverage
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.population.offline import stack
 from jaxrl_srpo.report.drawing import PALETTE, STYLE, save
 from jaxrl_srpo.report.exploration import interval
 from jaxrl_srpo.types import Array
@@ -72,7 +72,7 @@ def read(directory: pathlib.Path) -> dict[str, dict[int, HistoricalAverage]]:
         raise UserError(f"--star={directory}: holds no policies/VARIANT/SEED; give what star.py wrote with --out")
     variants: dict[str, dict[int, HistoricalAverage]] = {}
     for path in found:
-        variants.setdefault(path.parent.parent.name, {})[int(path.parent.name)] = historical.load(path.parent)
+        variants.setdefault(path.parent.parent.name, {})[int(path.parent.name)] = policy_mixture.load(path.parent)
     return variants
 
 

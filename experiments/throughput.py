@@ -19,14 +19,14 @@ from typing import Literal, NoReturn
 import jax
 from absl import flags
 
-from jaxrl_srpo.command_line import exit_with, parse_experiment, parse_words
+from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_words
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.lifting import Strategy
-from jaxrl_srpo.precision import Precision, using
-from jaxrl_srpo.presets import PRESETS, preset
-from jaxrl_srpo.settings import Settings, StageName
-from jaxrl_srpo.stages import ALGORITHMS, STAGES, Stage
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.methods.presets import PRESETS, preset
+from jaxrl_srpo.methods.settings import Settings, StageName
+from jaxrl_srpo.methods.stages import ALGORITHMS, STAGES, Stage
+from jaxrl_srpo.nn.precision import Precision, using
+from jaxrl_srpo.population.vectorize import Strategy
 from jaxrl_srpo.types import Spec
 from throughput_report import Measurement, conditions, describe, draw, protocol, summarize, write_csv
 from workload import PopulationRunner, Runner, Workload, burst, calibrate, matrix_rate, random_rows, update_flop

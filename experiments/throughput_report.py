@@ -20,11 +20,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.presets import PAPER_BETA, preset
-from jaxrl_srpo.run_directory import versions
-from jaxrl_srpo.settings import Settings, StageName
-from jaxrl_srpo.stages import STAGES, Stage
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.methods.presets import PAPER_BETA, preset
+from jaxrl_srpo.methods.settings import Settings, StageName
+from jaxrl_srpo.methods.stages import STAGES, Stage
+from jaxrl_srpo.runs.run_directory import versions
 from jaxrl_srpo.types import Spec
 
 PROTOCOL_SEEDS = 6

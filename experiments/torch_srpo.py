@@ -12,9 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jaxrl_srpo.algorithms import behavior, iql, srpo
-from jaxrl_srpo.diffusion import BETA_MAX, BETA_MIN
-from jaxrl_srpo.settings import (
+from jaxrl_srpo.methods import behavior, iql, srpo
+from jaxrl_srpo.methods.settings import (
     Settings,
     StageName,
     behavior_config,
@@ -24,6 +23,7 @@ from jaxrl_srpo.settings import (
     policy_config,
     policy_hyper,
 )
+from jaxrl_srpo.nn.diffusion import BETA_MAX, BETA_MIN
 from jaxrl_srpo.types import Spec
 
 

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from jaxrl_srpo.algorithms import srpo
 from jaxrl_srpo.data import table
-from jaxrl_srpo.lifting import Strategy
-from jaxrl_srpo.population import Members, Population
-from jaxrl_srpo.precision import dot_general, hidden_dtype
-from jaxrl_srpo.settings import Settings
-from jaxrl_srpo.stages import STAGES, Stage
+from jaxrl_srpo.methods import srpo
+from jaxrl_srpo.methods.settings import Settings
+from jaxrl_srpo.methods.stages import STAGES, Stage
+from jaxrl_srpo.nn.precision import dot_general, hidden_dtype
+from jaxrl_srpo.population.offline import Members, Population
+from jaxrl_srpo.population.vectorize import Strategy
 from jaxrl_srpo.types import Array, Batch, Spec
 
 _BLOCK = 2**18

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from jaxrl_srpo.api import evaluate, prepare, train
     from jaxrl_srpo.data.loading import load_dataset
     from jaxrl_srpo.errors import DatasetError, UserError
-    from jaxrl_srpo.options import Options
-    from jaxrl_srpo.policy import Policy, load_policy
-    from jaxrl_srpo.workers import work
+    from jaxrl_srpo.runs.options import Options
+    from jaxrl_srpo.runs.policies import Policy, load_policy
+    from jaxrl_srpo.runs.workers import work
 
 __all__ = [
     "DatasetError",
@@ -30,13 +30,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Options": "jaxrl_srpo.options",
-    "Policy": "jaxrl_srpo.policy",
-    "load_policy": "jaxrl_srpo.policy",
+    "Options": "jaxrl_srpo.runs.options",
+    "Policy": "jaxrl_srpo.runs.policies",
+    "load_policy": "jaxrl_srpo.runs.policies",
     "load_dataset": "jaxrl_srpo.data.loading",
     "DatasetError": "jaxrl_srpo.errors",
     "UserError": "jaxrl_srpo.errors",
-    "work": "jaxrl_srpo.workers",
+    "work": "jaxrl_srpo.runs.workers",
 }
 
 

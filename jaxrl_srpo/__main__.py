@@ -1,6 +1,6 @@
 """`python -m jaxrl_srpo`, the same as `jaxrl-srpo`."""
 
-from jaxrl_srpo.cli import run
+from jaxrl_srpo.cli.main import run
 
 if __name__ == "__main__":
     run()

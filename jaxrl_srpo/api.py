@@ -10,21 +10,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl_srpo import report, tracking
+from jaxrl_srpo import report
 from jaxrl_srpo.data import loading, table
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.rewards import reward_scale_and_shift
 from jaxrl_srpo.data.weighting import take_rows, weighted_rows
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.hosts import leads
-from jaxrl_srpo.options import Options
+from jaxrl_srpo.methods.settings import Settings
+from jaxrl_srpo.methods.stages import STAGES, Stage
+from jaxrl_srpo.monitor import trackers
 from jaxrl_srpo.report import Row
-from jaxrl_srpo.run_directory import DatasetFacts, RunDirectory
-from jaxrl_srpo.scoring import Scorer, usable_environments
-from jaxrl_srpo.settings import Settings
-from jaxrl_srpo.stages import STAGES, Stage
-from jaxrl_srpo.sweep import Member, Sweep, populations, unique
-from jaxrl_srpo.workers import make_scorer, pack_rows, print_message, train_members
+from jaxrl_srpo.runs.distributed import leads
+from jaxrl_srpo.runs.options import Options
+from jaxrl_srpo.runs.run_directory import DatasetFacts, RunDirectory
+from jaxrl_srpo.runs.scorer import Scorer, usable_environments
+from jaxrl_srpo.runs.sweep import Member, Sweep, populations, unique
+from jaxrl_srpo.runs.workers import make_scorer, pack_rows, print_message, train_members
 
 
 def train(
@@ -64,7 +65,7 @@ def train(
     prepared = _prepare(_sweep(datasets, seeds, preset, overrides, budget, algorithm), out, options, log)
     settings = {member.dataset: member.settings for member in prepared.members}
     rows = {dataset.name: pack_rows(dataset, settings[dataset.name]) for dataset in prepared.datasets}
-    with tracking.exporting(prepared.run, options.track if leads() else (), log):
+    with trackers.exporting(prepared.run, options.track if leads() else (), log):
         train_members(prepared.run, prepared.members, rows.__getitem__, prepared.usable, options)
     if not leads():
         return []
@@ -221,7 +222,7 @@ def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: C
     """Loads and checks everything, then writes `sweep.json`."""
     if options.members_per_population < 0:
         raise UserError(f"--members_per_population={options.members_per_population}: must not be negative")
-    tracking.check(options.track)
+    trackers.check(options.track)
     loaded = [_load(name, options) for name in sweep.datasets]
     _refuse_equal(loaded)
     members = sweep.members(loaded)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from jaxrl_srpo.command_line import exit_with
+from jaxrl_srpo.cli.command_line import exit_with
 from supervise import End, define_flags, parse_run_dir, supervise, work_arguments
 
 USAGE = """\

@@ -10,8 +10,8 @@ from typing import Any
 
 from absl import flags
 
-from jaxrl_srpo import cli
-from jaxrl_srpo.command_line import exit_with
+from jaxrl_srpo.cli import main as cli
+from jaxrl_srpo.cli.command_line import exit_with
 from jaxrl_srpo.errors import UserError
 from supervise import End, define_flags, parse_run_dir, supervise, work_arguments
 

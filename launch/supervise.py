@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from absl import flags
 
 from jaxrl_srpo import report
-from jaxrl_srpo.command_line import asks_for_help, help_text
+from jaxrl_srpo.cli.command_line import asks_for_help, help_text
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.report.records import read_sweep
 

@@ -6,15 +6,15 @@ import socket
 import jax
 import numpy as np
 
-from jaxrl_srpo import metrics
-from jaxrl_srpo.run_directory import RunDirectory
-from jaxrl_srpo.training import load_result
+from jaxrl_srpo.io import csv_log
+from jaxrl_srpo.runs.run_directory import RunDirectory
+from jaxrl_srpo.runs.trainer import load_result
 
 
 def table(out: pathlib.Path, name: str) -> list[dict[str, str]]:
     """Rows of a CSV file, without the one column that the clock writes."""
-    columns = metrics.METRICS_COLUMNS if name == "metrics.csv" else metrics.EVALUATION_COLUMNS
-    rows = metrics.CsvLog(out / name, columns).rows()
+    columns = csv_log.METRICS_COLUMNS if name == "csv_log.csv" else csv_log.EVALUATION_COLUMNS
+    rows = csv_log.CsvLog(out / name, columns).rows()
     return [{key: value for key, value in row.items() if key != "updates_per_second"} for row in rows]
 
 
@@ -35,7 +35,7 @@ def assert_same_results(out: pathlib.Path, other: pathlib.Path) -> None:
 def assert_same_but_for_order(out: pathlib.Path, other: pathlib.Path) -> None:
     """The same results, the same table to the last byte, and the same rows, each once."""
     assert (out / "report" / "table.csv").read_bytes() == (other / "report" / "table.csv").read_bytes()
-    for name in ("metrics.csv", "evaluations.csv"):
+    for name in ("csv_log.csv", "evaluations.csv"):
         assert by_content(table(out, name)) == by_content(table(other, name))
     assert_same_results(out, other)
 

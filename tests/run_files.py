@@ -4,13 +4,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import synthetic
-
 from jaxrl_srpo.api import dataset_facts
 from jaxrl_srpo.data.loading import load_dataset
-from jaxrl_srpo.run_directory import RunDirectory
-from jaxrl_srpo.stages import Stage
-from jaxrl_srpo.sweep import Member, Sweep
+from jaxrl_srpo.methods.stages import Stage
+from jaxrl_srpo.runs.run_directory import RunDirectory
+from jaxrl_srpo.runs.sweep import Member, Sweep
+from tests import synthetic
 
 
 def write_run(path: pathlib.Path, seeds: Sequence[int] = (0, 1), betas: Sequence[float] = (0.1,)) -> RunDirectory:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.make import make_unflattened
 from jaxrl_srpo.errors import DatasetError
-from jaxrl_srpo.files import locked
+from jaxrl_srpo.io.files import locked
 
 if TYPE_CHECKING:
     import gymnasium

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_srpo.envs.functional import Step
+from jaxrl_srpo.envs.marginals import Grid
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.marginals import Grid
 from jaxrl_srpo.types import Array, Spec
 
 GOAL_RADIUS = 0.5

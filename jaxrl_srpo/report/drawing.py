@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from jaxrl_srpo.files import write_atomically
+from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.records import Evaluation
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; ordered values take viridis instead.

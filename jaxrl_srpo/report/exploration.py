@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jaxrl_srpo.envs.marginals import Grid
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.marginals import Grid
+from jaxrl_srpo.io.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap

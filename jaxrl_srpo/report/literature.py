@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.files import write_atomically
+from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.published import METHODS, published_method, published_source
 from jaxrl_srpo.report.records import read_evaluations, read_sweep
 from jaxrl_srpo.report.rows import ALGORITHM_LABELS, Row, best_betas, collect, last_evaluation

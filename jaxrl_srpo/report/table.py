@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxrl_srpo.data.loading import REGENERATED
-from jaxrl_srpo.files import write_atomically
-from jaxrl_srpo.notices import LEAST_EFFECTIVE_SAMPLE_SIZE
+from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.published import published_source
 from jaxrl_srpo.report.records import read_sweep
 from jaxrl_srpo.report.rows import ALGORITHM_LABELS, Row, best_betas, collect
+from jaxrl_srpo.runs.messages import LEAST_EFFECTIVE_SAMPLE_SIZE
 
 METRIC_LABELS = {
     "normalized_score": "D4RL-normalised score",

@@ -3,10 +3,10 @@
 import h5py
 import numpy as np
 import pytest
-from test_download import serving
 
 from jaxrl_srpo.data import load_dataset, loading
 from jaxrl_srpo.errors import DatasetError
+from tests.data.test_download import serving
 
 
 @pytest.fixture

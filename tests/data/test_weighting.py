@@ -6,14 +6,14 @@ import pathlib
 import h5py
 import numpy as np
 import pytest
-import synthetic
 
 import jaxrl_srpo
 from jaxrl_srpo.api import dataset_facts
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.loading import load_dataset
 from jaxrl_srpo.data.weighting import weighted_rows
-from jaxrl_srpo.settings import Settings
+from jaxrl_srpo.methods.settings import Settings
+from tests import synthetic
 
 LENGTHS = (30, 50, 19)
 RETURNS = (10.0, -30.0, 50.0)

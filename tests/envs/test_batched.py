@@ -15,8 +15,8 @@ from jaxrl_srpo.data.observations import flatten_observation
 from jaxrl_srpo.envs import batched, pointmaze
 from jaxrl_srpo.envs.batched import MujocoSimulator, make_simulator
 from jaxrl_srpo.envs.make import make_environment, make_unflattened
+from jaxrl_srpo.envs.rollouts import Rollouts
 from jaxrl_srpo.envs.simulator import GymnasiumSimulator, VectorSimulator
-from jaxrl_srpo.evaluation import Rollouts
 
 pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
 pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")

@@ -9,13 +9,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import synthetic
 
 from jaxrl_srpo.data import d4rl
 from jaxrl_srpo.data import d4rl_layouts as layouts
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.make import find_registered, make_environment
-from jaxrl_srpo.evaluation import Rollouts, scores
+from jaxrl_srpo.envs.rollouts import Rollouts, scores
+from tests import synthetic
 
 mujoco = pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
 pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")

@@ -4,10 +4,10 @@ import csv
 import pathlib
 
 import pytest
-import synthetic
 
 import ablations
 from jaxrl_srpo.errors import UserError
+from tests import synthetic
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import pytest
 from absl import flags
 
 import bandit2d
-from jaxrl_srpo import diffusion
-from jaxrl_srpo.algorithms import behavior
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.methods import behavior
+from jaxrl_srpo.nn import diffusion
 from jaxrl_srpo.types import Spec
 
 ROOT = pathlib.Path(bandit2d.__file__).parents[1]

@@ -3,14 +3,14 @@
 import pathlib
 
 import pytest
-import synthetic
 
 import d4rl_table
 from jaxrl_srpo.data.loading import load_dataset
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.presets import PAPER_BETA
-from jaxrl_srpo.stages import stages_of
-from jaxrl_srpo.sweep import Sweep, populations, unique
+from jaxrl_srpo.methods.presets import PAPER_BETA
+from jaxrl_srpo.methods.stages import stages_of
+from jaxrl_srpo.runs.sweep import Sweep, populations, unique
+from tests import synthetic
 
 TINY = ("--preset=quick", "--budget=0.001", "--seeds=0:2", "--beta=0.1", "--episodes=1")
 

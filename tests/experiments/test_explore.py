@@ -8,8 +8,8 @@ import pytest
 
 import explore
 from explore_methods import PRESETS
-from jaxrl_srpo import historical
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.exploration import policy_mixture
 
 SLICE = ["--task=Pendulum-v1", "--axes=0,2", "--low=-1,-8", "--high=1,8", "--bin=1"]
 
@@ -39,7 +39,7 @@ def test_it_explores_measures_and_writes(tmp_path: pathlib.Path) -> None:
         assert 0.0 < float(row["coverage"]) <= 1.0
     for picture in ("visits.png", "curves.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
-    mixture = historical.load(tmp_path / "policies" / "sm4" / "1")
+    mixture = policy_mixture.load(tmp_path / "policies" / "sm4" / "1")
     assert (len(mixture.log_weights), mixture.skills) == (2, 4)
 
 

@@ -12,8 +12,8 @@ import pytest
 from flax import struct
 
 import sampling_speed
-from jaxrl_srpo import diffusion
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.nn import diffusion
 from jaxrl_srpo.types import Array
 from sampling_speed import METHODS
 from sampling_speed_report import Latency, Measurement, ratio, summarize

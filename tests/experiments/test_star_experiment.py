@@ -8,8 +8,8 @@ import pytest
 
 import star
 import star_goals
-from jaxrl_srpo import historical
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.exploration import policy_mixture
 
 
 def test_it_trains_measures_and_writes(tmp_path: pathlib.Path) -> None:
@@ -29,7 +29,7 @@ def test_it_trains_measures_and_writes(tmp_path: pathlib.Path) -> None:
         assert float(row["halls"]) in (0.0, 1.0, 2.0, 3.0)
     for picture in ("visits.png", "curves.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
-    assert len(historical.load(tmp_path / "policies" / "sm4" / "1").log_weights) == star.CHUNKS // 2
+    assert len(policy_mixture.load(tmp_path / "policies" / "sm4" / "1").log_weights) == star.CHUNKS // 2
     _search_for_goals(tmp_path)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_srpo.algorithms import behavior, iql, srpo
+from jaxrl_srpo.methods import behavior, iql, srpo
 from jaxrl_srpo.types import Batch, Spec
 
 torch = pytest.importorskip("torch", reason="needs the extra `torch`", exc_type=ImportError)

@@ -12,15 +12,14 @@ from typing import Any
 
 import psutil
 import pytest
-import run_comparison
-import synthetic
 from absl import flags
 
 import local
 import ray_cluster
 import slurm
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.stages import STAGES
+from jaxrl_srpo.methods.stages import STAGES
+from tests import run_comparison, synthetic
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
 LIMIT = 240.0

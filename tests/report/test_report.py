@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.files import write_atomically
+from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report import collect, format_table, write_maze_pictures, write_report, write_table
 from jaxrl_srpo.report.curves import draw_learning_curves, draw_losses, write_curves
 from jaxrl_srpo.report.records import read_evaluations

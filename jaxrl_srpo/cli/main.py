@@ -1,0 +1,371 @@
+"""The command line: parses, calls, prints. All logic is elsewhere."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl import flags
+
+from jaxrl_srpo.cli.command_line import (
+    asks_for_help,
+    exit_with,
+    help_text,
+    parse_seeds,
+    parse_words,
+    prepare_jax,
+    refuse_rest,
+)
+from jaxrl_srpo.errors import UserError
+
+OVERVIEW = """\
+Score Regularized Policy Optimization, and AWAC, for whole populations at once.
+
+  jaxrl-srpo train --datasets=NAME_OR_PATH,... --seeds=0:4 --beta=0.05,0.2 --preset=quick|paper --out=RUN_DIR
+  jaxrl-srpo train --algorithm=awac --datasets=NAME_OR_PATH,... --awac_lambda=0.3,1 --out=RUN_DIR
+  jaxrl-srpo prepare ...             the same, but train nothing: workers will, see docs/clusters.md
+  jaxrl-srpo work RUN_DIR            train what a run lacks, beside any other workers
+  jaxrl-srpo evaluate RUN_DIR        evaluate the policies of a run again
+  jaxrl-srpo report RUN_DIR          write its tables and pictures again
+  jaxrl-srpo watch RUN_DIR           show all members while they train, here or elsewhere
+  jaxrl-srpo export RUN_DIR          give its curves to TensorBoard or Weights & Biases
+  jaxrl-srpo data info NAME_OR_PATH  say what is in a dataset
+  jaxrl-srpo data plot NAME_OR_PATH  draw it
+  jaxrl-srpo data make NAME          make a dataset here: pointmaze/umaze, or regenerated/hopper/medium-v0 with SAC
+  jaxrl-srpo data download NAME      fetch a D4RL or Minari dataset
+
+A dataset is a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2, or regenerated/hopper/medium-v0 once it
+is made), pointmaze/umaze, or the path of an HDF5 file in D4RL's layout. `jaxrl-srpo COMMAND --help` lists the flags
+of a command."""
+
+
+def run(argv: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of `jaxrl-srpo`; exits with 0, with 2 after bad input, or with 130 after an interrupt."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    kept = "the same command continues from the last checkpoint"
+    # These only read, so whatever trains is not interrupted with them.
+    if arguments[:1] in (["watch"], ["export"]):
+        kept = "the run itself goes on"
+    exit_with("jaxrl-srpo", main, arguments, f"interrupted; {kept}")
+
+
+def answer(arguments: Sequence[str]) -> str:
+    """Runs one command inside a job of a cluster: "", or the message after bad input, which no other try would mend."""
+    try:
+        main(arguments)
+    except (UserError, flags.Error) as error:
+        return str(error)
+    return ""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs one command.
+
+    Raises:
+      UserError: after bad input.
+      flags.Error: after bad flags.
+    """
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(OVERVIEW)
+        return
+    command, rest = arguments[0], list(arguments[1:])
+    if command == "data":
+        _data(rest)
+        return
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "train": _train,
+        "prepare": _prepare,
+        "work": _work,
+        "evaluate": _evaluate,
+        "report": _report,
+        "watch": _watch,
+        "export": _export,
+    }
+    if command not in commands:
+        raise UserError(f"{command}: unknown command; choose one of {', '.join(commands)}, data")
+    commands[command](rest)
+
+
+def _train(arguments: list[str]) -> None:
+    values = _parse_sweep("train", arguments)
+    if values is None:
+        return
+    datasets, seeds, options = _datasets(values), parse_seeds(values.seeds), _options(values)
+    models = len(datasets) * len(seeds)
+    _join_hosts(values, min(models, values.members_per_population or models))
+    from jaxrl_srpo import api, report
+    from jaxrl_srpo.cli import setting_flags
+
+    more = {"algorithm": _algorithms(values), "budget": values.budget}
+    rows = api.train(
+        datasets, values.out, seeds, values.preset, options, **more, **setting_flags.given_settings(values)
+    )
+    if rows:
+        print(report.format_table(rows))
+        print(f"report: {pathlib.Path(values.out) / 'report'}")
+
+
+def _prepare(arguments: list[str]) -> None:
+    values = _parse_sweep("prepare", arguments)
+    if values is None:
+        return
+    if values.track:
+        raise UserError("--track: is for train; `jaxrl-srpo export RUN_DIR --follow` does it beside workers")
+    datasets, seeds, options = _datasets(values), parse_seeds(values.seeds), _options(values)
+    prepare_jax(values.cpu_devices)
+    from jaxrl_srpo import api
+    from jaxrl_srpo.cli import setting_flags
+
+    more = {"algorithm": _algorithms(values), "budget": values.budget}
+    api.prepare(datasets, values.out, seeds, values.preset, options, **more, **setting_flags.given_settings(values))
+    print(f"prepared; train it with any number of `jaxrl-srpo work {values.out}`")
+
+
+def _work(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    _define_devices(values)
+    rest = _parse(values, arguments, "work RUN_DIR [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    run_dir = _one(rest, "work", "RUN_DIR")
+    from jaxrl_srpo import report
+    from jaxrl_srpo.runs import workers
+
+    _join_hosts(values, workers.side_by_side(run_dir))
+    rows = workers.work(run_dir)
+    if rows:
+        print(report.format_table(rows))
+
+
+def _parse_sweep(command: str, arguments: list[str]) -> flags.FlagValues | None:
+    """The flags of a sweep; None after printing help.
+
+    Raises:
+      UserError: if one that must be given is missing.
+    """
+    from jaxrl_srpo.cli import setting_flags
+
+    values = flags.FlagValues()
+    text = flags.DEFINE_string
+    text("datasets", None, "Comma-separated names or paths.", flag_values=values)
+    flags.DEFINE_alias("dataset", "datasets", flag_values=values)
+    text("seeds", "0:4", "Seeds: a range 0:4, or a list 0,1,5.", flag_values=values)
+    text(
+        "algorithm",
+        "srpo",
+        "srpo, iql, awac, sac (from scratch, with --online_steps), sac-offline, or several.",
+        flag_values=values,
+    )
+    text(
+        "preset",
+        "quick",
+        "quick: small budgets, for CPUs; paper: SRPO as published; official-mujoco, official-hand, corl: AWAC as in "
+        "its authors' code and in CORL.",
+        flag_values=values,
+    )
+    text("out", None, "Run directory; one that holds a part of this sweep is continued.", flag_values=values)
+    text("env", None, "Gymnasium id to evaluate in, for data that names none.", flag_values=values)
+    text("artefacts", None, "Directory of finished stages shared between runs.", flag_values=values)
+    text("mirror", None, "Address to download D4RL files from.", flag_values=values)
+    text("track", "", "Live curves in RUN_DIR: tensorboard, wandb, or both.", flag_values=values)
+    flags.DEFINE_enum(
+        "strategy", "auto", ["auto", "vmap", "map"], "Members batched (vmap) or in turn (map).", flag_values=values
+    )
+    flags.DEFINE_boolean("evaluate", True, "Evaluate in the environment.", flag_values=values)
+    flags.DEFINE_boolean("allow_invalid_data", False, "Train on data that failed its checks.", flag_values=values)
+    flags.DEFINE_float("checkpoint_seconds", 60.0, "Least time between two checkpoints.", 0.0, flag_values=values)
+    flags.DEFINE_integer(
+        "members_per_population", 0, "Most members trained together; 0: all that can be.", 0, flag_values=values
+    )
+    flags.DEFINE_float(
+        "budget", 1.0, "Share of the preset's updates, evaluations closer together likewise.", flag_values=values
+    )
+    _define_devices(values)
+    setting_flags.define_settings(values)
+    usage = f"{command} --datasets=NAME_OR_PATH,... --out=RUN_DIR [--FLAG=VALUE ...]"
+    rest = _parse(values, arguments, usage, setting_flags.defaults_note())
+    if rest is None:
+        return None
+    refuse_rest(rest, f"{command} takes flags only")
+    for name in ("datasets", "out"):
+        if not values[name].value:
+            raise UserError(f"--{name}: is required; for instance --datasets=pointmaze/umaze --out=runs/umaze")
+    return values
+
+
+def _define_devices(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer(
+        "cpu_devices",
+        0,
+        "JAX devices to make of this CPU; 0: one per core, or per behaviour model if there are fewer.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "HOST:PORT of the first of several processes that train together; auto on SLURM and TPU pods.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("num_processes", None, "How many processes train together.", 1, flag_values=values)
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0, flag_values=values)
+
+
+def _join_hosts(values: flags.FlagValues, side_by_side: int) -> None:
+    """Makes one device per core, or per member that can be trained side by side, unless the flags say how many."""
+    # A member trained alone is nearly twice as fast on one device that has all cores as on one that has its own.
+    prepare_jax(values.cpu_devices or min(side_by_side, os.cpu_count() or 1))
+    from jaxrl_srpo.runs import distributed
+
+    distributed.join(values.coordinator_address, values.num_processes, values.process_id)
+
+
+def _datasets(values: flags.FlagValues) -> list[str]:
+    return [name for name in values.datasets.split(",") if name]
+
+
+def _algorithms(values: flags.FlagValues) -> list[str]:
+    return [name for name in values.algorithm.split(",") if name]
+
+
+def _options(values: flags.FlagValues) -> Any:
+    from jaxrl_srpo.runs.options import Options
+
+    return Options(
+        artefacts=pathlib.Path(values.artefacts) if values.artefacts else None,
+        environment=values.env,
+        evaluate=values.evaluate,
+        allow_invalid_data=values.allow_invalid_data,
+        mirror=values.mirror,
+        strategy=values.strategy,
+        checkpoint_seconds=values.checkpoint_seconds,
+        members_per_population=values.members_per_population,
+        track=tuple(name for name in values.track.split(",") if name),
+    )
+
+
+def _evaluate(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_integer("episodes", None, "Episodes per member; as trained by default.", 1, flag_values=values)
+    flags.DEFINE_string("artefacts", None, "Directory of finished stages, if the run used one.", flag_values=values)
+    rest = _parse(values, arguments, "evaluate RUN_DIR [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    run_dir = _one(rest, "evaluate", "RUN_DIR")
+    prepare_jax(1)
+    from jaxrl_srpo import api, report
+
+    artefacts = pathlib.Path(values.artefacts) if values.artefacts else None
+    print(report.format_table(api.evaluate(run_dir, values.episodes, artefacts)))
+
+
+def _report(arguments: list[str]) -> None:
+    rest = _parse(flags.FlagValues(), arguments, "report RUN_DIR")
+    if rest is None:
+        return
+    run_dir = _one(rest, "report", "RUN_DIR")
+    from jaxrl_srpo import report
+
+    paths = report.write_report(run_dir)
+    print(report.format_table(report.collect(run_dir)))
+    for path in paths:
+        print(f"wrote {path}")
+
+
+def _watch(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_boolean("once", False, "Print one snapshot; the default without a terminal.", flag_values=values)
+    flags.DEFINE_float("interval", 2.0, "Seconds between two looks at the files.", 0.1, flag_values=values)
+    rest = _parse(values, arguments, "watch RUN_DIR [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    run_dir = _one(rest, "watch", "RUN_DIR")
+    from jaxrl_srpo.monitor.watch import watch
+
+    watch(run_dir, values.once, values.interval)
+
+
+def _export(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_string("to", "tensorboard", "tensorboard, wandb, or both.", flag_values=values)
+    flags.DEFINE_boolean("follow", False, "Go on with new rows until interrupted.", flag_values=values)
+    rest = _parse(values, arguments, "export RUN_DIR [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    run_dir = _one(rest, "export", "RUN_DIR")
+    from jaxrl_srpo.monitor import trackers
+
+    names = parse_words("to", values.to, tuple(trackers.TRACKERS))
+    for place in trackers.export(run_dir, names, values.follow):
+        print(f"wrote {place}")
+
+
+def _data(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_string("mirror", None, "Address to download D4RL files from.", flag_values=values)
+    flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
+    flags.DEFINE_string("out", None, "Picture to write (plot); NAME.png here by default.", flag_values=values)
+    flags.DEFINE_boolean("allow_invalid_data", False, "Read data that failed its checks.", flag_values=values)
+    _define_recipe(values)
+    rest = _parse(values, arguments, "data info|plot|make|download NAME_OR_PATH [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    commands = ("info", "plot", "make", "download")
+    if not rest or rest[0] not in commands:
+        raise UserError(f"data {' '.join(rest[:1])}: choose one of {', '.join(commands)}, then a dataset")
+    name = _one(rest[1:], f"data {rest[0]}", "NAME_OR_PATH")
+    from jaxrl_srpo.data import inspect, loading
+
+    given = [f"--{flag}" for flag in _RECIPE if values[flag].value is not None]
+    if rest[0] == "make" and name.startswith(loading.REGENERATED):
+        _regenerate(name, values)
+        return
+    if given:
+        raise UserError(f"{given[0]}: is for `data make regenerated/TASK/KIND-v0` only")
+    if rest[0] in ("make", "download"):
+        make = rest[0] == "make"
+        print(loading.make_dataset(name) if make else loading.download_dataset(name, mirror=values.mirror))
+        return
+    dataset = loading.load_dataset(name, mirror=values.mirror, env=values.env, allow_invalid=values.allow_invalid_data)
+    if rest[0] == "info":
+        print(inspect.describe(dataset))
+    else:
+        path = pathlib.Path(values.out or f"{dataset.name.replace('/', '_')}.png")
+        inspect.plot(dataset, path)
+        print(f"wrote {path}")
+
+
+_RECIPE = {
+    "steps": "Environment steps that SAC learns for (make regenerated/...); 1000000 by default, as D4RL.",
+    "transitions": "Least transitions of each policy (make regenerated/...); 1000000 by default, as D4RL.",
+    "seed": "Seed of all that is random (make regenerated/...); 0 by default.",
+}
+
+
+def _define_recipe(values: flags.FlagValues) -> None:
+    for name, text in _RECIPE.items():
+        flags.DEFINE_integer(name, None, text, flag_values=values)
+
+
+def _regenerate(name: str, values: flags.FlagValues) -> None:
+    prepare_jax(1)
+    from jaxrl_srpo.exploration import regenerated
+
+    given: dict[str, Any] = {flag: values[flag].value for flag in _RECIPE if values[flag].value is not None}
+    for dataset_id in regenerated.make_datasets(name, regenerated.Recipe(**given)):
+        print(dataset_id)
+
+
+def _parse(values: flags.FlagValues, arguments: list[str], usage: str, note: str = "") -> list[str] | None:
+    """The positional arguments; None after printing help."""
+    if asks_for_help(arguments):
+        print(help_text(f"usage: jaxrl-srpo {usage}", values, note))
+        return None
+    return values(["jaxrl-srpo", *arguments])[1:]
+
+
+def _one(rest: Sequence[str], command: str, what: str) -> str:
+    if len(rest) != 1:
+        given = f"{len(rest)} were given" if rest else "none was given"
+        raise UserError(f"{command}: takes exactly one {what}; {given}")
+    return rest[0]

@@ -1,0 +1,1 @@
+"""State marginal matching, its baselines, and making datasets."""

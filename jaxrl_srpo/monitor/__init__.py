@@ -1,0 +1,1 @@
+"""Watching a run: the terminal, TensorBoard, Weights & Biases."""

@@ -1,0 +1,1 @@
+"""Networks, diffusion, optimizers, precision."""

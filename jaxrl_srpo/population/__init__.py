@@ -1,0 +1,1 @@
+"""Many members trained by one compiled program."""

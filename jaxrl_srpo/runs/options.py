@@ -1,0 +1,48 @@
+"""How to run, apart from what to train."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from jaxrl_srpo.population.vectorize import Strategy
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to run, apart from what to train.
+
+    Attributes:
+      artefacts: directory of finished stages shared between runs; None keeps them in the run directory.
+      environment: Gymnasium id to evaluate in, for data that does not name one.
+      evaluate: False trains only; `evaluate` can follow later, elsewhere.
+      allow_invalid_data: train on data that failed its checks.
+      mirror: address to download D4RL files from instead of D4RL's own.
+      strategy: `vmap`, `map` or `auto`, see `population`.
+      checkpoint_seconds: least time between two checkpoints of a stage; 0 saves one after every chunk.
+      members_per_population: most members trained together, so that several workers have something to do; 0 for all
+        that can be.
+      track: where live curves go besides the run directory, `tensorboard`, `wandb`; for `train`, not for workers.
+    """
+
+    artefacts: pathlib.Path | None = None
+    environment: str | None = None
+    evaluate: bool = True
+    allow_invalid_data: bool = False
+    mirror: str | None = None
+    strategy: Strategy = "auto"
+    checkpoint_seconds: float = 60.0
+    members_per_population: int = 0
+    track: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as a JSON object, for workers anywhere."""
+        values = dataclasses.asdict(self)
+        del values["track"]
+        return values | {"artefacts": None if self.artefacts is None else str(self.artefacts.absolute())}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Options":
+        """The inverse of `to_json`."""
+        artefacts = value.get("artefacts")
+        return cls(**{**value, "artefacts": None if artefacts is None else pathlib.Path(artefacts)})

@@ -1,0 +1,241 @@
+"""Scores of members: rollouts of their policies beside training, rows of `evaluations.csv`, trajectories of mazes."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.envs import rollouts
+from jaxrl_srpo.envs.rollouts import BackgroundEvaluator, Episodes, Rollouts
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.methods.stages import Stage
+from jaxrl_srpo.population.vectorize import act_members
+from jaxrl_srpo.runs.run_directory import DatasetFacts, RunDirectory
+from jaxrl_srpo.runs.sweep import Member
+
+EVALUATION_SEED = 0
+RECORDED_EPISODES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One evaluation under way."""
+
+    stage: Stage
+    members: Sequence[Member]
+    step: int
+    final: bool
+    episodes: Future[Episodes]
+
+
+class Scorer:
+    """Evaluates members in their environments, in a background thread.
+
+    Args:
+      run: where the rows go.
+      facts: datasets by name; members of datasets without an environment are passed over.
+      load: (stage, members) -> results stacked, leaves [members, ...], for results that are already finished.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        facts: Mapping[str, DatasetFacts],
+        load: Callable[[Stage, Sequence[Member]], Any],
+    ) -> None:
+        self._run, self._load = run, load
+        self._facts = {name: fact for name, fact in facts.items() if fact.environment is not None}
+        self._background = BackgroundEvaluator()
+        self._rollouts: tuple[Any, Rollouts] | None = None
+        self._jobs: list[_Job] = []
+
+    def close(self) -> None:
+        """Stops the background thread and closes the environments."""
+        self._background.close()
+        if self._rollouts is not None:
+            self._rollouts[1].close()
+
+    def submit(self, stage: Stage, members: Sequence[Member], step: int, results: Any, *, final: bool) -> None:
+        """Starts an evaluation of stacked results, after the one under way."""
+        indices = [i for i, member in enumerate(members) if member.dataset in self._facts]
+        if not indices:
+            return
+        self.wait()
+        chosen = [members[i] for i in indices]
+        act = self._act(stage, chosen, jax.tree.map(lambda x: x[np.asarray(indices)], results))
+        record = final and all(self._environment(member).goal_task for member in chosen)
+        episodes = self._background.submit(self._rollouts_of(chosen), act, record=record)
+        self._jobs.append(_Job(stage, chosen, step, final, episodes))
+
+    def wait(self, before: int | None = None) -> None:
+        """Waits for evaluations (of steps below `before`, if given) and writes their rows."""
+        waiting = [job for job in self._jobs if before is None or job.step < before]
+        for job in waiting:
+            self._write(job, job.episodes.result())
+            self._jobs.remove(job)
+
+    def drop(self) -> None:
+        """Forgets the evaluations under way; nothing is written of them."""
+        self._jobs.clear()
+
+    def resume(self, stage: Stage, members: Sequence[Member], step: int, results: Any) -> None:
+        """Evaluates a restored state if it was due and a kill came before its rows."""
+        due = step % stage.interval(members[0].settings) == 0
+        if due and self._without_row(stage, members, step):
+            self.submit(stage, members, step, results, final=False)
+
+    def unfinished(self, stage: Stage, members: Sequence[Member]) -> list[Member]:
+        """Members that have no final row in this run directory."""
+        return self._without_row(stage, members, stage.steps(members[0].settings), final="1")
+
+    def finish(self, stage: Stage, members: Sequence[Member]) -> None:
+        """Evaluates finished members that have no final row in this run directory."""
+        missing = self.unfinished(stage, members)
+        if missing:
+            total = stage.steps(members[0].settings)
+            self.submit(stage, missing, total, self._load(stage, missing), final=True)
+            self.wait()
+
+    def _without_row(self, stage: Stage, members: Sequence[Member], step: int, **wanted: str) -> list[Member]:
+        """Members that can be evaluated and have no row of that step (and of the wanted cells)."""
+        wanted = {"step": str(step)} | wanted
+        rows = [row for row in self._run.evaluations.rows() if wanted.items() <= row.items()]
+        found = {tuple(row[name] for name in members[0].row(stage)) for row in rows}
+        own = [member for member in members if member.dataset in self._facts]
+        return [member for member in own if tuple(map(str, member.row(stage).values())) not in found]
+
+    def _environment(self, member: Member) -> EnvironmentSpec:
+        environment = self._facts[member.dataset].environment_spec
+        assert environment is not None
+        return environment
+
+    def _rollouts_of(self, members: Sequence[Member]) -> Rollouts:
+        """Environments of the members; kept while the same ones are asked for."""
+        environments = [self._environment(member) for member in members]
+        key = (environments, members[0].settings.episodes)
+        if self._rollouts is None or self._rollouts[0] != key:
+            if self._rollouts is not None:
+                self._rollouts[1].close()
+            self._rollouts = (key, Rollouts(environments, members[0].settings.episodes, EVALUATION_SEED))
+        return self._rollouts[1]
+
+    def _act(self, stage: Stage, members: Sequence[Member], results: Any) -> Callable[[np.ndarray], np.ndarray]:
+        """One batched call for all members and episodes, from flat observations to the environments' units."""
+        # Always on the CPU: a call on an accelerator would queue behind the chunk that trains meanwhile.
+        device = jax.local_devices(backend="cpu")[0]
+        policies = jax.device_put(stage.policy(results), device)
+        first = members[0]
+        act = stage.act(first.settings, first.spec)
+        facts = [self._facts[member.dataset] for member in members]
+        keys = jax.device_put(jnp.stack([jax.random.key(member.seed) for member in members]), device)
+        fold = jax.jit(jax.vmap(jax.random.fold_in, (0, None)))
+        steps = 0
+
+        def call(observations: np.ndarray) -> np.ndarray:
+            nonlocal steps
+            steps += 1
+            inputs = np.stack([fact.normalize(own) for fact, own in zip(facts, observations, strict=True)])
+            actions = np.asarray(act_members(act, policies, jax.device_put(inputs, device), fold(keys, steps)))
+            return np.stack([fact.scale(own) for fact, own in zip(facts, actions, strict=True)])
+
+        return call
+
+    def _write(self, job: _Job, episodes: Episodes) -> None:
+        rows = []
+        for i, member in enumerate(job.members):
+            facts = self._facts[member.dataset]
+            values = rollouts.scores(episodes, i, facts.reference_returns)
+            successes = episodes.successes[i] if self._environment(member).goal_task else None
+            rows.append(
+                member.row(job.stage)
+                | {
+                    "algorithm": job.stage.algorithm,
+                    "step": job.step,
+                    "final": int(job.final),
+                    "episodes": episodes.returns.shape[1],
+                    "metric": values.metric,
+                    "mean": f"{np.mean(values.values):.6g}",
+                    "std": f"{np.std(values.values):.6g}",
+                    "return_mean": f"{np.mean(episodes.returns[i]):.6g}",
+                    "return_std": f"{np.std(episodes.returns[i]):.6g}",
+                    "length_mean": f"{np.mean(episodes.lengths[i]):.6g}",
+                    "success_rate": "" if successes is None else f"{np.mean(successes):.6g}",
+                }
+            )
+        self._run.evaluations.append(rows)
+        if episodes.observations is not None:
+            self._save_trajectories(job, episodes)
+
+    def _save_trajectories(self, job: _Job, episodes: Episodes) -> None:
+        """Positions of the first seed's episodes, of its best member where there are several; for the maze pictures."""
+        assert episodes.observations is not None
+        # Of all members of the run: other populations may have other seeds of the dataset.
+        first_seeds = {member.dataset: member.seed for member in reversed(self._run.members())}
+        for dataset, seed in first_seeds.items():
+            own = [i for i, member in enumerate(job.members) if (member.dataset, member.seed) == (dataset, seed)]
+            if not own:
+                continue
+            best = max(own, key=lambda i: float(episodes.successes[i].mean()))
+            paths = episodes.observations[best][:RECORDED_EPISODES]
+            self._run.add_trajectories(
+                dataset, {f"{job.stage.algorithm}_{k}": path[:, :2] for k, path in enumerate(paths)}
+            )
+
+
+def usable_environments(
+    run: RunDirectory,
+    facts: Sequence[DatasetFacts],
+    required: bool,
+    log: Callable[[str], None],
+    online: bool = False,
+) -> dict[str, DatasetFacts]:
+    """The datasets whose environment can be made here; the others are named in a message.
+
+    Raises:
+      UserError: if the data do not fit their environment, or `required` and one cannot be made; to learn `online` the
+        bounds of actions must be equal too.
+    """
+    usable: dict[str, DatasetFacts] = {}
+    for fact in facts:
+        try:
+            environment = _environment_of(fact)
+        except UserError as error:
+            if required:
+                raise
+            log(f"not evaluated: {error}; `jaxrl-srpo evaluate {run.path}` can do it later")
+            continue
+        _check_fits(fact, environment, log, online)
+        environment.close()
+        usable[fact.name] = fact
+    return usable
+
+
+def _environment_of(facts: DatasetFacts) -> Any:
+    from jaxrl_srpo.envs.make import make_environment
+
+    if facts.environment_spec is None:
+        raise UserError(f"{facts.name}: no environment is known; give one with --env=ID")
+    return make_environment(facts.environment_spec)
+
+
+def _check_fits(facts: DatasetFacts, environment: Any, log: Callable[[str], None], online: bool) -> None:
+    """Refuses other sizes, and tells of other bounds: a file without bounds is taken to have -1 and 1."""
+    name, observations, actions = environment.spec.id, environment.observation_space, environment.action_space
+    if (observations.shape, actions.shape) != ((facts.observation_size,), (facts.action_size,)):
+        raise UserError(
+            f"{facts.name}: observations have width {facts.observation_size} and actions {facts.action_size}, but "
+            f"{name} has {observations.shape} and {actions.shape}; name the data's environment with --env"
+        )
+    if not (np.allclose(actions.low, facts.action_low) and np.allclose(actions.high, facts.action_high)):
+        bounds = (
+            f"{facts.name}: its actions lie in [{min(facts.action_low):g}, {max(facts.action_high):g}], those of "
+            f"{name} in [{actions.low.min():g}, {actions.high.max():g}]"
+        )
+        if online:
+            raise UserError(f"{bounds}; to learn online give the file the environment's action_low and action_high")
+        log(f"{bounds}; policies keep to the data's bounds")

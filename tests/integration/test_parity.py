@@ -1,0 +1,225 @@
+"""Consecutive updates of each stage against the plain NumPy computation of `tests/reference.py`.
+
+Both start from the same parameters and use the same batches and draws. Adam divides by the size of the gradient, which
+hides its scale, so the gradient itself is compared too, through Adam's moments.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_srpo.methods import behavior, iql, srpo
+from jaxrl_srpo.nn import diffusion, networks
+from jaxrl_srpo.types import Batch, Spec
+from tests import reference
+
+SPEC = Spec(observation_size=5, action_size=3)
+BATCH = 32
+UPDATES = 3
+TOTAL_STEPS = 10.0
+TOLERANCE = 1e-5
+RATE = 3e-3
+BEHAVIOR_INIT, IQL_INIT, SRPO_INIT = (
+    jax.jit(module.init, static_argnames=("spec", "config")) for module in (behavior, iql, srpo)
+)
+
+
+def to_numpy(tree):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+
+
+def batch_of(seed):
+    keys = jax.random.split(jax.random.key(seed), 5)
+    of_states, of_actions = (BATCH, SPEC.observation_size), (BATCH, SPEC.action_size)
+    return Batch(
+        observations=jax.random.normal(keys[0], of_states),
+        actions=jax.random.uniform(keys[1], of_actions, minval=-1.0, maxval=1.0),
+        rewards=jax.random.normal(keys[2], (BATCH,)),
+        next_observations=jax.random.normal(keys[3], of_states),
+        discounts=jax.random.bernoulli(keys[4], 0.8, (BATCH,)).astype(jnp.float32),
+    )
+
+
+def transitions(batch):
+    arrays = to_numpy(batch)
+    return reference.Transitions(
+        arrays.observations, arrays.actions, arrays.rewards, arrays.next_observations, arrays.discounts
+    )
+
+
+def assert_close(actual, expected):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=TOLERANCE), to_numpy(actual), expected)
+
+
+def assert_learner(params, opt_state, expected):
+    assert_close(params, expected.params)
+    assert_close(opt_state.mu, expected.moments.first)
+    assert_close(opt_state.nu, expected.moments.second)
+    assert int(opt_state.count) == expected.moments.steps
+
+
+def warm(params, opt_state):
+    """The same Adam state, for both sides, as if two updates had seen small gradients.
+
+    A first update of Adam is the sign of the gradient, which rounding alone decides where the gradient is nearly 0.
+    """
+    assert_learner(params, opt_state, reference.learner(to_numpy(params)))
+    opt_state = opt_state._replace(nu=jax.tree.map(lambda x: x + 1e-8, opt_state.nu), count=opt_state.count + 2)
+    moments = reference.Moments(to_numpy(opt_state.mu), to_numpy(opt_state.nu), int(opt_state.count))
+    return opt_state, reference.Learner(to_numpy(params), moments)
+
+
+@jax.jit
+def dropout_masks(state, key, inputs):
+    """What each residual block keeps, seen at the entry of its LayerNorm."""
+    seen = []
+
+    def watch(next_function, args, kwargs, context):
+        if isinstance(context.module, nn.LayerNorm):
+            seen.append(args[0] != 0.0)
+        return next_function(*args, **kwargs)
+
+    config = state.config
+    network = networks.ScoreNetwork(config.width, config.hidden, config.blocks, config.dropout_rate)
+    with nn.intercept_methods(watch):
+        variables = {"params": state.params, "constants": state.constants}
+        network.apply(variables, *inputs, train=True, rngs={"dropout": key})
+    return seen
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_behavior(cosine):
+    config = behavior.Config(batch_size=BATCH, width=32, hidden=64, blocks=2, cosine=cosine, weight_average=0.9)
+    hyper = behavior.Hyper(learning_rate=RATE, weight_decay=5.0, total_steps=TOTAL_STEPS)
+    state = BEHAVIOR_INIT(jax.random.key(0), SPEC, config, hyper)
+    # Neither scale nor bias of a fresh LayerNorm would show a mistake, for they are 1 and 0.
+    params = jax.tree.map(lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), state.params)
+    opt_state, expected = warm(params, state.opt_state)
+    state = state.replace(params=params, average=params, opt_state=opt_state)
+    average = expected.params
+    frequencies = np.asarray(jax.tree.leaves(state.constants)[0], np.float64)
+    update = jax.jit(behavior.update)
+
+    for i in range(UPDATES):
+        batch, key = batch_of(i), jax.random.key(100 + i)
+        key_time, key_noise, key_dropout = jax.random.split(key, 3)
+        times = jax.random.uniform(key_time, (BATCH,), minval=1e-3, maxval=1.0)
+        noise = jax.random.normal(key_noise, batch.actions.shape)
+        noisy = diffusion.diffuse(batch.actions, noise, times)
+        masks = to_numpy(dropout_masks(state, key_dropout, (noisy, times, batch.observations)))
+        assert 0.0 < np.mean(np.stack(masks)) < 1.0
+
+        state, metrics = update(state, batch, key, hyper)
+        expected, loss = reference.behavior_update(
+            expected,
+            frequencies,
+            transitions(batch),
+            to_numpy(times),
+            to_numpy(noise),
+            masks,
+            rate=6554 / 65536,  # The nearest to 0.1 that 16 random bits can give.
+            learning_rate=RATE * (reference.cosine(i, TOTAL_STEPS) if cosine else 1.0),
+            weight_decay=5.0,
+        )
+        average = reference.tree_map(lambda a, p: 0.9 * a + 0.1 * p, average, expected.params)
+        np.testing.assert_allclose(metrics["loss"], loss, rtol=TOLERANCE)
+        assert_learner(state.params, state.opt_state, expected)
+        assert_close(state.average, average)
+
+
+@pytest.mark.parametrize("actor_layers", [2, 4])
+def test_critic(actor_layers):
+    config = iql.Config(batch_size=BATCH, width=32, actor_width=32, actor_layers=actor_layers)
+    hyper = iql.Hyper(
+        learning_rate=RATE,
+        actor_learning_rate=2 * RATE,
+        expectile=0.8,
+        discount=0.95,
+        temperature=5.0,
+        target_rate=0.1,
+        total_steps=TOTAL_STEPS,
+    )
+    state = IQL_INIT(jax.random.key(1), SPEC, config, hyper)
+    # Targets unlike the online networks.
+    state = state.replace(target_q=jax.tree.map(lambda x: 2.0 * x, state.target_q))
+    learners, expected_learners = {}, {}
+    for name in ("q", "value", "actor"):
+        learner = getattr(state, name)
+        opt_state, expected_learners[name] = warm(*learner)
+        learners[name] = learner._replace(opt_state=opt_state)
+    state = state.replace(**learners)
+    expected = reference.Critic(**expected_learners, target=to_numpy(state.target_q))
+    update = jax.jit(iql.update)
+    for i in range(UPDATES):
+        batch = batch_of(i)
+        state, metrics = update(state, batch, jax.random.key(0), hyper)
+        expected, losses = reference.critic_update(
+            expected,
+            transitions(batch),
+            learning_rate=RATE,
+            actor_rate=2 * RATE * reference.cosine(i, TOTAL_STEPS),
+            expectile=0.8,
+            discount=0.95,
+            temperature=5.0,
+            target_rate=0.1,
+        )
+        for name, loss in losses.items():
+            np.testing.assert_allclose(metrics[name], loss, rtol=TOLERANCE)
+        assert_learner(state.q.params, state.q.opt_state, expected.q)
+        assert_learner(state.value.params, state.value.opt_state, expected.value)
+        assert_learner(state.actor.params, state.actor.opt_state, expected.actor)
+        assert_close(state.target_q, expected.target)
+
+
+WEIGHTINGS = ("sigma2", "one", "alpha_over_sigma")
+Q_GRADIENTS = ("raw", "sample", "batch")
+# Every pair of two switches' values occurs.
+VARIANTS = [(WEIGHTINGS[i], Q_GRADIENTS[j], (i + j) % 2 == 1) for i in range(3) for j in range(3)]
+
+
+@pytest.mark.parametrize(("weighting", "q_gradient", "minus_noise"), VARIANTS)
+def test_policy(weighting, q_gradient, minus_noise):
+    behavior_config = behavior.Config(width=32, hidden=64, blocks=1)
+    behavior_state = BEHAVIOR_INIT(jax.random.key(2), SPEC, behavior_config, behavior.Hyper())
+    critic_state = IQL_INIT(jax.random.key(3), SPEC, iql.Config(width=32), iql.Hyper())
+    frozen = srpo.Frozen(behavior_state.model, critic_state.critic)
+    config = srpo.Config(
+        batch_size=BATCH, width=32, weighting=weighting, minus_noise=minus_noise, q_gradient=q_gradient
+    )
+    hyper = srpo.Hyper(beta=0.7, regularization=1.3, learning_rate=RATE, total_steps=TOTAL_STEPS)
+    state = SRPO_INIT(jax.random.key(4), SPEC, config, hyper, frozen)
+
+    frequencies = np.asarray(jax.tree.leaves(behavior_state.constants)[0], np.float64)
+    score_params = reference.tree_map(reference.Node, to_numpy(behavior_state.params))
+
+    def noise_prediction(noisy_actions, times, observations):
+        return reference.score_network(score_params, frequencies, noisy_actions, times, observations).value
+
+    opt_state, expected = warm(state.params, state.opt_state)
+    state = state.replace(opt_state=opt_state)
+    update = jax.jit(srpo.update)
+    for i in range(UPDATES):
+        batch, key = batch_of(i), jax.random.key(200 + i)
+        key_time, key_noise = jax.random.split(key)
+        times = jax.random.uniform(key_time, (BATCH,), minval=0.02, maxval=0.98)
+        noise = jax.random.normal(key_noise, batch.actions.shape)
+        state, _ = update(state, batch, key, hyper, frozen)
+        expected = reference.policy_update(
+            expected,
+            noise_prediction,
+            to_numpy(critic_state.target_q),
+            to_numpy(batch.observations),
+            to_numpy(times),
+            to_numpy(noise),
+            weighting=weighting,
+            minus_noise=minus_noise,
+            q_gradient=q_gradient,
+            beta=0.7,
+            regularization=1.3,
+            learning_rate=RATE * reference.cosine(i, TOTAL_STEPS),
+        )
+        assert_learner(state.params, state.opt_state, expected)

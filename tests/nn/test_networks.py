@@ -1,0 +1,169 @@
+"""Sizes, initialisation and building blocks of the published networks."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_srpo.methods import behavior
+from jaxrl_srpo.nn import networks
+from jaxrl_srpo.types import Batch, Spec
+
+# Observation and action sizes of HalfCheetah.
+OBSERVATIONS, ACTIONS = jnp.zeros((1, 17)), jnp.zeros((1, 6))
+
+
+@functools.cache
+def score_variables(seed=0):
+    return jax.jit(networks.ScoreNetwork().init)(jax.random.key(seed), ACTIONS, jnp.zeros(1), OBSERVATIONS)
+
+
+def kernels(params):
+    return [leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "kernel"]
+
+
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_score_network_has_the_published_size():
+    params = score_variables()["params"]
+    products = sum(kernel.size for kernel in kernels(params))
+    time, entry, blocks, output = 64 * 128 + 128 * 128, (6 + 17 + 128) * 256, 3 * 2 * 256 * 1024, 256 * 6
+    assert products == time + entry + blocks + output == 1_637_632
+    assert sum(name.startswith("ResidualBlock") for name in params) == 3
+    # Biases of every layer, scale and bias of three LayerNorms; the Fourier frequencies are not among the parameters.
+    assert count(params) == products + 128 + 128 + 256 + 3 * (1024 + 256 + 2 * 256) + 6
+
+
+@pytest.mark.parametrize(
+    ("network", "inputs", "expected"),
+    [
+        (networks.TwinQ(), (OBSERVATIONS, ACTIONS), 2 * (24 * 256 + 257 * 256 + 257)),
+        (networks.Value(), (OBSERVATIONS,), 18 * 256 + 257 * 256 + 257),
+        (networks.Actor(6), (OBSERVATIONS,), 18 * 256 + 257 * 256 + 257 * 6),
+        (networks.Actor(6, layers=4), (OBSERVATIONS,), 18 * 256 + 3 * 257 * 256 + 257 * 6),
+    ],
+)
+def test_parameter_counts(network, inputs, expected):
+    shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)
+    assert count(shapes["params"]) == expected
+
+
+def test_output_shapes():
+    observations, actions = jnp.zeros((7, 17)), jnp.zeros((7, 6))
+
+    def shape(network, *inputs):
+        return jax.eval_shape(network.init_with_output, jax.random.key(0), *inputs)[0].shape
+
+    assert shape(networks.TwinQ(), observations, actions) == (7, 2)
+    assert shape(networks.Value(), observations) == (7,)
+    assert shape(networks.Actor(6), observations) == (7, 6)
+    assert shape(networks.ScoreNetwork(), actions, jnp.zeros(7), observations) == (7, 6)
+
+
+def test_actor_stays_in_bounds():
+    params = jax.jit(networks.Actor(6, width=32).init)(jax.random.key(0), OBSERVATIONS)
+    actions = networks.Actor(6, width=32).apply(params, 100.0 * jax.random.normal(jax.random.key(1), (50, 17)))
+    assert np.abs(np.asarray(actions)).max() <= 1.0
+
+
+def test_initialisation_is_that_of_pytorch():
+    params = score_variables()["params"]
+    nodes = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, dict) and "kernel" in x)
+    layers = [node for node in nodes if isinstance(node, dict)]
+    assert len(layers) == 2 + 1 + 3 * 2 + 1
+    for layer in layers:
+        bound = 1.0 / np.sqrt(layer["kernel"].shape[0])
+        for weights in (layer["kernel"], layer["bias"]):
+            assert np.abs(weights).max() <= bound
+        kernel = np.asarray(layer["kernel"])
+        # Uniform: it fills the range, and its standard deviation is bound / sqrt(3).
+        assert np.abs(kernel).max() > 0.98 * bound
+        assert abs(kernel.std() / bound - 1.0 / np.sqrt(3.0)) < 0.02
+        assert np.asarray(layer["bias"]).std() > 0.3 * bound
+    for i in range(3):
+        norm = params[f"ResidualBlock_{i}"]["LayerNorm_0"]
+        np.testing.assert_array_equal(norm["scale"], np.ones(256))
+        np.testing.assert_array_equal(norm["bias"], np.zeros(256))
+
+
+def test_twin_qs_differ():
+    params = jax.jit(networks.TwinQ(width=16).init)(jax.random.key(0), OBSERVATIONS, ACTIONS)["params"]
+    assert not np.array_equal(*(kernels(params[name])[0] for name in ("MLP_0", "MLP_1")))
+
+
+def test_mish_is_its_definition():
+    x = np.concatenate([np.linspace(-30.0, 30.0, 2001), [-1e30, -1e4, -200.0, 0.0, 19.99, 20.01, 200.0, 1e4, 1e30]])
+    x = x.astype(np.float32)
+    expected = x.astype(np.float64) * np.tanh(np.logaddexp(x.astype(np.float64), 0.0))
+    np.testing.assert_allclose(networks.mish(jnp.asarray(x)), expected, rtol=2e-6, atol=1e-30)
+
+
+def test_mish_derivative():
+    x = np.concatenate([np.linspace(-30.0, 30.0, 2000), [-1e30, -1e4, 1e4, 1e30]]).astype(np.float32)
+    x64 = x.astype(np.float64)
+    t, sigmoid = np.tanh(np.logaddexp(x64, 0.0)), 0.5 * (1.0 + np.tanh(0.5 * x64))
+    with np.errstate(under="ignore"):
+        expected = t + x64 * (1.0 - t**2) * sigmoid
+    np.testing.assert_allclose(jax.vmap(jax.grad(networks.mish))(jnp.asarray(x)), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+def test_dropout_rate(rate):
+    x = jnp.full((400, 1000), 2.0)
+    y = np.asarray(networks.dropout(jax.random.key(0), x, rate))
+    kept = y != 0.0
+    # Five standard deviations of 400,000 draws; the mean is kept because survivors are scaled up.
+    assert abs(kept.mean() - (1.0 - rate)) <= 5.0 * np.sqrt(rate * (1.0 - rate) / y.size) + 1e-5
+    np.testing.assert_allclose(y[kept], 2.0 / (1.0 - rate), rtol=1e-4)
+    # Neither rows nor columns share a mask.
+    assert abs(kept.mean(0) - (1.0 - rate)).max() <= 5.0 * np.sqrt(rate * (1.0 - rate) / 400) + 1e-5
+    assert abs(kept.mean(1) - (1.0 - rate)).max() <= 5.0 * np.sqrt(rate * (1.0 - rate) / 1000) + 1e-5
+
+
+def test_dropout_only_in_training():
+    network = networks.ScoreNetwork(width=16, hidden=32)
+    inputs = (jnp.ones((4, 6)), jnp.full(4, 0.5), jnp.ones((4, 17)))
+    variables = jax.jit(network.init)(jax.random.key(0), *inputs)
+    apply = jax.jit(network.apply, static_argnames="train")
+    quiet = apply(variables, *inputs)
+    np.testing.assert_array_equal(quiet, apply(variables, *inputs))
+    noisy = [apply(variables, *inputs, train=True, rngs={"dropout": jax.random.key(seed)}) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(noisy[0], noisy[1])
+    assert not np.array_equal(noisy[0], noisy[2])
+    assert not np.array_equal(noisy[0], quiet)
+
+
+def test_fourier_features():
+    module = networks.FourierFeatures()
+    times = jnp.asarray([0.0, 0.25, 1.0])
+    variables = module.init(jax.random.key(0), times)
+    assert list(variables) == ["constants"]
+    w = np.asarray(variables["constants"]["frequencies"], np.float64)
+    angles = 2.0 * np.pi * np.asarray(times, np.float64)[:, None] * w[None]
+    expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    # Angles reach several hundred radians, where float32 is good to a few 1e-5.
+    np.testing.assert_allclose(np.asarray(module.apply(variables, times)), expected, atol=1e-4)
+
+
+def test_fourier_frequencies_have_standard_deviation_30():
+    wide = networks.FourierFeatures(frequencies=20000).init(jax.random.key(1), jnp.zeros(1))
+    frequencies = np.asarray(wide["constants"]["frequencies"])
+    assert abs(frequencies.std() - 30.0) < 0.6
+    assert abs(frequencies.mean()) < 0.8
+
+
+def test_fourier_frequencies_are_not_trained_and_differ_between_members():
+    config, spec = behavior.Config(width=8, hidden=16, blocks=1), Spec(2, 1)
+    hyper = behavior.Hyper(learning_rate=0.1, weight_decay=1.0)
+    init = jax.jit(behavior.init, static_argnames=("spec", "config"))
+    state, other = (init(jax.random.key(seed), spec, config, hyper) for seed in (0, 1))
+    batch = Batch(jnp.ones((4, 2)), jnp.zeros((4, 1)), jnp.zeros(4), jnp.ones((4, 2)), jnp.ones(4))
+    after, _ = jax.jit(behavior.update)(state, batch, jax.random.key(2), hyper)
+    jax.tree.map(np.testing.assert_array_equal, after.constants, state.constants)
+    assert not np.array_equal(jax.tree.leaves(state.constants)[0], jax.tree.leaves(other.constants)[0])
+    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), after.params, state.params)
+    assert all(jax.tree.leaves(changed))

@@ -1,0 +1,78 @@
+"""Precision of matrix products: what is rounded, what stays float32, forward and backward."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from jaxrl_srpo.methods import behavior
+from jaxrl_srpo.nn import networks, precision
+from jaxrl_srpo.types import Batch, Spec
+
+SPEC = Spec(5, 3)
+CONFIG = behavior.Config(batch_size=16, width=32, hidden=64, blocks=2)
+DIMENSIONS = (((1,), (0,)), ((), ()))
+
+
+def tf32(x):
+    """Round to ten bits of mantissa, to nearest even."""
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x0FFF) + ((bits >> 13) & np.uint32(1))) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def bfloat16(x):
+    return np.asarray(x).astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def exact(x):
+    return np.asarray(x)
+
+
+@functools.cache
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+@pytest.mark.parametrize(("name", "rounded"), [("float32", exact), ("tf32", tf32), ("bfloat16", bfloat16)])
+def test_product_and_its_derivatives_round_their_operands(name, rounded):
+    x, kernel, cotangent = normal(0, 7, 5), normal(1, 5, 4), normal(2, 7, 4)
+    with precision.using(name):
+        product, pull = jax.vjp(lambda x, kernel: precision.dot_general(x, kernel, DIMENSIONS), x, kernel)
+        gradients = pull(cotangent)
+    left, right, back = rounded(x), rounded(kernel), rounded(cotangent)
+    # The emulated TF32 rounds results too, by half a unit of its last place.
+    tolerance = 6e-4 if name == "tf32" else 1e-6
+    for own, expected in zip((product, *gradients), (left @ right, back @ right.T, left.T @ back), strict=True):
+        np.testing.assert_allclose(own, expected, rtol=tolerance, atol=tolerance)
+        assert own.dtype == jnp.float32
+    if name != "float32":
+        assert np.abs(np.asarray(product) - np.asarray(x) @ np.asarray(kernel)).max() > 1e-4
+
+
+def test_hidden_activations_are_bfloat16_and_outputs_float32():
+    network, x = networks.MLP(2, width=8), normal(0, 3, 5)
+    with precision.using("bfloat16"):
+        params = network.init(jax.random.key(0), x)
+        output, state = network.apply(params, x, capture_intermediates=True)
+    hidden = state["intermediates"]["Dense_0"]["__call__"][0]
+    assert (hidden.dtype, output.dtype) == (jnp.bfloat16, jnp.float32)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("auto", 0.0), ("tf32", 1e-3), ("bfloat16", 2e-2)])
+def test_an_update_differs_from_float32_by_rounding_only(name, tolerance):
+    batch = Batch(normal(0, 16, 5), jnp.tanh(normal(1, 16, 3)), normal(2, 16), normal(3, 16, 5), jnp.ones(16))
+
+    def loss(which):
+        with precision.using(which):
+            state = behavior.init(jax.random.key(0), SPEC, CONFIG, behavior.Hyper())
+            state, metrics = jax.jit(behavior.update)(state, batch, jax.random.key(1), behavior.Hyper())
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
+        return float(metrics["loss"])
+
+    reference, own = loss("float32"), loss(name)
+    assert own == pytest.approx(reference, rel=tolerance)
+    assert (own == reference) == (name == "auto")
