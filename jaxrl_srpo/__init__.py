@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from jaxrl_srpo.runs.policies import Policy, load_policy
     from jaxrl_srpo.runs.workers import work
 
+__version__ = "0.2.0.dev0"
+
 __all__ = [
     "DatasetError",
     "Options",
