@@ -22,6 +22,8 @@ from jaxrl_srpo import api
 from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_numbers, parse_seeds, prepare_jax
 from jaxrl_srpo.data import d4rl, loading
 from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.data.names import EMBEDDED
+from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.errors import DatasetError, UserError
 from jaxrl_srpo.methods.presets import PAPER_BETA
 from jaxrl_srpo.methods.settings import Settings
@@ -93,7 +95,7 @@ def missing(names: Sequence[str]) -> list[str]:
 
 def _is_here(name: str) -> bool:
     if name not in d4rl.known_names():
-        return pathlib.Path(name).is_file() or name in loading.EMBEDDED
+        return pathlib.Path(name).is_file() or name in EMBEDDED
     try:
         loading.d4rl_file(name, fetch=False)
     except DatasetError:
@@ -249,7 +251,7 @@ def main(arguments: Sequence[str]) -> None:
     overrides = _overrides(values)
     seeds = parse_seeds(values.seeds)
     if values.dry_run:
-        datasets = [nominal(name) if name in absent else loading.load_dataset(name) for name in names]
+        datasets = [nominal(name) if name in absent else load_dataset(name) for name in names]
         sweep = Sweep(names, seeds, values.preset, {k: tuple(v) for k, v in overrides.items()}, values.budget)
         parts = plan(sweep, datasets, values.members_per_population)
         print(describe(parts))

@@ -29,6 +29,7 @@ from jaxrl_srpo import api
 from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_numbers, parse_words, prepare_jax
 from jaxrl_srpo.data import minari_writer, table
 from jaxrl_srpo.envs import marginals
+from jaxrl_srpo.envs.make import make_unflattened
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.exploration import bonuses, intrinsic, smm
 from jaxrl_srpo.exploration.densities import Histogram
@@ -133,7 +134,6 @@ def make_dataset(name: str, rows: np.ndarray, goal: Goal, life: Life) -> str:
     world, dataset_id = life.world, f"explored/{life.place}-{name}-goal{goal[0]}-{goal[1]}-v0"
 
     def play(environment: gymnasium.Env) -> Iterator[dict[str, Any]]:
-        del environment
         return world.episodes(rows, goal, life.seed)
 
     description = {
@@ -143,7 +143,8 @@ def make_dataset(name: str, rows: np.ndarray, goal: Goal, life: Life) -> str:
         "requirements": list(world.requirements),
         "seed": life.seed,
     }
-    minari_writer.write_dataset(dataset_id, world.task(goal), play, description, exist_ok=True)
+    make_environment = functools.partial(make_unflattened, world.task(goal))
+    minari_writer.write_dataset(dataset_id, make_environment, play, description, exist_ok=True)
     return dataset_id
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxrl_srpo.api import dataset_facts
-from jaxrl_srpo.data.loading import load_dataset
+from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.methods.stages import Stage
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.sweep import Member, Sweep

@@ -11,16 +11,16 @@ NAMESPACE = "jaxrl_srpo/"
 """What the Gymnasium ids of these tasks begin with; a D4RL name follows."""
 
 ANT_CELL = 4.0
-"""Side of an antmaze's cell in metres."""
+"""Side of an antmaze's cell in meters."""
 
 POINT_OFFSET = 1.2
 """Where a maze2d's origin is in the world, on both axes; walls are placed in the world, starts and goals from here."""
 
 GOAL_RADIUS = 0.5
-"""Distance to the goal in metres within which it is reached, the bound included."""
+"""Distance to the goal in meters within which it is reached, the bound included."""
 
 ANT_GOAL_NOISE = (1.0, 0.5)
-"""An antmaze's goal is the centre of its cell plus, on each axis, two uniform numbers from 0 to these, in metres."""
+"""An antmaze's goal is the center of its cell plus, on each axis, two uniform numbers from 0 to these, in meters."""
 
 MazeMap = list[list[int | str]]
 """Rows of cells: 1 is a wall, 0 free, "r" the start and "g" the goal."""
@@ -139,30 +139,13 @@ def cells_of(cells: Sequence[Sequence[int | str]], *symbols: int | str) -> list[
 
 
 def ant_position(cell: tuple[int, int], start: tuple[int, int] = _ANT_START) -> tuple[float, float]:
-    """x, y in metres of the centre of an antmaze's cell (row, column): the start is the origin, x runs along rows."""
+    """x, y in meters of the center of an antmaze's cell (row, column): the start is the origin, x runs along rows."""
     return ANT_CELL * (cell[1] - start[1]), ANT_CELL * (cell[0] - start[0])
 
 
 def point_position(cell: tuple[int, int]) -> tuple[float, float]:
-    """x, y in metres of the centre of a maze2d's cell (row, column), in the coordinates of its observations.
+    """x, y in meters of the center of a maze2d's cell (row, column), in the coordinates of its observations.
 
     x runs from row to row. D4RL's starts and goals are not there but at (row, column), 0.2 further on both axes.
     """
     return cell[0] + 1.0 - POINT_OFFSET, cell[1] + 1.0 - POINT_OFFSET
-
-
-def register() -> None:
-    """Registers all tasks with Gymnasium, unless they are registered."""
-    import gymnasium
-
-    from jaxrl_srpo.data.d4rl import time_limit
-
-    for task in task_names():
-        if NAMESPACE + task not in gymnasium.registry:
-            ant = task.startswith("antmaze")
-            gymnasium.register(
-                NAMESPACE + task,
-                entry_point=f"jaxrl_srpo.envs.d4rl_mazes:{'AntMaze' if ant else 'PointMaze'}",
-                max_episode_steps=time_limit(task),
-                kwargs={"maze_map": maze_map(task)} | ({} if ant else {"dense": "-dense" in task}),
-            )

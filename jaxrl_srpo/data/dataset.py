@@ -12,7 +12,7 @@ class EnvironmentSpec:
 
     Attributes:
       id: Gymnasium id, for instance `Hopper-v4`.
-      kwargs: keyword arguments of `gymnasium.make`, JSON-serialisable.
+      kwargs: keyword arguments of `gymnasium.make`, JSON-serializable.
       max_episode_steps: time limit in steps; None leaves the environment's own.
       goal_task: whether an episode counts as a success when it terminates or reports `info["success"]`.
     """
@@ -40,7 +40,7 @@ class ReferenceReturns:
     expert: float
 
     def normalize(self, returns: np.ndarray) -> np.ndarray:
-        """D4RL-normalised scores, 0 for random and 100 for expert, of undiscounted returns of any shape."""
+        """D4RL-normalized scores, 0 for random and 100 for expert, of undiscounted returns of any shape."""
         return 100.0 * (np.asarray(returns) - self.random) / (self.expert - self.random)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-_BLUE, _ORANGE, _GREY = "#2a6f97", "#e07a1f", "#8d99ae"
+_BLUE, _ORANGE, _GRAY = "#2a6f97", "#e07a1f", "#8d99ae"
 
 
 def describe(dataset: Dataset) -> str:
@@ -30,7 +30,7 @@ def describe(dataset: Dataset) -> str:
         ("transitions", f"{dataset.size:,}"),
         ("episodes", f"{len(lengths):,} complete, of {_quartiles(lengths, '.0f')} steps"),
         ("returns", _quartiles(dataset.episode_returns, ".5g") + f", mean {dataset.episode_returns.mean():.5g}"),
-        ("normalised", _normalised(dataset)),
+        ("normalized", _normalized(dataset)),
         (
             "rewards",
             f"{_quartiles(dataset.rewards, '.3g')}, mean {dataset.rewards.mean(dtype=np.float64):.3g} per step",
@@ -80,7 +80,7 @@ def plot(dataset: Dataset, path: str | os.PathLike[str]) -> None:
 
 
 def _plot_returns(axis: "matplotlib.axes.Axes", dataset: Dataset) -> None:
-    """Histogram of returns with mean; normalised scores on top where a reference exists."""
+    """Histogram of returns with mean; normalized scores on top where a reference exists."""
     returns = dataset.episode_returns
     axis.hist(returns, bins=_bins(returns), color=_BLUE)
     axis.axvline(returns.mean(), color=_ORANGE, linewidth=2, label=f"mean {returns.mean():.4g}")
@@ -96,7 +96,7 @@ def _plot_returns(axis: "matplotlib.axes.Axes", dataset: Dataset) -> None:
             return low + np.asarray(scores) * span / 100.0
 
         top = axis.secondary_xaxis("top", functions=(scores_of, returns_of))
-        top.set_xlabel("normalised score (0 random, 100 expert)")
+        top.set_xlabel("normalized score (0 random, 100 expert)")
     axis.legend(frameon=False)
 
 
@@ -139,7 +139,7 @@ def _plot_rewards(axis: "matplotlib.axes.Axes", dataset: Dataset) -> None:
     axis.set(title="Reward along an episode", xlabel="step of the episode", ylabel="reward")
     still = np.array([len(group) for group in groups]) / width
     share = axis.twinx()
-    share.plot(x, still, color=_GREY, linestyle=":", label="episodes still running (right)")
+    share.plot(x, still, color=_GRAY, linestyle=":", label="episodes still running (right)")
     share.set(ylim=(0, None))
     share.spines[["top"]].set_visible(False)
     handles = [*axis.get_legend_handles_labels()[0], *share.get_legend_handles_labels()[0]]
@@ -149,7 +149,7 @@ def _plot_rewards(axis: "matplotlib.axes.Axes", dataset: Dataset) -> None:
 def _plot_actions(figure: "matplotlib.figure.Figure", axis: "matplotlib.axes.Axes", dataset: Dataset) -> None:
     """Density of each action component between its bounds, and how often it is at one.
 
-    The colour goes with the square root, so that a pile at a bound does not hide the rest.
+    The color goes with the square root, so that a pile at a bound does not hide the rest.
     """
     from matplotlib.colors import PowerNorm
 
@@ -178,7 +178,7 @@ def _plot_actions(figure: "matplotlib.figure.Figure", axis: "matplotlib.axes.Axe
 
 
 def _plot_states(figure: "matplotlib.figure.Figure", axis: "matplotlib.axes.Axes", dataset: Dataset) -> None:
-    """Where the states are: positions in mazes, else two principal components, coloured by how often."""
+    """Where the states are: positions in mazes, else two principal components, colored by how often."""
     stride = max(1, dataset.size // 200_000)
     states = dataset.observations[::stride]
     if dataset.family in ("pointmaze", "antmaze") or states.shape[1] < 2:
@@ -239,8 +239,8 @@ def _quartiles(values: np.ndarray, form: str) -> str:
     return f"{low} to {high} (quartiles {first}, {median}, {third})"
 
 
-def _normalised(dataset: Dataset) -> str:
-    """Normalised scores of the episodes, where the returns of a random and an expert policy are known."""
+def _normalized(dataset: Dataset) -> str:
+    """Normalized scores of the episodes, where the returns of a random and an expert policy are known."""
     if dataset.reference is None:
         return "no reference returns are known"
     scores = dataset.reference.normalize(dataset.episode_returns)

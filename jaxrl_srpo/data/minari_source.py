@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_srpo.data import d4rl, loading, validation
+from jaxrl_srpo.data import d4rl, validation
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.data.fingerprint import fingerprint
+from jaxrl_srpo.data.names import is_made_here
 from jaxrl_srpo.data.observations import flatten_observation
 from jaxrl_srpo.errors import DatasetError
 
@@ -138,7 +139,7 @@ def _open(dataset_id: str) -> Any:
     except FileNotFoundError as error:
         here = difflib.get_close_matches(dataset_id, local_ids(), n=3, cutoff=0.4)
         hint = f"; close to it here: {', '.join(here)}" if here else ""
-        verb, command = ("make", "make") if dataset_id.startswith(loading.REGENERATED) else ("fetch", "download")
+        verb, command = ("make", "make") if is_made_here(dataset_id) else ("fetch", "download")
         raise DatasetError(
             f"Minari dataset {dataset_id!r} is not at {_place(dataset_id)}: {verb} it with "
             f"`jaxrl-srpo data {command} {dataset_id}` or set MINARI_DATASETS_PATH{hint}"

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxrl_srpo.data.dataset import EnvironmentSpec
-from jaxrl_srpo.envs.make import make_unflattened
 from jaxrl_srpo.errors import DatasetError
 from jaxrl_srpo.io.files import locked
 
 if TYPE_CHECKING:
     import gymnasium
 
-Episodes = Callable[["gymnasium.Env"], Iterable[dict[str, Any]]]
-"""Makes the episodes in the environment, each a dictionary of the fields of Minari's `EpisodeBuffer`."""
+MakeEnvironment = Callable[[], "gymnasium.Env"]
+"""Makes the environment in which the episodes are played."""
+
+PlayEpisodes = Callable[["gymnasium.Env"], Iterable[dict[str, Any]]]
+"""Plays the episodes in the environment; each is a dictionary of the fields of Minari's `EpisodeBuffer`."""
 
 
 def storage_root() -> Path:
@@ -31,8 +32,8 @@ def exists(dataset_id: str) -> bool:
 
 def write_dataset(
     dataset_id: str,
-    environment: EnvironmentSpec,
-    episodes: Episodes,
+    make_environment: MakeEnvironment,
+    play_episodes: PlayEpisodes,
     description: Mapping[str, Any],
     exist_ok: bool = False,
 ) -> None:
@@ -42,13 +43,15 @@ def write_dataset(
 
     Args:
       dataset_id: `NAMESPACE/NAME-vN`.
-      environment: where the episodes were played, and where policies learned from them are evaluated.
-      episodes: makes the episodes.
+      make_environment: makes the environment of the episodes, in which policies learned from them are evaluated. It is
+        called only where there is something to write; its observations are stored as they are.
+      play_episodes: plays the episodes in it.
       description: metadata, for instance `algorithm_name` and `description`.
       exist_ok: leave a dataset of this id as it is.
 
     Raises:
-      DatasetError: the id is taken, MuJoCo is missing, or the storage cannot be written.
+      DatasetError: the id is taken, or the storage cannot be written.
+      UserError: the environment cannot be made.
     """
     root = storage_root()
     target, partial = root / dataset_id, root / f".{dataset_id.replace('/', '-')}.partial"
@@ -61,7 +64,7 @@ def write_dataset(
                 raise DatasetError(f"{dataset_id} already exists at {target}; remove it or choose another name")
             shutil.rmtree(partial, ignore_errors=True)
             (partial / "data").mkdir(parents=True)
-            _write(partial / "data", dataset_id, environment, episodes, description)
+            _write(partial / "data", dataset_id, make_environment(), play_episodes, description)
             _ensure_namespace(dataset_id.rpartition("/")[0])
             os.rename(partial, target)
     except OSError as error:
@@ -72,12 +75,15 @@ def write_dataset(
 
 
 def _write(
-    folder: Path, dataset_id: str, spec: EnvironmentSpec, episodes: Episodes, description: Mapping[str, Any]
+    folder: Path,
+    dataset_id: str,
+    environment: "gymnasium.Env",
+    play_episodes: PlayEpisodes,
+    description: Mapping[str, Any],
 ) -> None:
     from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
-    environment = make_unflattened(spec)
     # Minari's create_dataset_from_buffers does the same in the final place, where a killed process would leave a stump.
     storage = MinariStorage.new(
         folder,
@@ -88,7 +94,7 @@ def _write(
     )
     about = {"dataset_id": dataset_id, "minari_version": importlib.metadata.version("minari"), "author": {"jaxrl_srpo"}}
     storage.update_metadata(about | dict(description))
-    storage.update_episodes(EpisodeBuffer(**episode) for episode in episodes(environment))
+    storage.update_episodes(EpisodeBuffer(**episode) for episode in play_episodes(environment))
     environment.close()
 
 

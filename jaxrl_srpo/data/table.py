@@ -4,13 +4,14 @@ A row is `[s | a | r | s' | discount]` in float32. The table is an argument of t
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.data.units import measure_units
 from jaxrl_srpo.types import Array, Batch, Spec
 
 
@@ -28,36 +29,27 @@ class PackedTable(NamedTuple):
     slices: list[Slice]
 
 
-class Moments(NamedTuple):
-    """What observations are normalised by, [observation_size] float32 each; mean 0 and std 1 leave them alone."""
-
-    mean: np.ndarray
-    std: np.ndarray
-
-
-def moments(dataset: Dataset, normalize: bool) -> Moments:
-    """Mean and standard deviation of a dataset's observations, the latter raised by 0.001 as in TD3+BC."""
-    size = dataset.observation_size
-    if not normalize:
-        return Moments(np.zeros(size, np.float32), np.ones(size, np.float32))
-    observations = dataset.observations.astype(np.float64)
-    return Moments(observations.mean(0).astype(np.float32), (observations.std(0) + 1e-3).astype(np.float32))
+# Until `api.dataset_facts` gives way to `data.facts.dataset_facts`.
+def moments(dataset: Dataset, normalize: bool) -> tuple[Any, Any]:
+    """Mean and standard deviation that `measure_units` gives observations."""
+    units = measure_units(dataset, normalize_observations=normalize)
+    return units.observation_mean, units.observation_std
 
 
 def pack_rows(dataset: Dataset, rewards: np.ndarray, normalize: bool = False) -> np.ndarray:
-    """Rows [N, 2 observation_size + action_size + 2] of a dataset.
+    """Rows [N, 2 observation_size + action_size + 2] float32 of a dataset, in the units of the networks.
 
     Args:
-      dataset: its actions are scaled to [-1, 1].
+      dataset: N transitions in the environment's units.
       rewards: [N], after the reward transform.
-      normalize: whether observations are normalised by the dataset's own moments.
+      normalize: whether observations are normalized by the dataset's own mean and standard deviation.
     """
-    mean, std = moments(dataset, normalize)
+    units = measure_units(dataset, normalize_observations=normalize)
     columns = (
-        (dataset.observations - mean) / std,
-        scale_actions(dataset, dataset.actions),
+        units.normalize_observations(dataset.observations),
+        units.normalize_actions(dataset.actions),
         rewards[:, None],
-        (dataset.next_observations - mean) / std,
+        units.normalize_observations(dataset.next_observations),
         1.0 - dataset.terminals[:, None].astype(np.float32),
     )
     return np.concatenate(columns, axis=1, dtype=np.float32)
@@ -68,14 +60,6 @@ def pack(blocks: Sequence[np.ndarray]) -> PackedTable:
     offsets = np.cumsum([0, *(len(block) for block in blocks)])
     slices = [Slice(int(offset), len(block)) for offset, block in zip(offsets, blocks, strict=False)]
     return PackedTable(np.concatenate(blocks), slices)
-
-
-def scale_actions(dataset: Dataset, actions: np.ndarray) -> np.ndarray:
-    """Actions [..., action_size] of the environment's bounds to [-1, 1]; bounds of -1 and 1 change no bit."""
-    low, high = dataset.action_low, dataset.action_high
-    if np.all(low == -1.0) and np.all(high == 1.0):
-        return actions
-    return (2.0 * (actions - low) / (high - low) - 1.0).astype(np.float32)
 
 
 def permute(positions: Array, size: Array, key: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Behaviour distributions over two-dimensional actions: bandits whose policies can be looked at.
+"""Behavior distributions over two-dimensional actions: bandits whose policies can be looked at.
 
 Each is a pure function `(key, n) -> samples [n, 2]` in float32 within [-1, 1]. They are the toy densities customary for
 generative models (for instance Grathwohl et al., arXiv 1810.01367), rescaled to the action box.

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
-from jaxrl_srpo.envs.episodes import MemberEnvironments, Units
+from jaxrl_srpo.data.units import Units
+from jaxrl_srpo.envs.episodes import MemberEnvironments
 from jaxrl_srpo.envs.make import make_unflattened
 from jaxrl_srpo.errors import UserError
 
-Act = Callable[[np.ndarray, int], np.ndarray]
+StepPolicy = Callable[[np.ndarray, int], np.ndarray]
 """Observations [n, observation_size] float32 and the number of the step to actions [n, action_size] in [-1, 1]."""
 
 
@@ -33,11 +34,10 @@ class Task:
     observation_type: np.dtype
     max_episode_steps: int
 
-    def to_units(self, actions: np.ndarray) -> np.ndarray:
-        """Actions of [-1, 1] as `MemberEnvironments` gives them to the environment, to the last bit."""
-        low, high = self.action_low, self.action_high
-        scaled: np.ndarray = low + 0.5 * (actions + np.float32(1.0)) * (high - low)
-        return scaled
+    @property
+    def units(self) -> Units:
+        """Its own, but for actions, which are played in [-1, 1]."""
+        return Units(action_low=self.action_low, action_high=self.action_high)
 
 
 class Transitions(NamedTuple):
@@ -59,7 +59,7 @@ class Transitions(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Episode:
+class RecordedEpisode:
     """The fields of Minari's `EpisodeBuffer` for T steps.
 
     Attributes:
@@ -101,7 +101,7 @@ def find_task(environment: EnvironmentSpec) -> Task:
     return Task(environment, bounds.low, bounds.high, np.dtype(observations.dtype), limit)
 
 
-def play(task: Task, act: Act, environments: int, steps: int, entropy: Sequence[int]) -> list[Episode]:
+def play(task: Task, act: StepPolicy, environments: int, steps: int, entropy: Sequence[int]) -> list[RecordedEpisode]:
     """Plays whole episodes, in each environment until they have `steps` steps.
 
     Which episodes are kept does not depend on how long those of other environments take, so that short ones are not
@@ -130,14 +130,14 @@ def play(task: Task, act: Act, environments: int, steps: int, entropy: Sequence[
     return [episode for i in range(environments) for episode in _first(task, columns, ended, i, steps)]
 
 
-def _first(task: Task, columns: Transitions, ended: np.ndarray, environment: int, steps: int) -> list[Episode]:
+def _first(task: Task, columns: Transitions, ended: np.ndarray, environment: int, steps: int) -> list[RecordedEpisode]:
     """The first episodes of one environment that have `steps` steps together; columns are [T, n, ...]."""
     ends = np.flatnonzero(ended[:, environment])
     own = Transitions(*(column[:, environment] for column in columns))
     return cut(task, own, ends[: np.searchsorted(ends + 1, steps) + 1])
 
 
-def cut(task: Task, transitions: Transitions, ends: np.ndarray) -> list[Episode]:
+def cut(task: Task, transitions: Transitions, ends: np.ndarray) -> list[RecordedEpisode]:
     """The episodes whose last transitions are at `ends`, ascending."""
     bounds = itertools.pairwise([0, *(ends + 1).tolist()])
     return [_episode(task, transitions, start, stop) for start, stop in bounds]
@@ -151,21 +151,21 @@ def find_ends(transitions: Transitions) -> np.ndarray:
     return np.flatnonzero(ended)
 
 
-def mean_return(episodes: Sequence[Episode]) -> float:
+def mean_return(episodes: Sequence[RecordedEpisode]) -> float:
     """Undiscounted."""
     return float(np.mean([episode.rewards.sum() for episode in episodes]))
 
 
-def _episode(task: Task, transitions: Transitions, start: int, stop: int) -> Episode:
+def _episode(task: Task, transitions: Transitions, start: int, stop: int) -> RecordedEpisode:
     observations = np.concatenate(
         [transitions.observations[start:stop], transitions.next_observations[stop - 1 : stop]]
     )
     terminations = transitions.terminations[start:stop]
     truncations = np.zeros(stop - start, bool)
     truncations[-1] = not terminations[-1] and stop - start == task.max_episode_steps
-    return Episode(
+    return RecordedEpisode(
         observations.astype(task.observation_type),
-        task.to_units(transitions.actions[start:stop]).astype(np.float32),
+        task.units.denormalize_actions(transitions.actions[start:stop]).astype(np.float32),
         transitions.rewards[start:stop].astype(np.float64),
         terminations,
         truncations,

@@ -10,7 +10,7 @@ contact parameters, time steps, the distributions of starts and goals, rewards, 
 What differs from D4RL:
 
 * The simulator is MuJoCo 3, not 2.1 or older under mujoco-py. Two changes since then are undone (the masses of
-  capsules, quaternions that are not normalised at the start); changes of collisions and of the solver cannot be.
+  capsules, quaternions that are not normalized at the start); changes of collisions and of the solver cannot be.
   Trajectories do not agree step by step, and it has not been measured yet whether scores agree.
 * Random numbers come from the environment's own generator, so a seed gives other starts and goals than D4RL's.
 * antmaze-*-v0 and -v1 draw one goal when they are made and keep it. Here, as in -v2, every episode draws its own.
@@ -51,7 +51,7 @@ class Maze(MujocoEnv, ABC):
     def __init__(self, file: pathlib.Path, frame_skip: int, maze_map: MazeMap, **kwargs: Any) -> None:
         self.maze_map = maze_map
         self.goal = np.zeros(2)
-        """x, y of the goal in metres, in the coordinates of the observations."""
+        """x, y of the goal in meters, in the coordinates of the observations."""
         super().__init__(str(file), frame_skip, None, **kwargs)
         size = self.model.nq + self.model.nv
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64)
@@ -139,7 +139,7 @@ class PointMaze(Maze):
 
     Args:
       maze_map: rows of cells, see `layouts.MazeMap`.
-      dense: the reward is exp(-distance in metres) instead of 1 within `layouts.GOAL_RADIUS` and 0 elsewhere.
+      dense: the reward is exp(-distance in meters) instead of 1 within `layouts.GOAL_RADIUS` and 0 elsewhere.
       kwargs: what `MujocoEnv` takes.
     """
 
@@ -200,7 +200,7 @@ def _weigh_capsules_as_before(model: Any) -> None:
 
 
 def _remove_textures(tree: Any) -> None:
-    """Takes textures and materials out; colours stay."""
+    """Takes textures and materials out; colors stay."""
     for asset in tree.iter("asset"):
         asset.clear()
     for geom in tree.iter("geom"):
@@ -208,7 +208,7 @@ def _remove_textures(tree: Any) -> None:
 
 
 def _add_wall(tree: Any, position: tuple[float, float, float], size: tuple[float, float, float]) -> None:
-    """Adds a box at `position` with half sides `size`, all in metres of the world."""
+    """Adds a box at `position` with half sides `size`, all in meters of the world."""
     ElementTree.SubElement(
         _find(tree, "worldbody"),
         "geom",

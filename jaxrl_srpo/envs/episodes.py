@@ -7,26 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.data.units import Units, stack
 from jaxrl_srpo.envs.batched import make_simulator
 from jaxrl_srpo.envs.simulator import VectorSimulator, rows_by_spec
 from jaxrl_srpo.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class Units:
-    """How a learner sees an environment: (observation - mean) / std, and scale * reward + shift.
-
-    Attributes:
-      observation_mean: [observation_size], or one number.
-      observation_std: likewise.
-      reward_scale: factor of rewards.
-      reward_shift: added afterwards.
-    """
-
-    observation_mean: np.ndarray | float = 0.0
-    observation_std: np.ndarray | float = 1.0
-    reward_scale: float = 1.0
-    reward_shift: float = 0.0
 
 
 class Outcome(NamedTuple):
@@ -60,7 +44,7 @@ class MemberEnvironments:
 
     Args:
       specs: one per member; they may differ in all but their sizes.
-      units: one per member.
+      units: one per member, of observations and rewards; the bounds of actions are the environments' own.
       entropy: one sequence of integers per member, which its starts depend on.
       count: n.
       workers: threads that step; see `envs.batched.make_simulator`.
@@ -88,12 +72,13 @@ class MemberEnvironments:
             raise
         first = self._groups[0][1]
         self.observation_size, self.action_size = first.observation_size, first.action_size
-        self._units = _Stacked(units, count, self.observation_size)
         size = len(specs) * count
         limits = [simulator.max_episode_steps or 0 for _, simulator in self._groups]
-        self._low, self._high = (np.zeros((size, self.action_size), np.float32) for _ in range(2))
+        low, high = (np.zeros((size, self.action_size), np.float32) for _ in range(2))
         for rows, simulator in self._groups:
-            self._low[rows], self._high[rows] = simulator.action_low, simulator.action_high
+            low[rows], high[rows] = simulator.action_low, simulator.action_high
+        stacked = stack(units, self.observation_size, self.action_size, count)
+        self._units = dataclasses.replace(stacked, action_low=low, action_high=high)
         self._episodes, self._lengths = np.zeros(size, np.int64), np.zeros(size, np.int64)
         self._returns = np.zeros(size)
         self._actions = np.zeros((max(limits), size, self.action_size), np.float32)
@@ -101,13 +86,13 @@ class MemberEnvironments:
     def reset(self) -> np.ndarray:
         """Begins episode 0 everywhere; returns observations [M, n, observation_size]."""
         self._episodes[:] = 0
-        return self._reshape(self._units.see(self._begin(np.arange(len(self._episodes)))))
+        return self._reshape(self._units.normalize_observations(self._begin(np.arange(len(self._episodes)))))
 
     def step(self, actions: np.ndarray) -> Outcome:
         """One step with actions [M, n, action_size] in [-1, 1]; an episode that ends is followed by the next."""
         size = len(self._episodes)
         rows = np.arange(size)
-        actions = self._low + 0.5 * (actions.reshape(size, -1) + np.float32(1.0)) * (self._high - self._low)
+        actions = self._units.denormalize_actions(actions.reshape(size, -1))
         self._actions[self._lengths, rows] = actions
         next_observations, rewards, terminated, truncated = self._advance(rows, actions)
         self._lengths += 1
@@ -119,14 +104,23 @@ class MemberEnvironments:
             observations = next_observations.copy()
             self._episodes[ended] += 1
             observations[ended] = self._begin(np.flatnonzero(ended))
-        see, paid = self._units.see, self._units.pay(rewards)
-        values = (see(observations), see(next_observations), paid, terminated, ended, lengths, returns)
-        return Outcome(*(self._reshape(value) for value in values))
+        return Outcome(
+            observations=self._reshape(self._units.normalize_observations(observations)),
+            next_observations=self._reshape(self._units.normalize_observations(next_observations)),
+            rewards=self._reshape(self._units.scale_rewards(rewards)),
+            terminated=self._reshape(terminated),
+            ended=self._reshape(ended),
+            lengths=self._reshape(lengths),
+            returns=self._reshape(returns),
+        )
 
     def state(self) -> dict[str, np.ndarray]:
         """What `restore` needs."""
-        return {"episodes": self._episodes.copy(), "returns": self._returns.copy(), "lengths": self._lengths.copy()} | {
-            "actions": self._actions.copy()
+        return {
+            "episodes": self._episodes.copy(),
+            "returns": self._returns.copy(),
+            "lengths": self._lengths.copy(),
+            "actions": self._actions.copy(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -174,25 +168,6 @@ class MemberEnvironments:
 
     def _reshape(self, values: np.ndarray) -> np.ndarray:
         return values.reshape(*self._shape, *values.shape[1:])
-
-
-class _Stacked:
-    """The units of all environments, [M * n] each."""
-
-    def __init__(self, units: Sequence[Units], count: int, size: int) -> None:
-        def stack(values: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
-            return np.repeat([np.broadcast_to(np.asarray(v, np.float32), shape) for v in values], count, axis=0)
-
-        self._mean = stack([one.observation_mean for one in units], (size,))
-        self._std = stack([one.observation_std for one in units], (size,))
-        self._scale = stack([one.reward_scale for one in units], ())
-        self._shift = stack([one.reward_shift for one in units], ())
-
-    def see(self, observations: np.ndarray) -> np.ndarray:
-        return (observations - self._mean) / self._std
-
-    def pay(self, rewards: np.ndarray) -> np.ndarray:
-        return self._scale * rewards.astype(np.float32) + self._shift
 
 
 def _find(rows: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

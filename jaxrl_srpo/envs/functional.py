@@ -43,7 +43,7 @@ class Environment(Protocol):
 
 
 @struct.dataclass
-class Episodes:
+class RunningEpisodes:
     """Episodes under way in n environments.
 
     Attributes:
@@ -77,18 +77,20 @@ class Outcome(NamedTuple):
     returns: Array
 
 
-def start(environment: Environment, count: int, key: Array) -> Episodes:
+def start(environment: Environment, count: int, key: Array) -> RunningEpisodes:
     """`count` fresh episodes."""
     states = jax.vmap(environment.reset)(jax.random.split(key, count))
-    return Episodes(states, jnp.zeros((count,), jnp.int32), jnp.zeros((count,)))
+    return RunningEpisodes(states, jnp.zeros((count,), jnp.int32), jnp.zeros((count,)))
 
 
-def observe(environment: Environment, episodes: Episodes) -> Array:
+def observe(environment: Environment, episodes: RunningEpisodes) -> Array:
     """Observations [n, observation_size]."""
     return jax.vmap(environment.observe)(episodes.states)
 
 
-def step(environment: Environment, episodes: Episodes, actions: Array, key: Array) -> tuple[Episodes, Outcome]:
+def step(
+    environment: Environment, episodes: RunningEpisodes, actions: Array, key: Array
+) -> tuple[RunningEpisodes, Outcome]:
     """One step with actions [n, action_size]; episodes that end are followed by fresh ones."""
     states, rewards, terminated = jax.vmap(environment.step)(episodes.states, actions)
     lengths, returns = episodes.lengths + 1, episodes.returns + rewards
@@ -99,4 +101,8 @@ def step(environment: Environment, episodes: Episodes, actions: Array, key: Arra
     def choose(new: Array, old: Array) -> Array:
         return jnp.where(ended.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
-    return jax.tree.map(choose, fresh, Episodes(states, lengths, returns)), outcome
+    return jax.tree.map(choose, fresh, RunningEpisodes(states, lengths, returns)), outcome
+
+
+# Until `population.interaction` uses the new name.
+Episodes = RunningEpisodes

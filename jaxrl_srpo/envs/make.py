@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from jaxrl_srpo.data import d4rl_layouts
+from jaxrl_srpo.data import d4rl, d4rl_layouts
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.data.observations import flatten_observation
 from jaxrl_srpo.errors import UserError
@@ -105,7 +105,7 @@ def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec
     import gymnasium
 
     if environment_id.startswith(d4rl_layouts.NAMESPACE):
-        d4rl_layouts.register()
+        _register_mazes()
         _register_ours()
     missing = None if environment_id in gymnasium.registry else _register_robotics(environment_id)
     try:
@@ -118,7 +118,23 @@ def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec
         raise UserError(f"unknown environment {environment_id!r}{hint}{install}") from error
 
 
+def _register_mazes() -> None:
+    """Registers D4RL's mazes with Gymnasium, unless they are registered."""
+    import gymnasium
+
+    for task in d4rl_layouts.task_names():
+        if d4rl_layouts.NAMESPACE + task not in gymnasium.registry:
+            ant = task.startswith("antmaze")
+            gymnasium.register(
+                d4rl_layouts.NAMESPACE + task,
+                entry_point=f"jaxrl_srpo.envs.d4rl_mazes:{'AntMaze' if ant else 'PointMaze'}",
+                max_episode_steps=d4rl.time_limit(task),
+                kwargs={"maze_map": d4rl_layouts.maze_map(task)} | ({} if ant else {"dense": "-dense" in task}),
+            )
+
+
 def _register_ours() -> None:
+    """Registers our other environments with Gymnasium, unless they are registered."""
     import gymnasium
 
     for environment_id, (entry_point, limit) in _OURS.items():
@@ -189,6 +205,6 @@ def _lean_point_maze() -> Any:
             tree.write(self.tmp_xml_file_path)
 
     class LeanPointMaze(PointMazeEnv, MazeWithoutTextures):
-        """PointMaze that cannot be rendered in colour."""
+        """PointMaze that cannot be rendered in color."""
 
     return LeanPointMaze

@@ -1,7 +1,7 @@
 """The Fetch manipulation task of State Marginal Matching (arXiv 1906.05274): a robot arm and a block on a table.
 
 Gymnasium-Robotics' FetchPickAndPlace, of which only the 25 numbers of `observation` are seen: the gripper's position is
-0:3, the block's 3:6, in metres. An episode takes 50 steps and begins with the block in the middle of the table; it
+0:3, the block's 3:6, in meters. An episode takes 50 steps and begins with the block in the middle of the table; it
 terminates when the block falls off. It differs from the released code (`manipulation_env.py`) in two things:
   - the time limit is a truncation, which there is stored as a terminal state;
   - "off the table" includes a block that has sunk below its top; there only its x and y count.
@@ -35,7 +35,7 @@ class Manipulation(gymnasium.Env[np.ndarray, np.ndarray]):
 
     Args:
       goal_prior: "half" pays for the left half, so that exp(reward) prefers it e to 1; "uniform" pays for no place.
-      goal: x, y, z in metres; None for none. `info["success"]` says whether the block is there.
+      goal: x, y, z in meters; None for none. `info["success"]` says whether the block is there.
       render_mode: as in Gymnasium-Robotics.
 
     Raises:
@@ -53,7 +53,7 @@ class Manipulation(gymnasium.Env[np.ndarray, np.ndarray]):
         if goal_prior not in ("uniform", "half"):
             raise UserError(f"goal_prior={goal_prior!r}: choose uniform or half")
         if goal is not None and len(goal) != 3:
-            raise UserError(f"goal={goal}: give x, y and z in metres")
+            raise UserError(f"goal={goal}: give x, y and z in meters")
         self._robot = MujocoFetchPickAndPlaceEnv(reward_type="sparse", render_mode=render_mode)
         self._prior, self._goal, self.render_mode = goal_prior, goal, render_mode
         self.observation_space = self._robot.observation_space["observation"]
@@ -96,6 +96,6 @@ class Manipulation(gymnasium.Env[np.ndarray, np.ndarray]):
 
 
 def off_table(block: np.ndarray) -> bool:
-    """Whether a block's position [3] in metres is beside the table's top or below it."""
+    """Whether a block's position [3] in meters is beside the table's top or below it."""
     inside = np.all((block[:2] >= TABLE_LOW) & (block[:2] <= TABLE_HIGH))
     return not inside or bool(block[2] < HEIGHT - _SUNK)

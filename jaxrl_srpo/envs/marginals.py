@@ -67,7 +67,7 @@ def coverage(counts: Array, reachable: Array) -> Array:
 
 
 def divergence(counts: Array, log_target: Array, reachable: Array) -> Array:
-    """KL(visited || target) in nats, the target normalised over the reachable bins; `counts` [..., bins] -> [...].
+    """KL(visited || target) in nats, the target normalized over the reachable bins; `counts` [..., bins] -> [...].
 
     Visits to bins held unreachable are left out. The released code's figure of this name is only right for a uniform
     target: it adds the log-density where it must subtract it.

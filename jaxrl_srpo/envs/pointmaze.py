@@ -1,13 +1,14 @@
 """The embedded default datasets: a force-driven ball wandering through mazes, made locally in seconds.
 
 The task is Gymnasium-Robotics' PointMaze (100 steps per second, forces in [-1, 1], speed capped at 5 m/s per axis)
-with fixed start cells and one goal cell, ending at the goal with reward 1. The behaviour is play: a waypoint controller
+with fixed start cells and one goal cell, ending at the goal with reward 1. The behavior is play: a waypoint controller
 wanders between random cells at random speeds, in random lanes, with detours, pauses and noise, and reaches the goal
 only when it happens upon it. Every stretch of the way to the goal is in the data, but in pieces of different episodes
 and next to its opposite, so that cloning wanders too while offline reinforcement learning finds the way.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 
 from jaxrl_srpo.data import minari_writer
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.envs.make import make_unflattened
 from jaxrl_srpo.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ MAZES = {
 
 
 class Maze:
-    """Cells of a maze map in metres, and random shortest ways between them.
+    """Cells of a maze map in meters, and random shortest ways between them.
 
     Cell (row, column) is a unit square; the map's middle is the origin, x grows with the column and y against the row.
     """
@@ -106,20 +108,20 @@ class Maze:
         self._height, self._width = len(maze_map), len(maze_map[0])
         self.free = [(i, j) for i, row in enumerate(maze_map) for j, symbol in enumerate(row) if symbol != 1]
         free = set(self.free)
-        self._neighbours = {
+        self._neighbors = {
             (i, j): [cell for cell in ((i - 1, j), (i, j + 1), (i + 1, j), (i, j - 1)) if cell in free]
             for i, j in self.free
         }
         self._distances = {cell: self._distances_to(cell) for cell in self.free}
 
     def center(self, cell: Cell) -> tuple[float, float]:
-        """Centre (x, y) of a cell."""
+        """Center (x, y) of a cell."""
         return cell[1] + 0.5 - self._width / 2, self._height / 2 - cell[0] - 0.5
 
     def cell(self, x: float, y: float) -> Cell:
         """The free cell around, or else nearest to, a point."""
         cell = (math.floor(self._height / 2 - y), math.floor(x + self._width / 2))
-        if cell in self._neighbours:
+        if cell in self._neighbors:
             return cell
         return min(self.free, key=lambda free: math.dist(self.center(free), (x, y)))
 
@@ -132,14 +134,14 @@ class Maze:
         """The cells after `start` on a shortest way to `target`, one of them at random where there are several."""
         distances, cells = self._distances[target], [start]
         while cells[-1] != target:
-            nearer = [cell for cell in self._neighbours[cells[-1]] if distances[cell] < distances[cells[-1]]]
+            nearer = [cell for cell in self._neighbors[cells[-1]] if distances[cell] < distances[cells[-1]]]
             cells.append(nearer[int(random.integers(len(nearer)))] if len(nearer) > 1 else nearer[0])
         return cells[1:]
 
     def _distances_to(self, target: Cell) -> dict[Cell, int]:
         distances, front = {target: 0}, [target]
         while front:
-            front = [near for cell in front for near in self._neighbours[cell] if near not in distances]
+            front = [near for cell in front for near in self._neighbors[cell] if near not in distances]
             depth = max(distances.values()) + 1
             distances.update({cell: depth for cell in front})
         return distances
@@ -152,7 +154,7 @@ class Style:
     Attributes:
       speed: wanted speed in m/s.
       gain: force per m/s of velocity error.
-      lane: (x, y) offset in metres of the leg's waypoints from the middle of their cells.
+      lane: (x, y) offset in meters of the leg's waypoints from the middle of their cells.
       noise: standard deviation of the force noise, whose correlation time is ten steps.
       patience: the leg is given up after so many times the steps that its length should take.
       pause: steps spent at the end of the leg.
@@ -205,7 +207,7 @@ class WaypointController:
         self._style, self._steps_left = style, style.patience * (_START_STEPS + 100.0 * len(centers) / style.speed)
 
     def act(self, x: float, y: float, vx: float, vy: float) -> tuple[float, float]:
-        """Force in [-1, 1] per axis at a position (metres) and velocity (m/s)."""
+        """Force in [-1, 1] per axis at a position (meters) and velocity (m/s)."""
         style = self._style
         self._steps_left -= 1
         (wx, wy), last = self._waypoints[0], len(self._waypoints) == 1
@@ -348,7 +350,8 @@ def _create(dataset_id: str, task: MazeTask, seed: int, transitions: int, exist_
     def play(environment: "gymnasium.Env") -> Iterator[dict[str, Any]]:
         return collect(environment, task, seed, transitions)
 
-    minari_writer.write_dataset(dataset_id, task.environment, play, _description(task, seed), exist_ok)
+    make_environment = functools.partial(make_unflattened, task.environment)
+    minari_writer.write_dataset(dataset_id, make_environment, play, _description(task, seed), exist_ok)
 
 
 def _description(task: MazeTask, seed: int) -> dict[str, Any]:

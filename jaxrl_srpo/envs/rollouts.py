@@ -15,7 +15,7 @@ from jaxrl_srpo.envs.batched import make_simulator
 from jaxrl_srpo.envs.simulator import Start, Transition, VectorSimulator, rows_by_spec
 from jaxrl_srpo.errors import UserError
 
-Act = Callable[[np.ndarray], np.ndarray]
+BatchedPolicy = Callable[[np.ndarray], np.ndarray]
 """Observations [members, episodes, observation_size] float32 to actions [members, episodes, action_size]."""
 
 
@@ -51,7 +51,7 @@ class Scores(NamedTuple):
 
 
 def scores(episodes: Episodes, member: int, reference: ReferenceReturns | None) -> Scores:
-    """Normalised scores where there is a reference, else successes in goal tasks, else returns."""
+    """Normalized scores where there is a reference, else successes in goal tasks, else returns."""
     returns = episodes.returns[member]
     if reference is not None:
         return Scores("normalized_score", reference.normalize(returns))
@@ -105,7 +105,7 @@ class Rollouts:
         for dataset in datasets:
             check_fits(dataset, self.observation_size, self.action_size)
 
-    def run(self, act: Act, *, record: bool = False) -> Episodes:
+    def run(self, act: BatchedPolicy, *, record: bool = False) -> Episodes:
         """Plays all episodes to their ends.
 
         Args:
@@ -135,7 +135,7 @@ class Rollouts:
     ) -> None:
         self.close()
 
-    def _run(self, act: Act, record: bool) -> Episodes:
+    def _run(self, act: BatchedPolicy, record: bool) -> Episodes:
         shape = (len(self._specs), self._episodes)
         goal_tasks = np.array([spec.goal_task for spec in self._specs])
         progress = _Progress(np.repeat(goal_tasks, self._episodes), self.observation_size, record)
@@ -246,7 +246,9 @@ class BackgroundEvaluator:
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="evaluation")
         self._stopped = threading.Event()
 
-    def submit(self, rollouts: Rollouts, act: Act, *, record: bool = False) -> concurrent.futures.Future[Episodes]:
+    def submit(
+        self, rollouts: Rollouts, act: BatchedPolicy, *, record: bool = False
+    ) -> concurrent.futures.Future[Episodes]:
         """Queues `rollouts.run(act, record=record)`; its exceptions come out of the future's `result()`."""
 
         def until_stopped(observations: np.ndarray) -> np.ndarray:

@@ -1,13 +1,13 @@
 """Many environments of one kind behind one interface, and that interface over Gymnasium environments."""
 
 import concurrent.futures
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.io.processors import usable_cores
 
 if TYPE_CHECKING:
     import gymnasium
@@ -148,8 +148,7 @@ class GymnasiumSimulator:
             np.empty(count, bool),
         )
 
-        def work(thread: int, own: np.ndarray) -> None:
-            del thread
+        def work(_: int, own: np.ndarray) -> None:
             for i in own:
                 _store(result, i, self._environments[rows[i]].step(actions[i]))
 
@@ -203,5 +202,4 @@ def default_workers(environment: "gymnasium.Env") -> int:
     simulation = getattr(environment.unwrapped, "ant_env", environment.unwrapped)
     if getattr(simulation, "frame_skip", 1) == 1:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MAX_WORKERS)
+    return min(usable_cores(), _MAX_WORKERS)

@@ -1,4 +1,4 @@
-"""Star-shaped navigation in pure JAX: a point that starts in a round centre from which halls lead away.
+"""Star-shaped navigation in pure JAX: a point that starts in a round center from which halls lead away.
 
 The task of State Marginal Matching (arXiv 1906.05274): a policy that wanders never sees the end of a hall, one that is
 drawn to what is rare walks down every one of them. It differs from the paper's, which runs on Box2D:
@@ -6,7 +6,7 @@ drawn to what is rare walks down every one of them. It differs from the paper's,
     of radius 0.1, which at full force needs about 10 of 50 steps for the 12 units to the end of a hall;
   - the point has no extent, so that halls are as wide as their walls are apart;
   - walls slide: of a move into a wall the part along it remains. Halls are flat at their ends;
-  - from the centre a hall is entered between its walls, extended to the middle; elsewhere the rim is a wall. A move
+  - from the center a hall is entered between its walls, extended to the middle; elsewhere the rim is a wall. A move
     never crosses two walls, however close the halls are;
   - the reward is 1 in a goal and 0 elsewhere; the paper divides by the number of goals;
   - an episode takes 100 steps and does not terminate; the paper's rollouts stop after 50.
@@ -34,9 +34,9 @@ class Star(NamedTuple):
 
     Attributes:
       halls: their number; hall k leads away at the angle 2 pi k / halls.
-      length: from the rim of the centre to the end of a hall.
+      length: from the rim of the center to the end of a hall.
       width: of a hall.
-      radius: of the centre.
+      radius: of the center.
       stride: distance that an action of 1 moves the point along its axis.
       max_episode_steps: length of an episode.
     """
@@ -62,18 +62,17 @@ class Star(NamedTuple):
         """This star.
 
         Raises:
-          UserError: no such star can be built, or halls would overlap outside the centre.
+          UserError: no such star can be built, or halls would overlap outside the center.
         """
         if self.halls < 1 or min(self.length, self.width, self.radius, self.stride, self.max_episode_steps) <= 0:
             raise UserError(f"star: {self}: needs at least one hall, and lengths, stride and steps above 0")
         if self.width > 2.0 * self.radius * math.sin(math.pi / max(self.halls, 2)):
-            room = f"around a centre of radius {self.radius}; choose fewer or narrower halls, or a larger radius"
+            room = f"around a center of radius {self.radius}; choose fewer or narrower halls, or a larger radius"
             raise UserError(f"star: {self.halls} halls of width {self.width} overlap {room}")
         return self
 
     def reset(self, key: Array) -> Array:
         """Every episode starts in the middle; the state is the position [2]."""
-        del key
         return jnp.zeros(2)
 
     def observe(self, state: Array) -> Array:
@@ -125,14 +124,14 @@ class Star(NamedTuple):
         return x * cos + y * sin, y * cos - x * sin
 
     def _nearest(self, position: Any, moved: Any, xp: Any) -> Any:
-        """The point closest to `moved` within the centre or the halls, whichever of them hold `position`."""
+        """The point closest to `moved` within the center or the halls, whichever of them hold `position`."""
         pieces = self._projections(moved, xp)
         holds = xp.sum((self._projections(position, xp) - position[None]) ** 2, axis=-1) <= _TOLERANCE**2
         distances = xp.sum((pieces - moved[None]) ** 2, axis=-1)
         return pieces[xp.argmin(xp.where(holds, distances, xp.inf))]
 
     def _projections(self, point: Any, xp: Any) -> Any:
-        """The closest points [1 + halls, 2] to `point` [2] of the centre and of every hall; all of them are convex."""
+        """The closest points [1 + halls, 2] to `point` [2] of the center and of every hall; all of them are convex."""
         directions = xp.asarray(self._directions())
         normals = xp.stack([-directions[:, 1], directions[:, 0]], axis=-1)
         along = xp.clip(directions @ point, 0.0, self.reach)

@@ -173,7 +173,6 @@ class _Locomotion(ABC):
 
     def start(self, rows: np.ndarray, environment: Any) -> bool:
         """Locomotion keeps nothing outside MuJoCo and knows no success."""
-        del rows, environment
         return False
 
     def step(self, physics: Physics, rows: np.ndarray, actions: np.ndarray) -> Outcome:
@@ -187,12 +186,11 @@ class _Locomotion(ABC):
         return Outcome(rewards, ~healthy & self.terminates, np.zeros(len(rows), bool))
 
     def _place(self, physics: Physics, rows: np.ndarray) -> np.ndarray:
-        """Forward position [n] in metres."""
+        """Forward position [n] in meters."""
         return physics.qpos[rows, 0]
 
     def _costs(self, physics: Physics, rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """[n]."""
-        del physics, rows
         costs: np.ndarray = self.control_weight * np.sum(np.square(actions), axis=1)
         return costs
 

@@ -9,6 +9,7 @@ with each other, not with D4RL's.
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import re
@@ -22,8 +23,19 @@ import tqdm
 
 from jaxrl_srpo.data import minari_writer, table
 from jaxrl_srpo.data.dataset import EnvironmentSpec
-from jaxrl_srpo.data.loading import REGENERATED
-from jaxrl_srpo.envs.collection import Act, Episode, Task, Transitions, cut, find_ends, find_task, mean_return, play
+from jaxrl_srpo.data.names import REGENERATED
+from jaxrl_srpo.envs.collection import (
+    RecordedEpisode,
+    StepPolicy,
+    Task,
+    Transitions,
+    cut,
+    find_ends,
+    find_task,
+    mean_return,
+    play,
+)
+from jaxrl_srpo.envs.make import make_unflattened
 from jaxrl_srpo.errors import DatasetError
 from jaxrl_srpo.io.checkpoint import Progress
 from jaxrl_srpo.io.files import locked
@@ -87,7 +99,7 @@ class Snapshot(NamedTuple):
 class Part(NamedTuple):
     """One of the five: its episodes, and a sentence on where they come from."""
 
-    episodes: list[Episode]
+    episodes: list[RecordedEpisode]
     origin: str
 
 
@@ -238,7 +250,7 @@ def _unpack(rows: np.ndarray, action_size: int) -> Transitions:
     )
 
 
-def _collect(task: Task, act: Act, recipe: Recipe, purpose: int) -> list[Episode]:
+def _collect(task: Task, act: StepPolicy, recipe: Recipe, purpose: int) -> list[RecordedEpisode]:
     """Whole episodes with at least `recipe.transitions` steps."""
     environments = int(np.clip(recipe.transitions // task.max_episode_steps, 1, _EPISODES))
     return play(task, act, environments, -(-recipe.transitions // environments), (recipe.seed, purpose))
@@ -248,7 +260,7 @@ def _key(seed: int, purpose: int) -> Array:
     return jax.random.fold_in(jax.random.key(seed), purpose)
 
 
-def _sampled(policy: sac.Policy, seed: int, purpose: int) -> Act:
+def _sampled(policy: sac.Policy, seed: int, purpose: int) -> StepPolicy:
     """Acts with actions drawn from the policy."""
     key = _key(seed, purpose)
     return lambda observations, number: np.asarray(_sample(policy, observations, key, np.int32(number)))
@@ -259,7 +271,7 @@ def _sample(policy: sac.Policy, observations: Array, key: Array, number: Array) 
     return policy.distribution(observations).sample(jax.random.fold_in(key, number))[0]
 
 
-def _random_policy(task: Task, seed: int) -> Act:
+def _random_policy(task: Task, seed: int) -> StepPolicy:
     numbers, size = np.random.default_rng([seed, _RANDOM]), len(task.action_low)
     return lambda observations, _: numbers.uniform(-1.0, 1.0, (len(observations), size)).astype(np.float32)
 
@@ -309,8 +321,8 @@ def _describe(kind: str, parts: dict[str, Part], task: Task, recipe: Recipe) -> 
 
 
 def _write(dataset_id: str, task: Task, part: Part, description: dict[str, Any]) -> None:
-    def episodes(environment: object) -> Iterator[dict[str, Any]]:
-        del environment
+    def episodes(_: object) -> Iterator[dict[str, Any]]:
         return (episode.fields() for episode in part.episodes)
 
-    minari_writer.write_dataset(dataset_id, task.environment, episodes, description)
+    make_environment = functools.partial(make_unflattened, task.environment)
+    minari_writer.write_dataset(dataset_id, make_environment, episodes, description)

@@ -204,8 +204,8 @@ def test_hdf5_is_read_without_gymnasium_mujoco_and_minari(tmp_path):
     program = (
         "import sys\n"
         "for name in ('gymnasium', 'gymnasium_robotics', 'mujoco', 'minari', 'gym', 'd4rl'): sys.modules[name] = None\n"
-        "from jaxrl_srpo.data import load_dataset, transform_rewards\n"
-        "data = load_dataset(sys.argv[1])\n"
+        "from jaxrl_srpo.data import read_dataset, transform_rewards\n"
+        "data = read_dataset(sys.argv[1])\n"
         "print(data.size, data.environment.id)\n"
     )
     result = subprocess.run(

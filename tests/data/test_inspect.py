@@ -31,7 +31,7 @@ def test_description(tmp_path):
     assert lines["terminals"].startswith("9 ")
     assert lines["time-outs"].startswith("0 ")
     assert lines["fingerprint"] == data.fingerprint
-    assert "expert 3234.3" in lines["normalised"]
+    assert "expert 3234.3" in lines["normalized"]
     assert "[-1, 1]" in lines["actions"]
     assert "d4rl-locomotion" in lines["reward"]
     assert "Hopper-v4" in lines["environment"]

@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from jaxrl_srpo.data import load_dataset, loading
+from jaxrl_srpo.data import loading
+from jaxrl_srpo.data.loading import read_dataset
 from jaxrl_srpo.errors import DatasetError
 from tests.data.test_download import serving
 
@@ -32,24 +33,24 @@ def file(tmp_path):
 
 
 def test_path(file):
-    data = load_dataset(file)
+    data = read_dataset(file)
     assert (data.name, data.source, data.size, data.family) == ("some", str(file), 49, "other")
-    assert load_dataset(str(file), env="Hopper-v4").family == "locomotion"
+    assert read_dataset(str(file), env="Hopper-v4").family == "locomotion"
 
 
 def test_d4rl_name_is_downloaded_from_a_mirror_once(file, cache):
     with serving(plan=["cut"]) as server:
         server.content = file.read_bytes()
-        data = load_dataset("hopper-medium-v2", mirror=f"{server.url}/offline", progress=False)
+        data = read_dataset("hopper-medium-v2", mirror=f"{server.url}/offline", progress=False)
         assert {path for path, _ in server.asked} == {"/offline/gym_mujoco_v2/hopper_medium-v2.hdf5"}
         assert len(server.asked) == 2
-        again = load_dataset("hopper-medium-v2", mirror=server.url, progress=False)
+        again = read_dataset("hopper-medium-v2", mirror=server.url, progress=False)
         assert len(server.asked) == 2
     assert data.source == str(cache / "gym_mujoco_v2" / "hopper_medium-v2.hdf5")
     assert (data.name, data.size, data.family) == ("hopper-medium-v2", 49, "locomotion")
     assert data.reference is not None
     assert data.reference.expert == 3234.3
-    assert data.fingerprint == again.fingerprint == load_dataset(file).fingerprint
+    assert data.fingerprint == again.fingerprint == read_dataset(file).fingerprint
 
 
 def test_mirror_by_environment_variable(file, cache, monkeypatch):
@@ -62,40 +63,36 @@ def test_mirror_by_environment_variable(file, cache, monkeypatch):
 
 def test_d4rl_name_without_downloading(cache):
     with pytest.raises(DatasetError, match=r"hopper-medium-v2 is not at .*hopper_medium-v2\.hdf5; fetch it with"):
-        load_dataset("hopper-medium-v2", download=False)
+        read_dataset("hopper-medium-v2", fetch=False)
 
 
 def test_unknown_names_show_the_closest_and_the_forms(cache):
     with pytest.raises(DatasetError) as caught:
-        load_dataset("hoper-medium-v2")
+        read_dataset("hoper-medium-v2")
     message = str(caught.value)
     assert message.startswith("unknown dataset 'hoper-medium-v2'; closest: hopper-medium-v2")
     assert "an .hdf5 file, a D4RL name" in message
     with pytest.raises(DatasetError, match=r"unknown dataset 'xyzzy'; expected an .hdf5 file"):
-        load_dataset("xyzzy")
+        read_dataset("xyzzy")
 
 
 @pytest.mark.parametrize("name", ["missing.hdf5", "./missing", "/nowhere/missing.hdf5"])
 def test_missing_file(name, cache):
     with pytest.raises(DatasetError, match=f"no dataset file at {name}; expected"):
-        load_dataset(name)
+        read_dataset(name)
 
 
 def test_minari_id_that_is_not_here(cache):
     with pytest.raises(DatasetError, match="Minari dataset 'some/where-v0' is not at"):
-        load_dataset("some/where-v0")
+        read_dataset("some/where-v0")
 
 
 def test_minari_id(monkeypatch, test_data):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(test_data / "minari"))
-    data = load_dataset("D4RL/door/human-v2")
+    data = read_dataset("D4RL/door/human-v2")
     assert (data.name, data.size) == ("D4RL/door/human-v2", 6729)
 
 
-def test_embedded_dataset_is_made_on_first_use(cache):
-    pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
-    data = load_dataset("pointmaze/umaze")
-    assert (data.name, data.family, data.observation_size, data.action_size) == ("pointmaze/umaze", "pointmaze", 6, 2)
-    assert data.environment is not None
-    assert data.environment.goal_task
-    assert load_dataset("pointmaze/umaze").fingerprint == data.fingerprint
+def test_embedded_datasets_are_not_made_here(cache):
+    with pytest.raises(DatasetError, match=r"is not at .*make it with `jaxrl-srpo data make pointmaze/umaze`"):
+        read_dataset("pointmaze/umaze")

@@ -10,33 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaxrl_srpo.data import table
-from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.types import Spec
+from tests.data.arrays import random_dataset
 
 WINDOW = 4096
 SEEDS = st.integers(0, 2**31 - 1)
 SPEC = Spec(observation_size=3, action_size=2)
-
-
-def dataset(size, seed=0, low=-1.0, high=1.0):
-    random = np.random.default_rng(seed)
-    bounds = [np.full(SPEC.action_size, x, np.float32) for x in (low, high)]
-    return Dataset(
-        name="x",
-        source="x.hdf5",
-        observations=random.normal(size=(size, SPEC.observation_size)).astype(np.float32),
-        actions=random.uniform(low, high, (size, SPEC.action_size)).astype(np.float32),
-        rewards=random.normal(size=size).astype(np.float32),
-        next_observations=random.normal(size=(size, SPEC.observation_size)).astype(np.float32),
-        terminals=random.random(size) < 0.3,
-        episode_ends=np.zeros(size, bool),
-        episode_returns=np.zeros(1),
-        episode_lengths=np.ones(1, np.int64),
-        timeouts=0,
-        action_low=bounds[0],
-        action_high=bounds[1],
-        fingerprint="",
-    )
 
 
 @jax.jit
@@ -143,7 +122,7 @@ def test_small_datasets_wrap(size):
 
 
 def test_packing_round_trip():
-    datasets = [dataset(7, seed=1), dataset(1, seed=2), dataset(12, seed=3)]
+    datasets = [random_dataset(7, seed=1), random_dataset(1, seed=2), random_dataset(12, seed=3)]
     rewards = [2.0 * data.rewards for data in datasets]
     packed = table.pack([table.pack_rows(*pair) for pair in zip(datasets, rewards, strict=True)])
     assert packed.rows.dtype == np.float32
@@ -159,7 +138,7 @@ def test_packing_round_trip():
 
 
 def test_sampled_rows_belong_to_the_dataset():
-    datasets = [dataset(40, seed=1), dataset(50, seed=2)]
+    datasets = [random_dataset(40, seed=1), random_dataset(50, seed=2)]
     packed = table.pack([table.pack_rows(data, data.rewards) for data in datasets])
     for data, where in zip(datasets, packed.slices, strict=True):
         batch = jax.tree.map(
@@ -171,25 +150,3 @@ def test_sampled_rows_belong_to_the_dataset():
         np.testing.assert_array_equal(batch.actions, data.actions[index])
         np.testing.assert_array_equal(batch.next_observations, data.next_observations[index])
         np.testing.assert_array_equal(batch.discounts, 1.0 - data.terminals[index])
-
-
-def test_actions_are_scaled_to_the_unit_box():
-    data = dataset(30, low=-2.0, high=6.0)
-    scaled = table.scale_actions(data, data.actions)
-    np.testing.assert_allclose(scaled, (data.actions - 2.0) / 4.0, atol=1e-6)
-    assert scaled.dtype == np.float32
-    np.testing.assert_array_equal(
-        table.scale_actions(data, np.stack([data.action_low, data.action_high])), [[-1, -1], [1, 1]]
-    )
-    unit = dataset(30)
-    np.testing.assert_array_equal(table.scale_actions(unit, unit.actions), unit.actions)
-
-
-def test_normalised_observations_have_mean_zero_and_deviation_one():
-    data = dataset(5000, seed=4)
-    mean, std = table.moments(data, normalize=True)
-    rows = table.pack_rows(data, data.rewards, normalize=True)
-    batch = table.unpack(jnp.asarray(rows), SPEC)
-    np.testing.assert_allclose(np.mean(batch.observations, 0), 0.0, atol=1e-4)
-    np.testing.assert_allclose(np.std(batch.observations, 0), 1.0, atol=2e-2)
-    np.testing.assert_allclose(batch.next_observations, (data.next_observations - mean) / std, rtol=1e-6)

@@ -38,8 +38,8 @@ def test_eight_gaussians_has_eight_equal_modes():
     counts = np.bincount(mode, minlength=8)
     assert np.all(np.abs(counts - N / 8) < 5 * np.sqrt(N / 8))
     for k in range(8):
-        centre = 0.75 * np.array([np.cos(k * np.pi / 4), np.sin(k * np.pi / 4)])
-        np.testing.assert_allclose(samples[mode == k].mean(axis=0), centre, atol=0.02)
+        center = 0.75 * np.array([np.cos(k * np.pi / 4), np.sin(k * np.pi / 4)])
+        np.testing.assert_allclose(samples[mode == k].mean(axis=0), center, atol=0.02)
         np.testing.assert_allclose(samples[mode == k].std(axis=0), 0.07, rtol=0.15)
 
 

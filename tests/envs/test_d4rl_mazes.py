@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.data import d4rl
-from jaxrl_srpo.data import d4rl_layouts as layouts
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.make import find_registered, make_environment
 from jaxrl_srpo.envs.rollouts import Rollouts, scores
@@ -46,7 +45,7 @@ POINT_MAPS = {
     ),
 }
 
-# Centres of the goals' cells; the start is the origin.
+# Centers of the goals' cells; the start is the origin.
 ANT_GOALS = {"umaze": (0.0, 8.0), "medium": (20.0, 20.0), "large": (32.0, 24.0)}
 
 
@@ -62,7 +61,7 @@ def make(task: str) -> Any:
 
 
 def walls(environment: Any) -> np.ndarray:
-    """Centres [W, 3] of the boxes of the compiled model, in the world."""
+    """Centers [W, 3] of the boxes of the compiled model, in the world."""
     model = environment.unwrapped.model
     return model.geom_pos[model.geom_type == mujoco.mjtGeom.mjGEOM_BOX]
 
@@ -106,24 +105,6 @@ def test_every_d4rl_maze_is_evaluated_in_its_own_environment() -> None:
         assert spec.id == "jaxrl_srpo/" + (expected if name.startswith("antmaze") else name)
         assert find_registered(spec.id).max_episode_steps == d4rl.time_limit(name)
         assert spec.goal_task == ("dense" not in name)
-
-
-@pytest.mark.parametrize(
-    ("name", "task"),
-    [
-        ("antmaze-medium-play-v1", "antmaze-medium-v2"),
-        ("antmaze_umaze-mine", "antmaze-umaze-v2"),
-        ("maze2d-large-sparse-v1", "maze2d-large-v1"),
-        ("maze2d_umaze_dense", "maze2d-umaze-dense-v1"),
-        ("antmaze-ultra-play-v2", None),
-        ("antmaze-eval-umaze-v0", None),
-        ("bullet-maze2d-umaze-v0", None),
-        ("antmaze-umazes", None),
-        ("kitchen-mixed-v0", None),
-    ],
-)
-def test_tasks_of_names(name: str, task: str | None) -> None:
-    assert layouts.task_of(name) == task
 
 
 @pytest.mark.parametrize("size", list(ANT_MAPS))
@@ -171,9 +152,9 @@ def test_antmaze_starts_at_the_origin_and_has_another_goal_in_each_episode(size:
         starts.append(environment.reset(seed=seed)[0])
         goals.append(environment.unwrapped.goal)
     start, offsets = np.array(starts), np.array(goals) - ANT_GOALS[size]
-    centre = np.array([0.0, 0.0, 0.75])
-    assert np.all(np.abs(start[:, :3] - centre) <= 0.1)
-    assert np.abs(start[:, :3].mean(axis=0) - centre).max() < 0.02
+    center = np.array([0.0, 0.0, 0.75])
+    assert np.all(np.abs(start[:, :3] - center) <= 0.1)
+    assert np.abs(start[:, :3].mean(axis=0) - center).max() < 0.02
     np.testing.assert_allclose(start[:, 15:].std(), 0.1, atol=0.01)
     # The sum of uniform numbers up to 1 and up to 0.5.
     assert np.all((offsets >= 0.0) & (offsets <= 1.5))
@@ -290,7 +271,7 @@ def test_maze2d_rewards_every_step_at_the_goal_and_goes_on(dense: bool) -> None:
         assert (terminated, truncated, info["success"]) == (False, False, distance < 0.5)
 
 
-def test_maze2d_scores_are_normalised_sums_of_rewards() -> None:
+def test_maze2d_scores_are_normalized_sums_of_rewards() -> None:
     spec = d4rl.environment("maze2d-open-v0")
     assert spec is not None
 

@@ -26,7 +26,7 @@ def test_entropy_and_coverage() -> None:
     np.testing.assert_allclose(marginals.coverage(counts, reachable), [1.0, 2.0 / 3.0, 0.0])
 
 
-def test_divergence_normalises_the_target_over_reachable_bins() -> None:
+def test_divergence_normalizes_the_target_over_reachable_bins() -> None:
     counts = jnp.asarray([3.0, 1.0, 0.0, 7.0])
     reachable = jnp.asarray([True, True, True, False])
     log_target = jnp.asarray([0.0, math.log(3.0), 0.0, 50.0])

@@ -125,7 +125,7 @@ def test_members_may_have_different_environments_and_successes_are_counted() -> 
     np.testing.assert_array_equal(rollouts_lib.scores(result, 0, None).values, [1.0] * 3)
 
 
-def test_scores_are_normalised_where_there_is_a_reference() -> None:
+def test_scores_are_normalized_where_there_is_a_reference() -> None:
     episodes = Episodes(
         np.array([[10.0, 20.0], [30.0, np.nan]]),
         np.ones((2, 2), np.int64),

@@ -33,7 +33,7 @@ def test_a_walker_never_leaves_the_star_and_never_crosses_a_wall(star: Star) -> 
     assert star.contains(positions * (1.0 - 1e-5)).all()
     # Projecting onto a convex set makes no distance longer.
     assert np.linalg.norm(np.diff(positions, axis=0), axis=-1).max() <= star.stride * np.sqrt(2.0) + 1e-4
-    # Between two halls there is only the centre: no segment passes outside of it.
+    # Between two halls there is only the center: no segment passes outside of it.
     between = positions[:-1, None] + np.linspace(0.0, 1.0, 9)[None, :, None] * np.diff(positions, axis=0)[:, None]
     inside = star.contains(between * (1.0 - 1e-5)).all(-1)
     assert inside.mean() > 0.9

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 import d4rl_table
-from jaxrl_srpo.data.loading import load_dataset
+from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods.presets import PAPER_BETA
 from jaxrl_srpo.methods.stages import stages_of

@@ -1,0 +1,145 @@
+"""What is kept of a dataset in a run directory: enough to evaluate and load policies without the data."""
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+
+from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
+from jaxrl_srpo.data.rewards import reward_scale_and_shift
+from jaxrl_srpo.data.units import Units, measure_units
+from jaxrl_srpo.data.weighting import take_rows, weighted_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetFacts:
+    """A dataset's entry in `sweep.json`; numbers and lists only, so that it survives JSON.
+
+    Attributes:
+      name: what tables call it.
+      source: where it was read from.
+      transitions: their number.
+      episodes: number of complete episodes.
+      fingerprint: of the transitions; see `Dataset`.
+      family: see `Dataset`.
+      observation_size: width of one observation.
+      action_size: width of one action.
+      action_low: [action_size] lower bounds of the actions.
+      action_high: [action_size] upper bounds.
+      observation_mean: [observation_size], 0 where observations are not normalized.
+      observation_std: [observation_size], 1 where observations are not normalized.
+      reward_transform: name of the reward transform.
+      metric: `normalized_score`, `success_rate` or `return`.
+      data_mean: mean over the dataset's episodes, in `metric`.
+      data_std: standard deviation over the dataset's episodes, in `metric`.
+      return_mean: mean undiscounted return of the episodes.
+      environment: where policies are evaluated, see `EnvironmentSpec.to_json`; None if unknown.
+      reference: `random` and `expert` returns; None if there are none.
+      data_success_rate: share of successful episodes; None where it is no goal task.
+      given: the name or absolute path by which any worker loads the data; None if it was not loaded by name.
+      reward_scale: factor of rewards that come later, as the transform says.
+      reward_shift: added after scaling.
+    """
+
+    name: str
+    source: str
+    transitions: int
+    episodes: int
+    fingerprint: str
+    family: str
+    observation_size: int
+    action_size: int
+    action_low: list[float]
+    action_high: list[float]
+    observation_mean: list[float]
+    observation_std: list[float]
+    reward_transform: str
+    metric: str
+    data_mean: float
+    data_std: float
+    return_mean: float
+    environment: dict[str, Any] | None
+    reference: dict[str, float] | None
+    data_success_rate: float | None = None
+    given: str | None = None
+    reward_scale: float = 1.0
+    reward_shift: float = 0.0
+
+    @property
+    def units(self) -> Units:
+        """The units in which policies see the environment and learners are paid."""
+        return Units(
+            np.asarray(self.observation_mean, np.float32),
+            np.asarray(self.observation_std, np.float32),
+            self.reward_scale,
+            self.reward_shift,
+            np.asarray(self.action_low, np.float32),
+            np.asarray(self.action_high, np.float32),
+        )
+
+    @property
+    def environment_spec(self) -> EnvironmentSpec | None:
+        """Where its policies are evaluated; None if unknown."""
+        return None if self.environment is None else EnvironmentSpec.from_json(self.environment)
+
+    @property
+    def reference_returns(self) -> ReferenceReturns | None:
+        """Reference returns; None if there are none."""
+        return None if self.reference is None else ReferenceReturns(**self.reference)
+
+
+def dataset_facts(
+    dataset: Dataset,
+    *,
+    reward_transform: str,
+    trajectory_weighting: float = 0.0,
+    normalize_observations: bool = False,
+    given: str | None = None,
+) -> DatasetFacts:
+    """The facts of a dataset for members that learn from `packing.pack_dataset` of the same arguments.
+
+    Args:
+      dataset: the dataset, read and validated.
+      reward_transform: one of `rewards.TRANSFORMS`.
+      trajectory_weighting: see `packing.pack_dataset`.
+      normalize_observations: see `packing.pack_dataset`.
+      given: the name or path that the command named; a path is made absolute.
+    """
+    returns = dataset.episode_returns
+    weighted = take_rows(dataset, weighted_rows(dataset, trajectory_weighting))
+    units = measure_units(weighted, normalize_observations=normalize_observations)
+    scale, shift = reward_scale_and_shift(dataset, reward_transform)
+    goal_task = dataset.environment is not None and dataset.environment.goal_task
+    successes = (returns > 0).astype(np.float64) if goal_task else None
+    if dataset.reference is not None:
+        metric, values = "normalized_score", dataset.reference.normalize(returns)
+    elif successes is not None:
+        metric, values = "success_rate", successes
+    else:
+        metric, values = "return", returns
+    return DatasetFacts(
+        name=dataset.name,
+        source=dataset.source,
+        transitions=dataset.size,
+        episodes=len(returns),
+        fingerprint=dataset.fingerprint,
+        family=dataset.family,
+        observation_size=dataset.observation_size,
+        action_size=dataset.action_size,
+        action_low=dataset.action_low.tolist(),
+        action_high=dataset.action_high.tolist(),
+        observation_mean=np.asarray(units.observation_mean).tolist(),
+        observation_std=np.asarray(units.observation_std).tolist(),
+        reward_transform=reward_transform,
+        reward_scale=scale,
+        reward_shift=shift,
+        metric=metric,
+        data_mean=float(np.mean(values)),
+        data_std=float(np.std(values)),
+        return_mean=float(np.mean(returns)),
+        environment=None if dataset.environment is None else dataset.environment.to_json(),
+        reference=None if dataset.reference is None else dataclasses.asdict(dataset.reference),
+        data_success_rate=None if successes is None else float(np.mean(successes)),
+        given=os.path.abspath(given) if given is not None and os.path.isfile(given) else given,
+    )

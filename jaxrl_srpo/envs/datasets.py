@@ -1,0 +1,83 @@
+"""Datasets by any name: read, downloaded, or made on this machine."""
+
+import os
+import pathlib
+
+from jaxrl_srpo.data import d4rl, loading, minari_source
+from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.data.names import EMBEDDED, REGENERATED, is_made_here
+from jaxrl_srpo.envs import pointmaze
+from jaxrl_srpo.errors import DatasetError
+
+
+def load_dataset(
+    name_or_path: str | os.PathLike[str],
+    *,
+    mirror: str | None = None,
+    allow_invalid: bool = False,
+    env: str | None = None,
+    download: bool = True,
+    progress: bool = True,
+) -> Dataset:
+    """Reads and validates a dataset by path, D4RL name, Minari id or embedded name.
+
+    A D4RL file that is not in the cache is downloaded; `pointmaze/...` is made on first use; a Minari dataset must be
+    on this machine (`download_dataset` fetches one, `regenerated.make_datasets` makes those of `names.REGENERATED`).
+
+    Args:
+      name_or_path: an existing HDF5 file, a name of `d4rl.known_names()`, a Minari id, or a name of `names.EMBEDDED`.
+      mirror: root address that replaces D4RL's server; see `download.MIRROR_VARIABLE`.
+      allow_invalid: log what validation finds instead of raising.
+      env: Gymnasium id for evaluation that overrides the dataset's own.
+      download: whether a D4RL file may be fetched.
+      progress: draw a progress bar while downloading.
+
+    Returns:
+      The dataset.
+
+    Raises:
+      DatasetError: it cannot be found, fetched, made, read or trusted.
+    """
+    name = os.fspath(name_or_path)
+    if name in EMBEDDED and not pathlib.Path(name).is_file():
+        dataset_id = pointmaze.ensure_dataset(name)
+        return minari_source.read_minari(dataset_id, name, env=env, allow_invalid=allow_invalid)
+    return loading.read_dataset(
+        name, mirror=mirror, allow_invalid=allow_invalid, env=env, fetch=download, progress=progress
+    )
+
+
+def make_dataset(name: str) -> str:
+    """Makes an embedded dataset on this machine, unless it is there already.
+
+    Returns:
+      Its Minari id.
+
+    Raises:
+      DatasetError: it is no embedded dataset, or it cannot be written.
+    """
+    if name not in EMBEDDED:
+        raise DatasetError(
+            f"{name}: cannot be made here; choose one of {', '.join(EMBEDDED)}, or {REGENERATED}TASK/KIND-v0, for "
+            f"instance {REGENERATED}hopper/medium-v0"
+        )
+    return pointmaze.ensure_dataset(name)
+
+
+def download_dataset(name: str, *, mirror: str | None = None) -> str:
+    """Fetches a D4RL file into the cache, or a Minari dataset into Minari's store.
+
+    Returns:
+      The file's path, or the Minari id.
+
+    Raises:
+      DatasetError: unknown name, or it cannot be fetched.
+    """
+    if is_made_here(name):
+        raise DatasetError(f"{name}: is made here, not downloaded: `jaxrl-srpo data make {name}`")
+    if name in d4rl.known_names():
+        return str(loading.d4rl_file(name, mirror=mirror))
+    if "/" not in name or pathlib.Path(name).exists():
+        raise loading.unknown_name(name)
+    minari_source.download_minari(name)
+    return name

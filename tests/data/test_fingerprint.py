@@ -1,0 +1,34 @@
+"""A fingerprint follows every bit that training sees, and nothing else."""
+
+import numpy as np
+import pytest
+
+from jaxrl_srpo.data.fingerprint import fingerprint
+
+NAMES = ("observations", "actions", "rewards", "next_observations", "terminals", "action_low", "action_high")
+
+
+def arrays() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    shapes = ((6, 2), (6, 1), (6,), (6, 2), (6,), (1,), (1,))
+    content = {name: random.normal(size=shape).astype(np.float32) for name, shape in zip(NAMES, shapes, strict=True)}
+    return content | {"terminals": np.zeros(6, bool)}
+
+
+def test_known_value() -> None:
+    ones = {name: np.ones(1, np.float32) for name in NAMES}
+    assert fingerprint(**ones) == "40eeba8c0de71d94feb4587fa3cbd0a9deba90c2d9da1bf6937e0d6898eb4b89"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_changed_number_changes_it(name: str) -> None:
+    changed = arrays()
+    changed[name].flat[0] = not changed[name].flat[0] if name == "terminals" else changed[name].flat[0] + 1.0
+    assert fingerprint(**changed) != fingerprint(**arrays())
+
+
+def test_shape_and_type_count_but_the_layout_in_memory_does_not() -> None:
+    first = fingerprint(**arrays())
+    assert fingerprint(**(arrays() | {"observations": np.asfortranarray(arrays()["observations"])})) == first
+    assert fingerprint(**(arrays() | {"rewards": arrays()["rewards"][:, None]})) != first
+    assert fingerprint(**(arrays() | {"rewards": arrays()["rewards"].astype(np.float64)})) != first
