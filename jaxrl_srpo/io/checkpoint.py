@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
-    """Waits for no other process of a multi-host run: all arrays here are on the host."""
+    """A checkpointer that waits for no other process of a multi-host run, because all arrays here are on the host."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
@@ -20,22 +20,33 @@ def _checkpointer() -> ocp.StandardCheckpointer:
 
 
 def save(path: pathlib.Path, tree: Any) -> None:
-    """Saves a pytree of arrays; an older save of the same path is replaced."""
+    """Saves a pytree of arrays in place of an older save of the same path."""
     with _checkpointer() as checkpointer:
         checkpointer.save(path.absolute(), _accepted(tree), force=True)
 
 
 def load(path: pathlib.Path, template: Any) -> Any:
-    """Restores a pytree with the structure, shapes and types of `template` (arrays or `jax.ShapeDtypeStruct`)."""
+    """Restores a pytree.
+
+    Args:
+      path: where it was saved.
+      template: its structure, shapes and types, as arrays or `jax.ShapeDtypeStruct`s.
+
+    Returns:
+      The pytree of arrays.
+    """
     with _checkpointer() as checkpointer:
         restored = checkpointer.restore(path.absolute(), _accepted(template))
     return jax.tree.map(
-        lambda saved, own: own if saved is None else saved, restored, template, is_leaf=lambda x: x is None
+        lambda saved, own: np.zeros(own.shape, own.dtype) if saved is None else saved,
+        restored,
+        template,
+        is_leaf=lambda leaf: leaf is None,
     )
 
 
 def _accepted(tree: Any) -> Any:
-    """Without what Orbax refuses: None in place of arrays without elements, arrays in place of NumPy's scalars."""
+    """The tree as Orbax accepts it: None for arrays without elements, arrays for NumPy's scalars."""
 
     def accepted(x: Any) -> Any:
         return np.asarray(x) if isinstance(x, np.generic) else x if math.prod(np.shape(x)) else None
@@ -44,7 +55,11 @@ def _accepted(tree: Any) -> Any:
 
 
 class Progress:
-    """The latest checkpoint of a stage under way, in `directory/<step>`."""
+    """The latest checkpoint of a stage under way.
+
+    Args:
+      directory: checkpoints lie in `directory/<step>`.
+    """
 
     def __init__(self, directory: pathlib.Path) -> None:
         self._directory = directory
