@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.rewards import default_transform
+from jaxrl_srpo.data.units import Units
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -153,8 +154,10 @@ def _plot_actions(figure: "matplotlib.figure.Figure", axis: "matplotlib.axes.Axe
     """
     from matplotlib.colors import PowerNorm
 
-    span = np.maximum(dataset.action_high - dataset.action_low, 1e-6)
-    scaled = np.clip(2.0 * (dataset.actions - dataset.action_low) / span - 1.0, -1.0, 1.0)
+    # A dimension without room between its bounds would divide by zero.
+    high = np.where(dataset.action_high > dataset.action_low, dataset.action_high, dataset.action_low + 1.0)
+    units = Units(action_low=dataset.action_low, action_high=high)
+    scaled = np.clip(units.normalize_actions(dataset.actions), -1.0, 1.0)
     counts = np.stack([np.histogram(column, bins=41, range=(-1.0, 1.0))[0] for column in scaled.T], axis=1)
     share = 100.0 * counts / dataset.size
     picture = axis.imshow(

@@ -106,7 +106,7 @@ class AntMaze(Maze):
         position = self.init_qpos + self.np_random.uniform(-0.1, 0.1, self.model.nq)
         # Before version 3.2 MuJoCo did this itself, so that all of D4RL's observations hold unit quaternions.
         position[3:7] /= np.linalg.norm(position[3:7])
-        self.set_state(position, self.init_qvel + 0.1 * self.np_random.standard_normal(self.model.nv))
+        self.set_state(position, self.init_qvel + 0.1 * self.np_random.standard_normal(self.model.nv))  # type: ignore[no-untyped-call]
         return self.observe()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
@@ -156,12 +156,12 @@ class PointMaze(Maze):
         """Draws a free cell, a place near D4RL's point of it and velocities; returns the observation."""
         cell = self._starts[self.np_random.integers(len(self._starts))]
         position = cell + self.np_random.uniform(-0.1, 0.1, 2)
-        self.set_state(position, self.init_qvel + 0.1 * self.np_random.standard_normal(2))
+        self.set_state(position, self.init_qvel + 0.1 * self.np_random.standard_normal(2))  # type: ignore[no-untyped-call]
         return self.observe()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
         """Takes forces [2] from -1 to 1; see `gymnasium.Env.step`."""
-        self.set_state(self.data.qpos, np.clip(self.data.qvel, -5.0, 5.0))
+        self.set_state(self.data.qpos, np.clip(self.data.qvel, -5.0, 5.0))  # type: ignore[no-untyped-call]
         self.do_simulation(action, self.frame_skip)
         distance = self.distance()
         reached = distance <= layouts.GOAL_RADIUS

@@ -9,7 +9,7 @@ from jaxrl_srpo.data.dataset import ReferenceReturns
 from jaxrl_srpo.errors import DatasetError
 
 
-def test_table_has_155_names_with_references():
+def test_table_has_155_names_with_references() -> None:
     assert len(d4rl.known_names()) == 155
     item = d4rl.entry("hopper-medium-v2")
     assert item.path == "gym_mujoco_v2/hopper_medium-v2.hdf5"
@@ -39,19 +39,19 @@ def test_table_has_155_names_with_references():
         ("something", "other", None),
     ],
 )
-def test_family_and_environment_of_names(name, family, environment):
+def test_family_and_environment_of_names(name: str, family: str, environment: str | None) -> None:
     assert d4rl.family(name) == family
     spec = d4rl.environment(name)
     assert (spec and spec.id) == environment
 
 
-def test_every_name_has_a_time_limit():
+def test_every_name_has_a_time_limit() -> None:
     assert [name for name in d4rl.known_names() if d4rl.time_limit(name) is None] == []
     assert d4rl.time_limit("antmaze-umaze-v0") == 700
     assert d4rl.time_limit("maze2d-eval-large-dense-v1") == 800
 
 
-def test_environment_ids():
+def test_environment_ids() -> None:
     assert d4rl.environment_family("Hopper-v5") == "locomotion"
     assert d4rl.environment_family("AntMaze_UMaze-v5") == "antmaze"
     assert d4rl.environment_family("jaxrl_srpo/antmaze-umaze-v2") == "antmaze"
@@ -67,7 +67,7 @@ def test_environment_ids():
 
 
 @pytest.mark.filterwarnings("ignore:.*Ant-v4 is out of date:DeprecationWarning")
-def test_ant_of_d4rl_has_its_111_numbers_with_contact_forces_of_zero():
+def test_ant_of_d4rl_has_its_111_numbers_with_contact_forces_of_zero() -> None:
     pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
     spec = d4rl.environment("ant-medium-v2")
     assert spec is not None

@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,9 +16,11 @@ from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.errors import DatasetError
 
 
-def loop_transitions(fields, max_episode_steps):
+def loop_transitions(fields: dict[str, Any], max_episode_steps: int | None) -> tuple[list[int], list[int]]:
     """D4RL's rules, one row at a time: the kept rows, and for each the number of the episode it belongs to."""
-    kept, episodes, episode, counter = [], [], 0, 0
+    kept: list[int] = []
+    episodes: list[int] = []
+    episode, counter = 0, 0
     for i in range(len(fields["rewards"]) - 1):
         if fields["timeouts"] is not None:
             final = bool(fields["timeouts"][i])
@@ -36,7 +39,7 @@ def loop_transitions(fields, max_episode_steps):
     return kept, episodes
 
 
-def write(path, fields, **attributes):
+def write(path: pathlib.Path, fields: dict[str, Any], **attributes: Any) -> pathlib.Path:
     with h5py.File(path, "w") as file:
         for name, value in fields.items():
             if value is not None:
@@ -45,7 +48,7 @@ def write(path, fields, **attributes):
     return path
 
 
-def random_fields(rows, seed, end_rate, with_timeouts, with_next):
+def random_fields(rows: int, seed: int, end_rate: float, with_timeouts: bool, with_next: bool) -> dict[str, Any]:
     random = np.random.default_rng(seed)
     observations = random.normal(size=(rows, 3)).astype(np.float32)
     terminals = random.random(rows) < end_rate
@@ -75,16 +78,24 @@ def random_fields(rows, seed, end_rate, with_timeouts, with_next):
     with_next=st.booleans(),
     limit=st.sampled_from([None, 1, 2, 3, 7, 100]),
 )
-def test_qlearning_semantics_equal_a_loop(tmp_path_factory, rows, seed, end_rate, with_timeouts, with_next, limit):
+def test_qlearning_semantics_equal_a_loop(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: int,
+    seed: int,
+    end_rate: float,
+    with_timeouts: bool,
+    with_next: bool,
+    limit: int | None,
+) -> None:
     fields = random_fields(rows, seed, end_rate, with_timeouts, with_next)
     path = write(tmp_path_factory.mktemp("d4rl") / "x.hdf5", fields)
-    kept, episodes = loop_transitions(fields, limit)
-    if not kept:
+    rows_kept, episodes = loop_transitions(fields, limit)
+    if not rows_kept:
         with pytest.raises(DatasetError, match="no transition is left"):
             d4rl_files.read_hdf5(path, allow_invalid=True, max_episode_steps=limit)
         return
     data = d4rl_files.read_hdf5(path, allow_invalid=True, max_episode_steps=limit)
-    kept = np.array(kept)
+    kept = np.array(rows_kept)
     np.testing.assert_array_equal(data.observations, fields["observations"][kept])
     np.testing.assert_array_equal(data.actions, fields["actions"][kept])
     np.testing.assert_array_equal(data.rewards, fields["rewards"][kept])
@@ -99,13 +110,13 @@ def test_qlearning_semantics_equal_a_loop(tmp_path_factory, rows, seed, end_rate
     }
 
 
-def test_row_that_is_terminal_and_timed_out_is_dropped():
+def test_row_that_is_terminal_and_timed_out_is_dropped() -> None:
     rows = d4rl_files.qlearning_rows(np.array([0, 1, 0, 1, 0], bool), np.array([0, 1, 0, 0, 0], bool), None)
     np.testing.assert_array_equal(rows.kept, [0, 2, 3])
     np.testing.assert_array_equal(rows.ends, [0, 1, 0, 1, 0])
 
 
-def test_step_counter_starts_at_one_after_a_termination():
+def test_step_counter_starts_at_one_after_a_termination() -> None:
     terminals = np.zeros(12, bool)
     terminals[2] = True
     rows = d4rl_files.qlearning_rows(terminals, None, 4)
@@ -113,7 +124,7 @@ def test_step_counter_starts_at_one_after_a_termination():
     np.testing.assert_array_equal(np.flatnonzero(rows.final), [5, 9])
 
 
-def test_episode_statistics_cover_dropped_steps_and_leave_out_the_unfinished_episode(tmp_path):
+def test_episode_statistics_cover_dropped_steps_and_leave_out_the_unfinished_episode(tmp_path: pathlib.Path) -> None:
     fields = random_fields(10, 0, 0.0, True, False)
     fields["rewards"] = np.arange(10, dtype=np.float32)
     fields["terminals"][2] = True
@@ -125,7 +136,7 @@ def test_episode_statistics_cover_dropped_steps_and_leave_out_the_unfinished_epi
     np.testing.assert_array_equal(np.flatnonzero(data.episode_ends), [2, 5, 7])
 
 
-def test_name_of_a_file_called_like_d4rls(tmp_path):
+def test_name_of_a_file_called_like_d4rls(tmp_path: pathlib.Path) -> None:
     assert d4rl.name_of_file("/data/hopper_medium-v2.hdf5") == "hopper-medium-v2"
     assert d4rl.name_of_file("halfcheetah_medium-regen.hdf5") is None
     fields = random_fields(20, 1, 0.0, True, False)
@@ -135,14 +146,14 @@ def test_name_of_a_file_called_like_d4rls(tmp_path):
     assert data.reference == d4rl.reference("hopper-medium-v2")
 
 
-def test_widths_must_fit_the_name(tmp_path):
+def test_widths_must_fit_the_name(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path / "hopper_medium-regen.hdf5", random_fields(20, 1, 0.0, True, True))
     with pytest.raises(DatasetError, match=r"widths 3 and 2, but hopper has 11 and 3; .*--env"):
         d4rl_files.read_hdf5(path)
     assert d4rl_files.read_hdf5(path, env="Reacher-v4").environment == EnvironmentSpec("Reacher-v4")
 
 
-def test_file_attributes_and_override(tmp_path):
+def test_file_attributes_and_override(tmp_path: pathlib.Path) -> None:
     fields = random_fields(20, 2, 0.0, True, True)
     path = write(tmp_path / "mine.hdf5", fields, env_id="Hopper-v4", action_low=[-2.0, -1.0], action_high=2.0)
     data = d4rl_files.read_hdf5(path)
@@ -153,14 +164,14 @@ def test_file_attributes_and_override(tmp_path):
     assert (other.environment, other.family, other.reference) == (EnvironmentSpec("Pendulum-v1"), "other", None)
 
 
-def test_bounds_of_unknown_environments_follow_the_data(tmp_path):
+def test_bounds_of_unknown_environments_follow_the_data(tmp_path: pathlib.Path) -> None:
     fields = random_fields(20, 2, 0.0, True, True)
     fields["actions"][3, 1] = 7.0
     data = d4rl_files.read_hdf5(write(tmp_path / "mine.hdf5", fields))
     np.testing.assert_array_equal(data.action_high, [1.0, 7.0])
 
 
-def test_fingerprint_follows_the_transitions(tmp_path):
+def test_fingerprint_follows_the_transitions(tmp_path: pathlib.Path) -> None:
     fields = random_fields(20, 3, 0.0, True, True)
     first = d4rl_files.read_hdf5(write(tmp_path / "a.hdf5", fields)).fingerprint
     assert d4rl_files.read_hdf5(write(tmp_path / "b.hdf5", fields)).fingerprint == first
@@ -170,7 +181,7 @@ def test_fingerprint_follows_the_transitions(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not hdf5 at all"])
-def test_unreadable_file(tmp_path, content):
+def test_unreadable_file(tmp_path: pathlib.Path, content: bytes) -> None:
     path = tmp_path / "x.hdf5"
     path.write_bytes(content)
     with pytest.raises(DatasetError, match="not a readable HDF5 file"):
@@ -186,7 +197,15 @@ def test_unreadable_file(tmp_path, content):
         ("halfcheetah_mixed-regen", 101_898, 102, 0, 102, None),
     ],
 )
-def test_real_files(stem, transitions, episodes, terminals, timeouts, score, test_data):
+def test_real_files(
+    stem: str,
+    transitions: int,
+    episodes: int,
+    terminals: int,
+    timeouts: int,
+    score: float | None,
+    test_data: pathlib.Path,
+) -> None:
     data = d4rl_files.read_hdf5(test_data / f"{stem}.hdf5")
     assert (data.size, len(data.episode_returns), data.timeouts) == (transitions, episodes, timeouts)
     assert int(data.terminals.sum()) == terminals
@@ -199,7 +218,7 @@ def test_real_files(stem, transitions, episodes, terminals, timeouts, score, tes
     np.testing.assert_array_equal(data.next_observations[:-1][inside], data.observations[1:][inside])
 
 
-def test_hdf5_is_read_without_gymnasium_mujoco_and_minari(tmp_path):
+def test_hdf5_is_read_without_gymnasium_mujoco_and_minari(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "mine.hdf5", random_fields(20, 3, 0.0, True, True), env_id="Hopper-v4")
     program = (
         "import sys\n"

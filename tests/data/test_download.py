@@ -3,8 +3,11 @@
 import collections
 import contextlib
 import http.server
+import pathlib
 import socket
 import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -19,23 +22,24 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, plan=(), ranges=True, chunked=False):
+    def __init__(self, plan: Sequence[str] = (), ranges: bool = True, chunked: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.plan, self.ranges, self.chunked = collections.deque(plan), ranges, chunked
-        self.content, self.asked = CONTENT, []
+        self.content = CONTENT
+        self.asked: list[tuple[str, str | None]] = []
 
     @property
-    def url(self):
+    def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
-    def log_message(self, format, *arguments):
+    def log_message(self, format: str, *arguments: Any) -> None:
         pass
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         server = self.server
         asked = self.headers.get("Range")
         server.asked.append((self.path, asked))
@@ -63,7 +67,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(**options):
+def serving(**options: Any) -> Iterator[Server]:
     server = Server(**options)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -75,11 +79,11 @@ def serving(**options):
         thread.join()
 
 
-def fetch(server, target, **options):
+def fetch(server: Server, target: pathlib.Path, **options: Any) -> pathlib.Path:
     return download(f"{server.url}/a/x.hdf5", target, progress=False, backoff=0.01, **options)
 
 
-def test_whole_file_gets_its_name_and_leaves_no_part(tmp_path):
+def test_whole_file_gets_its_name_and_leaves_no_part(tmp_path: pathlib.Path) -> None:
     with serving() as server:
         path = fetch(server, tmp_path / "sub" / "x.hdf5")
         assert path.read_bytes() == CONTENT
@@ -88,14 +92,14 @@ def test_whole_file_gets_its_name_and_leaves_no_part(tmp_path):
         assert len(server.asked) == 1
 
 
-def test_cut_half_way_is_resumed_where_it_was_cut(tmp_path):
+def test_cut_half_way_is_resumed_where_it_was_cut(tmp_path: pathlib.Path) -> None:
     with serving(plan=["cut", "cut"]) as server:
         assert fetch(server, tmp_path / "x.hdf5", retries=1).read_bytes() == CONTENT
         half, quarter = len(CONTENT) // 2, len(CONTENT) // 4
         assert [asked for _, asked in server.asked] == [None, f"bytes={half}-", f"bytes={half + quarter}-"]
 
 
-def test_part_of_an_earlier_call_is_continued(tmp_path):
+def test_part_of_an_earlier_call_is_continued(tmp_path: pathlib.Path) -> None:
     with serving(plan=["cut"]) as server:
         with pytest.raises(DatasetError, match=r"the connection ended after 524288 of 1048576 bytes"):
             fetch(server, tmp_path / "x.hdf5", retries=-1)
@@ -105,44 +109,44 @@ def test_part_of_an_earlier_call_is_continued(tmp_path):
         assert server.asked[1][1] == f"bytes={len(CONTENT) // 2}-"
 
 
-def test_server_that_ignores_ranges_is_read_from_the_start(tmp_path):
+def test_server_that_ignores_ranges_is_read_from_the_start(tmp_path: pathlib.Path) -> None:
     with serving(plan=["cut"], ranges=False) as server:
         assert fetch(server, tmp_path / "x.hdf5").read_bytes() == CONTENT
         assert len(server.asked) == 2
 
 
-def test_server_that_always_cuts_at_the_same_place_is_given_up(tmp_path):
+def test_server_that_always_cuts_at_the_same_place_is_given_up(tmp_path: pathlib.Path) -> None:
     with serving(plan=["cut"] * 50, ranges=False) as server:
         with pytest.raises(DatasetError, match=r"cannot download x.hdf5"):
             fetch(server, tmp_path / "x.hdf5", retries=3)
         assert len(server.asked) <= 5
 
 
-def test_part_that_is_already_whole_needs_no_more_bytes(tmp_path):
+def test_part_that_is_already_whole_needs_no_more_bytes(tmp_path: pathlib.Path) -> None:
     (tmp_path / "x.hdf5.part").write_bytes(CONTENT)
     with serving() as server:
         assert fetch(server, tmp_path / "x.hdf5").read_bytes() == CONTENT
         assert len(server.asked) == 1
 
 
-def test_part_that_is_too_long_is_begun_again(tmp_path):
+def test_part_that_is_too_long_is_begun_again(tmp_path: pathlib.Path) -> None:
     (tmp_path / "x.hdf5.part").write_bytes(CONTENT + b"more")
     with serving() as server:
         assert fetch(server, tmp_path / "x.hdf5").read_bytes() == CONTENT
         assert [asked is None for _, asked in server.asked] == [False, True]
 
 
-def test_length_may_be_unknown(tmp_path):
+def test_length_may_be_unknown(tmp_path: pathlib.Path) -> None:
     with serving(chunked=True) as server:
         assert fetch(server, tmp_path / "x.hdf5").read_bytes() == CONTENT
 
 
-def test_busy_server_is_asked_again(tmp_path):
+def test_busy_server_is_asked_again(tmp_path: pathlib.Path) -> None:
     with serving(plan=["busy", "busy"]) as server:
         assert fetch(server, tmp_path / "x.hdf5").read_bytes() == CONTENT
 
 
-def test_missing_file_is_asked_for_once_and_names_the_way_out(tmp_path):
+def test_missing_file_is_asked_for_once_and_names_the_way_out(tmp_path: pathlib.Path) -> None:
     with serving() as server:
         with pytest.raises(DatasetError) as caught:
             download(f"{server.url}/missing.hdf5", tmp_path / "missing.hdf5", progress=False)
@@ -154,7 +158,7 @@ def test_missing_file_is_asked_for_once_and_names_the_way_out(tmp_path):
     assert "\n" not in message
 
 
-def test_refused_connection(tmp_path):
+def test_refused_connection(tmp_path: pathlib.Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/x.hdf5"
@@ -162,18 +166,18 @@ def test_refused_connection(tmp_path):
             download(url, tmp_path / "x.hdf5", progress=False, retries=1, backoff=0.01)
 
 
-def test_destination_that_cannot_be_written(tmp_path):
+def test_destination_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
     with serving() as server, pytest.raises(DatasetError, match=r"cannot download x.hdf5"):
         fetch(server, tmp_path / "file" / "x.hdf5")
 
 
-def test_other_addresses_are_refused(tmp_path):
+def test_other_addresses_are_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(DatasetError, match="must start with http"):
         download("ftp://example.org/x.hdf5", tmp_path / "x.hdf5")
 
 
-def test_progress_bar_goes_to_stderr(tmp_path, capsys):
+def test_progress_bar_goes_to_stderr(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving() as server:
         download(f"{server.url}/x.hdf5", tmp_path / "x.hdf5")
     captured = capsys.readouterr()
@@ -181,7 +185,7 @@ def test_progress_bar_goes_to_stderr(tmp_path, capsys):
     assert captured.out == ""
 
 
-def test_mirror_by_argument_and_variable(monkeypatch, tmp_path):
+def test_mirror_by_argument_and_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     monkeypatch.delenv("JAXRL_SRPO_MIRROR", raising=False)
     url, path = "http://origin/offline_rl/gym/x.hdf5", "gym/x.hdf5"
     assert mirrored(url, path) == url

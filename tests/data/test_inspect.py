@@ -1,6 +1,7 @@
 """Descriptions name the numbers; pictures are drawn for every shape of data."""
 
 import dataclasses
+import pathlib
 import struct
 
 import h5py
@@ -8,9 +9,16 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.data import d4rl_files, inspect
+from jaxrl_srpo.data.dataset import Dataset
 
 
-def dataset(tmp_path, widths=(11, 3), rows=300, stem="hopper_x", terminal=True):
+def dataset(
+    tmp_path: pathlib.Path,
+    widths: tuple[int, int] = (11, 3),
+    rows: int = 300,
+    stem: str = "hopper_x",
+    terminal: bool = True,
+) -> Dataset:
     random = np.random.default_rng(0)
     path = tmp_path / f"{stem}.hdf5"
     with h5py.File(path, "w") as file:
@@ -22,7 +30,7 @@ def dataset(tmp_path, widths=(11, 3), rows=300, stem="hopper_x", terminal=True):
     return d4rl_files.read_hdf5(path)
 
 
-def test_description(tmp_path):
+def test_description(tmp_path: pathlib.Path) -> None:
     data = dataset(tmp_path)
     lines = dict(line.split(maxsplit=1) for line in inspect.describe(data).splitlines())
     assert lines["dataset"] == "hopper_x"
@@ -37,7 +45,7 @@ def test_description(tmp_path):
     assert "Hopper-v4" in lines["environment"]
 
 
-def test_description_without_reference_and_environment(tmp_path):
+def test_description_without_reference_and_environment(tmp_path: pathlib.Path) -> None:
     text = inspect.describe(dataset(tmp_path, (2, 1), stem="mine"))
     assert "no reference returns are known" in text
     assert "unknown; name one with --env" in text
@@ -47,7 +55,7 @@ def test_description_without_reference_and_environment(tmp_path):
     ("widths", "stem"), [((11, 3), "hopper_x"), ((4, 2), "maze2d-x"), ((1, 1), "mine"), ((60, 28), "mine")]
 )
 @pytest.mark.parametrize("terminal", [True, False])
-def test_picture(tmp_path, widths, stem, terminal):
+def test_picture(tmp_path: pathlib.Path, widths: tuple[int, int], stem: str, terminal: bool) -> None:
     data = dataset(tmp_path, widths, stem=stem, terminal=terminal)
     inspect.plot(data, tmp_path / "x.png")
     header = (tmp_path / "x.png").read_bytes()[:24]
@@ -56,7 +64,7 @@ def test_picture(tmp_path, widths, stem, terminal):
     assert (width, height) == (1650, 946)
 
 
-def test_picture_of_constant_states_and_rewards(tmp_path):
+def test_picture_of_constant_states_and_rewards(tmp_path: pathlib.Path) -> None:
     data = dataset(tmp_path)
     constant = dataclasses.replace(
         data,

@@ -1,5 +1,7 @@
 """Names and paths find their datasets."""
 
+import pathlib
+
 import h5py
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from tests.data.test_download import serving
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     monkeypatch.setenv("JAXRL_SRPO_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("JAXRL_SRPO_MIRROR", raising=False)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
@@ -19,7 +21,7 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path: pathlib.Path) -> pathlib.Path:
     random = np.random.default_rng(0)
     observations = np.cumsum(random.normal(size=(50, 11)), axis=0).astype(np.float32)
     path = tmp_path / "some.hdf5"
@@ -32,13 +34,13 @@ def file(tmp_path):
     return path
 
 
-def test_path(file):
+def test_path(file: pathlib.Path) -> None:
     data = read_dataset(file)
     assert (data.name, data.source, data.size, data.family) == ("some", str(file), 49, "other")
     assert read_dataset(str(file), env="Hopper-v4").family == "locomotion"
 
 
-def test_d4rl_name_is_downloaded_from_a_mirror_once(file, cache):
+def test_d4rl_name_is_downloaded_from_a_mirror_once(file: pathlib.Path, cache: pathlib.Path) -> None:
     with serving(plan=["cut"]) as server:
         server.content = file.read_bytes()
         data = read_dataset("hopper-medium-v2", mirror=f"{server.url}/offline", progress=False)
@@ -53,7 +55,9 @@ def test_d4rl_name_is_downloaded_from_a_mirror_once(file, cache):
     assert data.fingerprint == again.fingerprint == read_dataset(file).fingerprint
 
 
-def test_mirror_by_environment_variable(file, cache, monkeypatch):
+def test_mirror_by_environment_variable(
+    file: pathlib.Path, cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving() as server:
         server.content = file.read_bytes()
         monkeypatch.setenv("JAXRL_SRPO_MIRROR", server.url)
@@ -61,12 +65,12 @@ def test_mirror_by_environment_variable(file, cache, monkeypatch):
     assert path.read_bytes() == file.read_bytes()
 
 
-def test_d4rl_name_without_downloading(cache):
+def test_d4rl_name_without_downloading(cache: pathlib.Path) -> None:
     with pytest.raises(DatasetError, match=r"hopper-medium-v2 is not at .*hopper_medium-v2\.hdf5; fetch it with"):
         read_dataset("hopper-medium-v2", fetch=False)
 
 
-def test_unknown_names_show_the_closest_and_the_forms(cache):
+def test_unknown_names_show_the_closest_and_the_forms(cache: pathlib.Path) -> None:
     with pytest.raises(DatasetError) as caught:
         read_dataset("hoper-medium-v2")
     message = str(caught.value)
@@ -77,22 +81,22 @@ def test_unknown_names_show_the_closest_and_the_forms(cache):
 
 
 @pytest.mark.parametrize("name", ["missing.hdf5", "./missing", "/nowhere/missing.hdf5"])
-def test_missing_file(name, cache):
+def test_missing_file(name: str, cache: pathlib.Path) -> None:
     with pytest.raises(DatasetError, match=f"no dataset file at {name}; expected"):
         read_dataset(name)
 
 
-def test_minari_id_that_is_not_here(cache):
+def test_minari_id_that_is_not_here(cache: pathlib.Path) -> None:
     with pytest.raises(DatasetError, match="Minari dataset 'some/where-v0' is not at"):
         read_dataset("some/where-v0")
 
 
-def test_minari_id(monkeypatch, test_data):
+def test_minari_id(monkeypatch: pytest.MonkeyPatch, test_data: pathlib.Path) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(test_data / "minari"))
     data = read_dataset("D4RL/door/human-v2")
     assert (data.name, data.size) == ("D4RL/door/human-v2", 6729)
 
 
-def test_embedded_datasets_are_not_made_here(cache):
+def test_embedded_datasets_are_not_made_here(cache: pathlib.Path) -> None:
     with pytest.raises(DatasetError, match=r"is not at .*make it with `jaxrl-srpo data make pointmaze/umaze`"):
         read_dataset("pointmaze/umaze")

@@ -1,6 +1,9 @@
 """Minari datasets: the real door/human one, and small ones made here."""
 
+import pathlib
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import minari
 import numpy as np
@@ -11,12 +14,20 @@ from jaxrl_srpo.errors import DatasetError
 
 
 @pytest.fixture
-def datasets(tmp_path, monkeypatch):
+def datasets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     return tmp_path
 
 
-def make(dataset_id, lengths, *, observation=None, terminated=(), unfinished=(), **options):
+def make(
+    dataset_id: str,
+    lengths: Sequence[int],
+    *,
+    observation: Callable[[int], Any] | None = None,
+    terminated: Sequence[int] = (),
+    unfinished: Sequence[int] = (),
+    **options: Any,
+) -> None:
     """Episodes of given lengths; those in `terminated` end by termination, `unfinished` by nothing, others by time."""
     from gymnasium import spaces
 
@@ -59,7 +70,7 @@ def make(dataset_id, lengths, *, observation=None, terminated=(), unfinished=(),
         )
 
 
-def test_real_door_human(monkeypatch, test_data):
+def test_real_door_human(monkeypatch: pytest.MonkeyPatch, test_data: pathlib.Path) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(test_data / "minari"))
     data = minari_source.read_minari("D4RL/door/human-v2")
     assert (len(data.episode_returns), data.size) == (25, 6729)
@@ -75,7 +86,7 @@ def test_real_door_human(monkeypatch, test_data):
     np.testing.assert_array_equal(np.flatnonzero(data.episode_ends) + 1, np.cumsum(data.episode_lengths))
 
 
-def test_no_step_is_dropped_and_ends_are_told_apart(datasets):
+def test_no_step_is_dropped_and_ends_are_told_apart(datasets: pathlib.Path) -> None:
     make("mine/walk-v0", [3, 5, 2], terminated=(1,))
     data = minari_source.read_minari("mine/walk-v0", "short")
     assert (data.name, data.source, data.size) == ("short", "mine/walk-v0", 10)
@@ -91,7 +102,7 @@ def test_no_step_is_dropped_and_ends_are_told_apart(datasets):
     assert minari_source.read_minari("mine/walk-v0").fingerprint == data.fingerprint
 
 
-def test_a_last_episode_that_was_cut_short_has_no_return(datasets):
+def test_a_last_episode_that_was_cut_short_has_no_return(datasets: pathlib.Path) -> None:
     make("mine/buffer-v0", [3, 5, 2], terminated=(1,), unfinished=(2,))
     data = minari_source.read_minari("mine/buffer-v0")
     np.testing.assert_array_equal(np.flatnonzero(data.episode_ends), [2, 7, 9])
@@ -103,10 +114,10 @@ def test_a_last_episode_that_was_cut_short_has_no_return(datasets):
     assert (stump.episode_lengths.tolist(), stump.timeouts) == ([4], 0)
 
 
-def test_dictionary_observations_become_vectors(datasets):
+def test_dictionary_observations_become_vectors(datasets: pathlib.Path) -> None:
     random = np.random.default_rng(1)
 
-    def observation(rows):
+    def observation(rows: int) -> dict[str, Any]:
         state = random.normal(size=(rows, 4))
         return {"observation": state, "achieved_goal": state[:, :2], "desired_goal": np.full((rows, 2), 7.0)}
 
@@ -119,7 +130,7 @@ def test_dictionary_observations_become_vectors(datasets):
     assert data.family == "pointmaze"
 
 
-def test_environment_for_evaluation_goes_before_the_one_of_collection(datasets):
+def test_environment_for_evaluation_goes_before_the_one_of_collection(datasets: pathlib.Path) -> None:
     make(
         "mine/cart-v0",
         [4],
@@ -135,14 +146,14 @@ def test_environment_for_evaluation_goes_before_the_one_of_collection(datasets):
     assert (data.reference.random, data.reference.expert) == (1.0, 2.0)
 
 
-def test_values_are_validated(datasets):
+def test_values_are_validated(datasets: pathlib.Path) -> None:
     make("mine/nan-v0", [3], observation=lambda rows: np.full((rows, 4), np.nan))
     with pytest.raises(DatasetError, match="mine/nan-v0: observations, row 0, dimension 0: nan"):
         minari_source.read_minari("mine/nan-v0")
     assert minari_source.read_minari("mine/nan-v0", allow_invalid=True).size == 3
 
 
-def test_images_and_discrete_actions_are_refused(datasets):
+def test_images_and_discrete_actions_are_refused(datasets: pathlib.Path) -> None:
     from gymnasium import spaces
 
     make("mine/grid-v0", [3], observation=lambda rows: np.zeros((rows, 2, 2)))
@@ -153,7 +164,7 @@ def test_images_and_discrete_actions_are_refused(datasets):
         minari_source.read_minari("mine/push-v0")
 
 
-def test_absent_dataset_names_place_and_closest(datasets):
+def test_absent_dataset_names_place_and_closest(datasets: pathlib.Path) -> None:
     make("mine/walk-v0", [3])
     with pytest.raises(DatasetError) as caught:
         minari_source.read_minari("mine/walk-v1")
@@ -165,13 +176,13 @@ def test_absent_dataset_names_place_and_closest(datasets):
     assert minari_source.local_ids() == ["mine/walk-v0"]
 
 
-def test_bad_id_and_broken_directory(datasets):
+def test_bad_id_and_broken_directory(datasets: pathlib.Path) -> None:
     (datasets / "mine" / "empty-v0" / "data").mkdir(parents=True)
     with pytest.raises(DatasetError, match="'mine/empty-v0' cannot be read: No data found"):
         minari_source.read_minari("mine/empty-v0")
 
 
-def test_download_without_its_remote(datasets, monkeypatch):
+def test_download_without_its_remote(datasets: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_REMOTE", "nowhere://x")
     with pytest.raises(DatasetError, match=r"cannot download Minari dataset mine/walk-v0: .*by hand"):
         minari_source.download_minari("mine/walk-v0")

@@ -1,5 +1,7 @@
 """Reward transforms against numbers worked out by hand and against a loop."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ from jaxrl_srpo.data.rewards import (
 from jaxrl_srpo.errors import DatasetError, UserError
 
 
-def loop_range(rewards, terminals, limit):
+def loop_range(rewards: np.ndarray, terminals: np.ndarray, limit: int) -> tuple[float, float]:
     """The published loop: a running sum ends at a terminal or at `limit` steps."""
     returns, total, length = [], 0.0, 0
     for reward, terminal in zip(rewards, terminals, strict=True):
@@ -29,7 +31,7 @@ def loop_range(rewards, terminals, limit):
     return min(returns), max(returns)
 
 
-def dataset(rewards, terminals):
+def dataset(rewards: Any, terminals: Any) -> Dataset:
     rows = len(rewards)
     return Dataset(
         "x",
@@ -49,21 +51,21 @@ def dataset(rewards, terminals):
     )
 
 
-def test_locomotion_by_hand():
+def test_locomotion_by_hand() -> None:
     # Returns 3 and 7 (the last step is unfinished): the range is 4, so 1000 / 4 = 250 per unit.
     data = dataset([1, 2, 3, 4, 9], [0, 1, 0, 1, 0])
     np.testing.assert_array_equal(transform_rewards(data, "d4rl-locomotion"), [250, 500, 750, 1000, 2250])
     assert transform_rewards(data, "d4rl-locomotion").dtype == np.float32
 
 
-def test_antmaze_and_none_by_hand():
+def test_antmaze_and_none_by_hand() -> None:
     data = dataset([0, 1, 0], [0, 1, 0])
     np.testing.assert_array_equal(transform_rewards(data, "d4rl-antmaze"), [-1, 0, -1])
     np.testing.assert_array_equal(transform_rewards(data, "none"), [0, 1, 0])
     assert transform_rewards(data, "d4rl-antmaze").dtype == np.float32
 
 
-def test_windows_of_a_thousand_drift_over_episodes_of_999():
+def test_windows_of_a_thousand_drift_over_episodes_of_999() -> None:
     # Three episodes of 999 kept steps, worth 1, 2 and 3 a step: the first window takes one step of the second episode,
     # the second window two steps of the third, and the third window is never finished.
     rewards = np.repeat([1.0, 2.0, 3.0], 999)
@@ -77,24 +79,24 @@ def test_windows_of_a_thousand_drift_over_episodes_of_999():
     rate=st.sampled_from([0, 0.05, 0.5]),
     limit=st.integers(1, 9),
 )
-def test_range_equals_the_published_loop(seed, rows, rate, limit):
+def test_range_equals_the_published_loop(seed: int, rows: int, rate: float, limit: int) -> None:
     random = np.random.default_rng(seed)
     rewards = random.integers(-9, 9, rows).astype(np.float32)
     terminals = random.random(rows) < rate
     assert return_range(rewards, terminals, limit) == loop_range(rewards, terminals, limit)
 
 
-def test_equal_returns_cannot_be_scaled():
+def test_equal_returns_cannot_be_scaled() -> None:
     with pytest.raises(DatasetError, match="every episode returns 1; choose d4rl-antmaze or none"):
         transform_rewards(dataset([1, 1, 1], [1, 1, 1]), "d4rl-locomotion")
 
 
-def test_unknown_transform():
+def test_unknown_transform() -> None:
     with pytest.raises(UserError, match="unknown reward transform 'log'; choose one of d4rl-locomotion"):
         transform_rewards(dataset([1], [0]), "log")
 
 
-def test_untransformed_rewards_stay_as_they_are():
+def test_untransformed_rewards_stay_as_they_are() -> None:
     data = dataset([1, 2, 4], [0, 1, 1])
     before = data.rewards.copy()
     transform_rewards(data, "d4rl-locomotion")
@@ -112,12 +114,12 @@ def test_untransformed_rewards_stay_as_they_are():
         ("other", "none"),
     ],
 )
-def test_default_by_family(family, name):
+def test_default_by_family(family: str, name: str) -> None:
     assert default_transform(family) == name
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_rewards_that_come_later_are_transformed_alike(name):
+def test_rewards_that_come_later_are_transformed_alike(name: str) -> None:
     data = dataset([1.0, -2.0, 0.5, 4.0, 3.0], [False, True, False, False, True])
     scale, shift = reward_scale_and_shift(data, name)
     np.testing.assert_allclose(scale * data.rewards + shift, transform_rewards(data, name), rtol=1e-6)

@@ -1,6 +1,7 @@
 """Packing, and the shuffled walk that never stores a permutation."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaxrl_srpo.data import table
-from jaxrl_srpo.types import Spec
+from jaxrl_srpo.types import Array, Batch, Spec
 from tests.data.arrays import random_dataset
 
 WINDOW = 4096
@@ -19,7 +20,7 @@ SPEC = Spec(observation_size=3, action_size=2)
 
 
 @jax.jit
-def permuted(size, seed):
+def permuted(size: Array, seed: int) -> Array:
     """The first `WINDOW` entries of the permutation, repeated where `size` is smaller."""
     positions = jnp.arange(WINDOW, dtype=jnp.uint32) % size.astype(jnp.uint32)
     return table.permute(positions, size, jax.random.key(seed))
@@ -31,7 +32,7 @@ def permuted(size, seed):
 @example(size=3, seed=0)
 @example(size=WINDOW - 1, seed=0)
 @example(size=WINDOW, seed=0)
-def test_permutation(size, seed):
+def test_permutation(size: int, seed: int) -> None:
     order = np.asarray(permuted(jnp.int32(size), seed))[:size]
     np.testing.assert_array_equal(np.sort(order), np.arange(size))
 
@@ -40,14 +41,14 @@ def test_permutation(size, seed):
 @example(size=2**31 - 1, seed=0)
 @example(size=2**30, seed=0)
 @example(size=2**30 + 1, seed=0)
-def test_large_sizes_stay_in_range_and_never_repeat(size, seed):
+def test_large_sizes_stay_in_range_and_never_repeat(size: int, seed: int) -> None:
     order = np.asarray(permuted(jnp.int32(size), seed))
     assert order.max() < size
     assert len(np.unique(order)) == WINDOW
 
 
 @pytest.mark.parametrize("size", [100, 1000, 4096])
-def test_every_position_visits_every_row(size):
+def test_every_position_visits_every_row(size: int) -> None:
     """Over many epochs the row at a position is uniform: a chi-squared statistic within five standard deviations."""
     positions = jnp.asarray([0, 1, size // 2, size - 1], jnp.uint32)
     draw = jax.jit(jax.vmap(lambda key: table.permute(positions, jnp.int32(size), key)))
@@ -62,7 +63,7 @@ def test_every_position_visits_every_row(size):
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(5000, 256), (100000, 2048)])
-def test_batches_are_as_mixed_as_random_ones(size, batch_size):
+def test_batches_are_as_mixed_as_random_ones(size: int, batch_size: int) -> None:
     """Data lie in order of time; the spread of batch means and of 16 equal parts is that of sampling at random."""
     positions = jnp.arange(batch_size, dtype=jnp.uint32)
     draw = jax.jit(jax.vmap(lambda key: table.permute(positions, jnp.int32(size), key)))
@@ -75,12 +76,12 @@ def test_batches_are_as_mixed_as_random_ones(size, batch_size):
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")
-def batches(rows, where, batch_size, seed, steps):
+def batches(rows: Any, where: table.Slice, batch_size: int, seed: int, steps: Array) -> Batch:
     return jax.vmap(lambda step: table.sample(rows, where, SPEC, batch_size, jax.random.key(seed), step))(steps)
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(64, 16), (70, 16), (31, 16), (16, 16)])
-def test_an_epoch_covers_each_row_once(size, batch_size):
+def test_an_epoch_covers_each_row_once(size: int, batch_size: int) -> None:
     rows = np.tile(np.arange(200, dtype=np.float32)[:, None], (1, 10))
     where, per_epoch, epochs = table.Slice(100, size), size // batch_size, 3
     seen = batches(rows, where, batch_size, 0, jnp.arange(epochs * per_epoch)).rewards
@@ -95,7 +96,7 @@ def test_an_epoch_covers_each_row_once(size, batch_size):
     assert not np.array_equal(seen[0], np.sort(seen[0]))
 
 
-def test_dropped_rows_change_from_epoch_to_epoch():
+def test_dropped_rows_change_from_epoch_to_epoch() -> None:
     rows = np.tile(np.arange(20, dtype=np.float32)[:, None], (1, 10))
     seen = batches(rows, table.Slice(0, 20), 16, 0, jnp.arange(30)).rewards
     counts = np.bincount(np.asarray(seen).ravel().astype(int), minlength=20)
@@ -103,7 +104,7 @@ def test_dropped_rows_change_from_epoch_to_epoch():
     assert counts.min() > 12
 
 
-def test_keys_give_different_walks_and_steps_stand_alone():
+def test_keys_give_different_walks_and_steps_stand_alone() -> None:
     rows = np.tile(np.arange(64, dtype=np.float32)[:, None], (1, 10))
     where = table.Slice(0, 64)
     together = batches(rows, where, 16, 0, jnp.arange(9)).rewards
@@ -113,7 +114,7 @@ def test_keys_give_different_walks_and_steps_stand_alone():
 
 
 @pytest.mark.parametrize("size", [1, 5, 15])
-def test_small_datasets_wrap(size):
+def test_small_datasets_wrap(size: int) -> None:
     rows = np.tile(np.arange(20, dtype=np.float32)[:, None], (1, 10))
     for batch in np.asarray(batches(rows, table.Slice(3, size), 16, 0, jnp.arange(4)).rewards):
         counts = np.bincount(batch.astype(int) - 3, minlength=size)
@@ -121,7 +122,7 @@ def test_small_datasets_wrap(size):
         assert counts.max() - counts.min() <= 1
 
 
-def test_packing_round_trip():
+def test_packing_round_trip() -> None:
     datasets = [random_dataset(7, seed=1), random_dataset(1, seed=2), random_dataset(12, seed=3)]
     rewards = [2.0 * data.rewards for data in datasets]
     packed = table.pack([table.pack_rows(*pair) for pair in zip(datasets, rewards, strict=True)])
@@ -137,7 +138,7 @@ def test_packing_round_trip():
         np.testing.assert_array_equal(batch.discounts, np.where(data.terminals, 0.0, 1.0))
 
 
-def test_sampled_rows_belong_to_the_dataset():
+def test_sampled_rows_belong_to_the_dataset() -> None:
     datasets = [random_dataset(40, seed=1), random_dataset(50, seed=2)]
     packed = table.pack([table.pack_rows(data, data.rewards) for data in datasets])
     for data, where in zip(datasets, packed.slices, strict=True):

@@ -20,7 +20,7 @@ def test_by_default_nothing_changes() -> None:
 
 def test_by_hand() -> None:
     low, high = np.array([-2.0, 0.0], np.float32), np.array([6.0, 1.0], np.float32)
-    units = Units(np.float32(1.0), np.float32(2.0), 10.0, -3.0, low, high)
+    units = Units(1.0, 2.0, 10.0, -3.0, low, high)
     assert units.normalize_observations(np.array([1.0, 5.0], np.float32)).tolist() == [0.0, 2.0]
     assert units.scale_rewards(np.array([0.0, 0.5])).tolist() == [-3.0, 2.0]
     assert units.normalize_actions(np.stack([low, high, [2.0, 0.25]])).tolist() == [[-1, -1], [1, 1], [0, -0.5]]
@@ -73,7 +73,7 @@ def test_dimensions_that_never_change_do_not_blow_up() -> None:
 def test_stacked_units_treat_each_row_as_its_own_do(repeat: int) -> None:
     random = np.random.default_rng(0)
     first = Units(random.normal(size=2).astype(np.float32), random.uniform(1, 2, 2).astype(np.float32), 0.3, -1.0)
-    units = [first, Units(action_low=-3.0, action_high=np.float32(5.0))]
+    units = [first, Units(action_low=-3.0, action_high=5.0)]
     both = stack(units, observation_size=2, action_size=1, repeat=repeat)
     observations, actions = random.normal(size=(2 * repeat, 2)), random.uniform(-1, 1, (2 * repeat, 1))
     observations, actions = observations.astype(np.float32), actions.astype(np.float32)

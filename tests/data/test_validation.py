@@ -1,6 +1,7 @@
 """Every message of the validation names file, field and row."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import h5py
@@ -8,12 +9,12 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.data import d4rl_files, validation
-from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.errors import DatasetError
 
 
 @pytest.fixture
-def fields():
+def fields() -> dict[str, Any]:
     """Five walks of 100 steps; every episode starts elsewhere."""
     random = np.random.default_rng(0)
     starts = np.repeat(np.arange(5.0) * 10.0, 100)[:, None]
@@ -32,7 +33,7 @@ def fields():
     }
 
 
-def read(tmp_path, fields, **options):
+def read(tmp_path: pathlib.Path, fields: dict[str, Any], **options: Any) -> Dataset:
     path = tmp_path / "x.hdf5"
     with h5py.File(path, "w") as file:
         for name, value in fields.items():
@@ -41,72 +42,74 @@ def read(tmp_path, fields, **options):
     return d4rl_files.read_hdf5(path, **options)
 
 
-def broken(fields, name, index, value):
+def broken(fields: dict[str, Any], name: str, index: Any, value: float) -> dict[str, Any]:
     changed = dict(fields)
     changed[name] = fields[name].copy()
     changed[name][index] = value
     return changed
 
 
-def test_sound_file_passes(tmp_path, fields):
+def test_sound_file_passes(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
     assert read(tmp_path, fields).size == 495
 
 
-def test_missing_field(tmp_path, fields):
+def test_missing_field(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
     del fields["rewards"], fields["terminals"]
     with pytest.raises(DatasetError, match=r"x\.hdf5: missing field rewards, terminals; found observations, actions"):
         read(tmp_path, fields, allow_invalid=True)
 
 
-def test_unequal_lengths(tmp_path, fields):
+def test_unequal_lengths(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
     fields["actions"] = fields["actions"][:-1]
     with pytest.raises(DatasetError, match=r"x\.hdf5: actions has 499 rows, observations has 500"):
         read(tmp_path, fields, allow_invalid=True)
 
 
-def test_empty(tmp_path, fields):
+def test_empty(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
     with pytest.raises(DatasetError, match=r"x\.hdf5: observations is empty"):
         read(tmp_path, {name: value[:0] for name, value in fields.items()})
 
 
-def test_wrong_rank_and_width(tmp_path, fields):
+def test_wrong_rank_and_width(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
     with pytest.raises(DatasetError, match=r"observations has shape \(500, 4, 1\); expected 2 axes"):
         read(tmp_path, {**fields, "observations": fields["observations"][..., None]})
     with pytest.raises(DatasetError, match="next_observations has width 3, observations has width 4"):
         read(tmp_path, {**fields, "next_observations": fields["next_observations"][:, :3]})
 
 
-def test_scalars_in_a_column_are_read(tmp_path, fields):
+def test_scalars_in_a_column_are_read(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
     changed = {**fields, "rewards": fields["rewards"][:, None], "terminals": fields["terminals"][:, None]}
     np.testing.assert_array_equal(read(tmp_path, changed).rewards, read(tmp_path, fields).rewards)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["observations", "actions", "rewards", "next_observations"])
-def test_not_finite(tmp_path, fields, name, value):
+def test_not_finite(tmp_path: pathlib.Path, fields: dict[str, Any], name: str, value: float) -> None:
     index = 123 if name == "rewards" else (123, 1)
     with pytest.raises(DatasetError, match=rf"x\.hdf5: {name}, row 123.*: -?(nan|inf) \(1 row in all\).*allow_invalid"):
         read(tmp_path, broken(fields, name, index, value))
 
 
-def test_finite_values_whose_sum_overflows_pass():
+def test_finite_values_whose_sum_overflows_pass() -> None:
     assert validation._not_finite("rewards", np.full(4, 1e308)) is None
 
 
-def test_actions_outside_bounds(tmp_path, fields):
+def test_actions_outside_bounds(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
     with pytest.raises(DatasetError, match=r"actions, row 7, dimension 1: 1\.5 is outside \[-1, 1\] \(1 row in all\)"):
         read(tmp_path, broken(fields, "actions", (7, 1), 1.5))
     assert read(tmp_path, broken(fields, "actions", (7, 1), 1.0 + 1e-6)).size == 495
 
 
-def test_next_observation_that_is_not_the_next_row(tmp_path, fields):
+def test_next_observation_that_is_not_the_next_row(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
     with pytest.raises(DatasetError, match=r"next_observations, row 250, dimension 2: 99 and then .*no episode ends"):
         read(tmp_path, broken(fields, "next_observations", (250, 2), 99.0))
     # At the end of an episode it may be anything.
     assert read(tmp_path, broken(fields, "next_observations", (299, 2), 99.0)).size == 495
 
 
-def test_time_outs_out_of_step_are_found_without_next_observations(tmp_path, fields):
+def test_time_outs_out_of_step_are_found_without_next_observations(
+    tmp_path: pathlib.Path, fields: dict[str, Any]
+) -> None:
     del fields["next_observations"]
     assert read(tmp_path, fields).size == 495
     shifted = {**fields, "timeouts": np.roll(fields["timeouts"], 1)}
@@ -116,7 +119,7 @@ def test_time_outs_out_of_step_are_found_without_next_observations(tmp_path, fie
         read(tmp_path, shifted)
 
 
-def test_maze_with_an_unmarked_reset_per_thousand_steps():
+def test_maze_with_an_unmarked_reset_per_thousand_steps() -> None:
     """D4RL's first AntMaze files: a thousand steps of 0.2 m each, then back to the start without a time-out."""
     random = np.random.default_rng(1)
     walk = np.cumsum(np.abs(random.normal(0.0, 0.02, (20, 1000, 2))), axis=1).reshape(-1, 2).astype(np.float32)
@@ -133,7 +136,9 @@ def test_maze_with_an_unmarked_reset_per_thousand_steps():
         validation.validate("maze", ends=np.roll(ends, 1), **arguments)
 
 
-def test_allowed_findings_are_returned_and_logged(tmp_path, fields, caplog):
+def test_allowed_findings_are_returned_and_logged(
+    tmp_path: pathlib.Path, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     changed = broken(broken(fields, "actions", (7, 1), 1.5), "rewards", 3, np.nan)
     data = read(tmp_path, changed, allow_invalid=True)
     assert data.size == 495
@@ -146,7 +151,7 @@ def test_allowed_findings_are_returned_and_logged(tmp_path, fields, caplog):
     assert "\n" not in str(caught.value)
 
 
-def test_dataset_must_fit_the_environment(tmp_path, fields):
+def test_dataset_must_fit_the_environment(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
     data = dataclasses.replace(read(tmp_path, fields), environment=EnvironmentSpec("Hopper-v4"))
     validation.check_fits(data, 4, 2)
     with pytest.raises(DatasetError, match=r"width 4 and actions 2, but Hopper-v4 has 11 and 3; .*--env"):
@@ -154,7 +159,7 @@ def test_dataset_must_fit_the_environment(tmp_path, fields):
 
 
 @pytest.mark.parametrize("stem", ["hopper_medium-regen", "hopper_mixed-regen", "halfcheetah_mixed-regen"])
-def test_real_steps_are_plausible_without_next_observations(stem, test_data):
+def test_real_steps_are_plausible_without_next_observations(stem: str, test_data: pathlib.Path) -> None:
     with h5py.File(test_data / f"{stem}.hdf5") as file:
         names = ("observations", "actions", "rewards", "terminals")
         arguments = {name: file[name][()] for name in names}

@@ -1,21 +1,20 @@
 """The embedded dataset: what is in it, that it is reproducible, and that it appears whole or not at all."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs import pointmaze
-from jaxrl_srpo.envs.make import make_environment, make_unflattened
+from jaxrl_srpo.envs.make import make_environment
 from jaxrl_srpo.envs.pointmaze import MAZES, Maze, Style, WaypointController
-from jaxrl_srpo.errors import DatasetError, UserError
+from jaxrl_srpo.errors import DatasetError
 
 pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
 pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
@@ -29,7 +28,7 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def episodes_of(dataset_id: str) -> list:
+def episodes_of(dataset_id: str) -> list[Any]:
     import minari
 
     return list(minari.load_dataset(dataset_id).iterate_episodes())
@@ -173,74 +172,3 @@ def test_paths_are_shortest(name: str) -> None:
             assert all(abs(a[0] - b[0]) + abs(a[1] - b[1]) == 1 for a, b in zip([start, *path], path, strict=False))
         assert maze.wander(start, random) != start
         assert maze.cell(*maze.center(start)) == start
-
-
-def test_an_environment_without_textures_moves_exactly_like_the_original() -> None:
-    spec = pointmaze.environment_spec()
-    original, lean = make_environment(spec), make_environment(spec, lean=True)
-    assert type(original.unwrapped) is not type(lean.unwrapped)
-    np.testing.assert_array_equal(original.reset(seed=7)[0], lean.reset(seed=7)[0])
-    random = np.random.default_rng(0)
-    for _ in range(spec.max_episode_steps or 0):
-        # The bias drives the ball into walls.
-        action = random.uniform(-0.8, 1.0, 2).astype(np.float32)
-        expected, result = original.step(action), lean.step(action)
-        np.testing.assert_array_equal(expected[0], result[0])
-        assert expected[1:] == result[1:]
-    assert result[3]
-
-
-def test_observations_are_vectors_of_state_and_goal() -> None:
-    spec = pointmaze.environment_spec()
-    observation, _ = make_unflattened(spec).reset(seed=1)
-    vector, _ = make_environment(spec).reset(seed=1)
-    expected = np.concatenate([observation["observation"], observation["desired_goal"]]).astype(np.float32)
-    np.testing.assert_array_equal(vector, expected)
-    assert vector.dtype == np.float32
-
-
-def test_mazes_leave_no_files_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for lean in (False, True):
-        make_environment(pointmaze.environment_spec(), lean=lean).close()
-    assert not os.listdir(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        (EnvironmentSpec("Hoper-v4"), "unknown environment 'Hoper-v4'; closest: Hopper-v4"),
-        (EnvironmentSpec("jaxrl_srpo/antmaze-u-v2"), "unknown environment .*closest: jaxrl_srpo/antmaze-umaze-v2"),
-        (EnvironmentSpec("PointMaze_U-v3"), "unknown environment 'PointMaze_U-v3'; closest: PointMaze_UMaze-v3"),
-        (EnvironmentSpec("Hopper-v2"), "needs mujoco-py, which is no longer supported; use Hopper-v4"),
-        (EnvironmentSpec("Hopper-v4", {"legs": 2}), "environment Hopper-v4 does not take the arguments"),
-        (EnvironmentSpec("CliffWalking-v1"), "observations of space Discrete.* cannot be made vectors"),
-    ],
-)
-def test_environments_that_cannot_be_made_are_named(spec: EnvironmentSpec, message: str) -> None:
-    with pytest.raises(UserError, match=message) as raised:
-        make_environment(spec)
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("package", "environment"),
-    [
-        ("mujoco", "Hopper-v4"),
-        ("gymnasium_robotics", "AntMaze_X-v4"),
-        ("mujoco", "jaxrl_srpo/antmaze-umaze-v2"),
-        ("gymnasium_robotics", "jaxrl_srpo/maze2d-umaze-v1"),
-    ],
-)
-def test_a_missing_simulator_is_one_line(package: str, environment: str) -> None:
-    code = (
-        f"import sys; sys.modules[{package!r}] = None\n"
-        "from jaxrl_srpo.data.dataset import EnvironmentSpec\n"
-        "from jaxrl_srpo.envs.make import make_environment\n"
-        "from jaxrl_srpo.errors import UserError\n"
-        f"try: make_environment(EnvironmentSpec({environment!r}))\n"
-        "except UserError as error: print(error)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'jaxrl-srpo[mujoco]'" in run.stdout
-    assert len(run.stdout.splitlines()) == 1

@@ -1,0 +1,60 @@
+"""Datasets by any name: made, downloaded, or refused with the command that is right."""
+
+import pathlib
+
+import pytest
+
+from jaxrl_srpo.data import minari_source
+from jaxrl_srpo.envs.datasets import download_dataset, load_dataset, make_dataset
+from jaxrl_srpo.errors import DatasetError
+from tests import synthetic
+from tests.data.test_download import serving
+
+
+@pytest.fixture
+def stores(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """Empty stores of Minari's and D4RL's files."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("JAXRL_SRPO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAXRL_SRPO_MIRROR", raising=False)
+    return tmp_path
+
+
+def test_an_embedded_dataset_is_made_on_first_use(stores: pathlib.Path) -> None:
+    pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
+    data = load_dataset("pointmaze/umaze")
+    assert (data.name, data.family, data.observation_size, data.action_size) == ("pointmaze/umaze", "pointmaze", 6, 2)
+    assert data.environment is not None
+    assert data.environment.goal_task
+    assert minari_source.local_ids() == [make_dataset("pointmaze/umaze")] == ["pointmaze/umaze-v0"]
+    assert load_dataset("pointmaze/umaze").fingerprint == data.fingerprint
+
+
+def test_paths_and_other_names_are_read_as_they_are(stores: pathlib.Path) -> None:
+    path = synthetic.write_pendulum(stores / "swing.hdf5")
+    assert load_dataset(path).name == "swing"
+    with pytest.raises(DatasetError, match="hopper-medium-v2 is not at"):
+        load_dataset("hopper-medium-v2", download=False)
+    with pytest.raises(DatasetError, match="make it with `jaxrl-srpo data make regenerated/hopper/medium-v0`"):
+        load_dataset("regenerated/hopper/medium-v0")
+
+
+@pytest.mark.parametrize("name", ["hopper-medium-v2", "D4RL/door/human-v2", "pointmaze/cube"])
+def test_only_embedded_datasets_are_made(name: str) -> None:
+    with pytest.raises(DatasetError, match=f"{name}: cannot be made here; choose one of pointmaze/umaze"):
+        make_dataset(name)
+
+
+@pytest.mark.parametrize("name", ["pointmaze/large", "regenerated/hopper/medium-v0"])
+def test_what_is_made_here_is_not_downloaded(name: str) -> None:
+    with pytest.raises(DatasetError, match=f"is made here, not downloaded: `jaxrl-srpo data make {name}`"):
+        download_dataset(name)
+
+
+def test_downloading_names_the_file(stores: pathlib.Path) -> None:
+    with serving() as server:
+        path = download_dataset("hopper-medium-v2", mirror=server.url)
+    assert path == str(stores / "cache" / "gym_mujoco_v2" / "hopper_medium-v2.hdf5")
+    assert pathlib.Path(path).read_bytes() == server.content
+    with pytest.raises(DatasetError, match="unknown dataset 'hoper-medium-v2'; closest: hopper-medium-v2"):
+        download_dataset("hoper-medium-v2")
