@@ -8,7 +8,7 @@ simulators.
 from collections.abc import Sequence
 
 NAMESPACE = "jaxrl_srpo/"
-"""What the Gymnasium ids of these tasks begin with; a D4RL name follows."""
+"""Prefix of the Gymnasium ids of these tasks; a D4RL name follows."""
 
 ANT_CELL = 4.0
 """Side of an antmaze's cell in meters."""

@@ -1,4 +1,4 @@
-"""What every dataset becomes after reading: validated transitions with the facts about their source."""
+"""Datasets in memory: validated transitions, and the facts about their source."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is kept of a dataset in a run directory: enough to evaluate and load policies without the data."""
+"""Facts of a dataset that a run directory keeps: enough to evaluate and load policies without the data."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""What a dataset looks like: as text, and as a picture."""
+"""A dataset in words and in a picture."""
 
 import os
 from typing import TYPE_CHECKING, Any

@@ -24,9 +24,9 @@ def read_minari(
     """Reads a Minari dataset that is on this machine; the network is not touched.
 
     Episodes hold T + 1 observations, so every step has its s' and none is dropped. `terminals` are terminations; an
-    episode that was truncated counts as a time-out. A last episode that is neither was cut short, as the one under way
-    when a replay buffer ends, and has no return unless it is all there is. Dictionary observations become vectors by
-    `flatten_observation`.
+    episode that was truncated counts as a time-out. A last episode that has neither flag was cut short, like the one
+    under way when a replay buffer ends; it has no return unless it is the only one. Dictionary observations become
+    vectors by `flatten_observation`.
 
     Args:
       dataset_id: for instance `D4RL/door/human-v2`.

@@ -73,9 +73,14 @@ def transform_rewards(dataset: Dataset, name: str) -> np.ndarray:
 
 
 def reward_scale_and_shift(dataset: Dataset, name: str) -> tuple[float, float]:
-    """What a named transform does to rewards that come later: scale * reward + shift.
+    """Scale and shift of a named transform, for rewards that come later: scale * reward + shift.
 
-    The dataset and the name are such that `transform_rewards` accepts them.
+    Args:
+      dataset: one that `transform_rewards` accepts with this name.
+      name: one of `TRANSFORMS`.
+
+    Returns:
+      (scale, shift).
     """
     if name == "d4rl-locomotion":
         low, high = return_range(np.asarray(dataset.rewards, np.float32), dataset.terminals)

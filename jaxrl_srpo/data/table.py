@@ -4,7 +4,7 @@ A row is `[s | a | r | s' | discount]` in float32. The table is an argument of t
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,6 @@ class PackedTable(NamedTuple):
 
     rows: np.ndarray
     slices: list[Slice]
-
-
-# Until `api.dataset_facts` gives way to `data.facts.dataset_facts`.
-def moments(dataset: Dataset, normalize: bool) -> tuple[Any, Any]:
-    """Mean and standard deviation that `measure_units` gives observations."""
-    units = measure_units(dataset, normalize_observations=normalize)
-    return units.observation_mean, units.observation_std
 
 
 def pack_rows(dataset: Dataset, rewards: np.ndarray, normalize: bool = False) -> np.ndarray:

@@ -8,7 +8,7 @@ from jaxrl_srpo.data.dataset import Dataset
 
 
 def weighted_rows(dataset: Dataset, inverse_temperature: float) -> np.ndarray:
-    """The rows that a dataset weighted by its episodes' returns consists of, as many as it has.
+    """Rows that resample a dataset by its episodes' returns, as many as it has.
 
     A transition is weighted by exp(inverse_temperature * g), where g is the return of its episode, 0 for the worst and
     1 for the best ("RW" of the paper, whose alpha is 1 / inverse_temperature). Shares are rounded to whole copies of a
@@ -33,6 +33,6 @@ def weighted_rows(dataset: Dataset, inverse_temperature: float) -> np.ndarray:
 
 
 def take_rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
-    """A dataset with the transitions `rows` [M] of another; its `episode_...` and `fingerprint` remain the other's."""
+    """A dataset of the transitions `rows` [M]; the `episode_...` fields and the fingerprint stay those of the whole."""
     names = ("observations", "actions", "rewards", "next_observations", "terminals")
     return dataclasses.replace(dataset, **{name: getattr(dataset, name)[rows] for name in names})

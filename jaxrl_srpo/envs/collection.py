@@ -19,12 +19,12 @@ StepPolicy = Callable[[np.ndarray, int], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """An environment whose observations are vectors, and what it takes to play it.
+    """An environment with vector observations, and the facts that playing it needs.
 
     Attributes:
       environment: its spec.
       action_low, action_high: [action_size] float32 bounds of its actions.
-      observation_type: of its observations.
+      observation_type: number type of its observations.
       max_episode_steps: its time limit.
     """
 
@@ -36,7 +36,7 @@ class Task:
 
     @property
     def units(self) -> Units:
-        """Its own, but for actions, which are played in [-1, 1]."""
+        """Policies act in [-1, 1]; observations and rewards are the environment's own."""
         return Units(action_low=self.action_low, action_high=self.action_high)
 
 
@@ -78,12 +78,12 @@ class RecordedEpisode:
     truncations: np.ndarray
 
     def fields(self) -> dict[str, Any]:
-        """By name."""
+        """The fields by name."""
         return dict(vars(self))
 
 
 def find_task(environment: EnvironmentSpec) -> Task:
-    """What it takes to play an environment.
+    """An environment as a `Task`.
 
     Raises:
       UserError: it cannot be made, has no time limit, or its observations or actions are not vectors.
@@ -109,10 +109,10 @@ def play(task: Task, act: StepPolicy, environments: int, steps: int, entropy: Se
 
     Args:
       task: where.
-      act: what acts in all environments.
+      act: acts in all environments.
       environments: n, stepped together.
       steps: least number per environment; 1 gives one episode of each.
-      entropy: what the starts depend on.
+      entropy: seeds the starts.
     """
     simulator = MemberEnvironments([task.environment], [Units()], [entropy], environments)
     observations, played = simulator.reset()[0], np.zeros(environments, np.int64)
@@ -152,7 +152,7 @@ def find_ends(transitions: Transitions) -> np.ndarray:
 
 
 def mean_return(episodes: Sequence[RecordedEpisode]) -> float:
-    """Undiscounted."""
+    """Mean undiscounted return."""
     return float(np.mean([episode.rewards.sum() for episode in episodes]))
 
 

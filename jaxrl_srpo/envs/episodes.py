@@ -14,7 +14,7 @@ from jaxrl_srpo.errors import UserError
 
 
 class Outcome(NamedTuple):
-    """What a step of all M x n environments gives, in the learners' units.
+    """The result of a step of all M x n environments, in the learners' units.
 
     Attributes:
       observations: [M, n, observation_size] float32 to act on now.
@@ -38,14 +38,13 @@ class Outcome(NamedTuple):
 class MemberEnvironments:
     """n environments of each of M members, all stepped together.
 
-    The start of an episode depends on the member's entropy and on the numbers of environment and episode, not on what
-    was played before. Together with the actions of the episodes under way, which are kept, this puts environments back
-    where they were: they are played again from their starts.
+    The start of an episode depends only on the member's entropy and the indices of environment and episode. `restore`
+    replays the actions of the episodes under way from their starts, which puts every environment back where it was.
 
     Args:
       specs: one per member; they may differ in all but their sizes.
       units: one per member, of observations and rewards; the bounds of actions are the environments' own.
-      entropy: one sequence of integers per member, which its starts depend on.
+      entropy: one sequence of integers per member, which seeds its starts.
       count: n.
       workers: threads that step; see `envs.batched.make_simulator`.
 

@@ -14,7 +14,7 @@ from jaxrl_srpo.types import Array, Spec
 
 
 class Step(NamedTuple):
-    """What one step of one environment gives: its next state, the reward [] and whether it terminated [] bool."""
+    """The result of one step of one environment: next state, reward [], and whether it terminated, [] bool."""
 
     state: Any
     reward: Array
@@ -26,11 +26,11 @@ class Environment(Protocol):
 
     @property
     def spec(self) -> Spec:
-        """Sizes."""
+        """Sizes of observation and action."""
 
     @property
     def max_episode_steps(self) -> int:
-        """Length at which an episode is cut off, which `step` below does; that is no termination."""
+        """Length at which `functional.step` cuts an episode off, which is no termination."""
 
     def reset(self, key: Array) -> Any:
         """The first state of an episode."""
@@ -58,7 +58,7 @@ class RunningEpisodes:
 
 
 class Outcome(NamedTuple):
-    """What a step of n environments gives.
+    """The result of one step of n environments.
 
     Attributes:
       next_observations: [n, observation_size]; of an episode that ended, its last.

@@ -34,7 +34,7 @@ class Pendulum:
 
     @property
     def spec(self) -> Spec:
-        """Sizes."""
+        """Sizes of observation and action."""
         return Spec(observation_size=3, action_size=1)
 
     def reset(self, key: Array) -> State:

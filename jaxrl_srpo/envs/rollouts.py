@@ -21,7 +21,7 @@ BatchedPolicy = Callable[[np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Episodes:
-    """What M members did in E episodes each.
+    """The episodes of M members, E each.
 
     Attributes:
       returns: [M, E] float64, undiscounted; NaN where the policy gave an action that is not finite.

@@ -17,7 +17,7 @@ _PARTS_PER_THREAD = 4
 
 
 class Start(NamedTuple):
-    """What a reset of n environments returns.
+    """The result of a reset of n environments.
 
     Attributes:
       observations: [n, observation_size] float32.
@@ -29,7 +29,7 @@ class Start(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """What one step of n environments returns.
+    """The result of one step of n environments.
 
     Attributes:
       observations: [n, observation_size] float32.

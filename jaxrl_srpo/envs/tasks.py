@@ -31,7 +31,7 @@ _SPEED_LIMIT = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What the physics does and keeps for a task.
+    """The needs of a task from the physics.
 
     Attributes:
       body: number of the body whose horizontal position is kept.
@@ -66,17 +66,17 @@ class Outcome(NamedTuple):
 
 
 class Task(Protocol):
-    """What a Gymnasium class adds to the physics.
+    """The part of a Gymnasium environment that is not physics: observations, rewards and ends.
 
     Attributes:
-      recipe: what the physics must do and keep for it.
+      recipe: its needs from the physics.
     """
 
     @property
     def recipe(self) -> Recipe: ...  # noqa: D102
 
     def start(self, rows: np.ndarray, environment: Any) -> bool:
-        """Takes what a reset left outside MuJoCo, for the environments `rows`; returns whether it reports success."""
+        """Takes over a reset's state outside MuJoCo for the environments `rows`; returns whether it reports success."""
 
     def step(self, physics: Physics, rows: np.ndarray, actions: np.ndarray) -> Outcome:
         """Steps the environments `rows` [n] with actions [n, action_size] float32."""
@@ -190,7 +190,7 @@ class _Locomotion(ABC):
         return physics.qpos[rows, 0]
 
     def _costs(self, physics: Physics, rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """[n]."""
+        """Costs [n] of the controls."""
         costs: np.ndarray = self.control_weight * np.sum(np.square(actions), axis=1)
         return costs
 
@@ -283,7 +283,7 @@ class PointMaze:
         self._goals = np.zeros((count, 2))
 
     def start(self, rows: np.ndarray, environment: Any) -> bool:
-        """See `Task`; the goal is what is kept."""
+        """See `Task`; keeps the goal."""
         self._goals[rows] = environment.goal
         return bool(np.linalg.norm(environment.data.qpos[:2] - environment.goal) <= _GOAL_RADIUS)
 

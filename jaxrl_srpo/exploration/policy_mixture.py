@@ -17,8 +17,9 @@ import numpy as np
 from flax import struct
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.data.units import Units
 from jaxrl_srpo.envs import functional
-from jaxrl_srpo.envs.episodes import MemberEnvironments, Units
+from jaxrl_srpo.envs.episodes import MemberEnvironments
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.exploration import intrinsic
 from jaxrl_srpo.io import checkpoint
