@@ -10,9 +10,8 @@ import pytest
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """Fixes JAX's settings before its backends start: sharding is tested on 8 devices made of one processor."""
-    del config
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")

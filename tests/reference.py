@@ -1,7 +1,8 @@
 """One update of each stage of SRPO in plain NumPy, float64, written from the equations and not from the package.
 
 Networks are nested dictionaries of arrays as Flax names them, the only thing taken from the package's layout. Gradients
-come from `Node`, a reverse-mode tape of a dozen operations; `tests/test_reference.py` checks it by finite differences.
+come from `Node`, a reverse-mode tape of a dozen operations; `integration/test_reference.py` checks it by finite
+differences.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,9 @@ Tree = Any
 class Node:
     """An array and how to send a gradient back to the arrays that it was made from."""
 
-    def __init__(self, value: Any, parents: "Sequence[Node]" = (), backward: Callable | None = None) -> None:
+    def __init__(
+        self, value: Any, parents: "Sequence[Node]" = (), backward: Callable[[np.ndarray], Any] | None = None
+    ) -> None:
         self.value = np.asarray(value, np.float64)
         self.parents = parents
         self.backward = backward
@@ -91,7 +94,7 @@ def _unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return gradient.sum(axis=kept, keepdims=True)
 
 
-def tree_map(function: Callable, *trees: Tree) -> Tree:
+def tree_map(function: Callable[..., Any], *trees: Tree) -> Tree:
     """`function` on the leaves of nested dictionaries."""
     if isinstance(trees[0], dict):
         return {key: tree_map(function, *(tree[key] for tree in trees)) for key in trees[0]}

@@ -8,6 +8,7 @@ import pytest
 
 import star
 import star_goals
+from jaxrl_srpo.envs.star import Star
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.exploration import policy_mixture
 
@@ -21,7 +22,7 @@ def test_it_trains_measures_and_writes(tmp_path: pathlib.Path) -> None:
     assert [(row["variant"], row["seed"], row["source"]) for row in rows] == [
         ("sm4", seed, source) for source in star.SOURCES for seed in "01"
     ]
-    bins = star.Star(length=3.0).reachable().sum()
+    bins = Star(length=3.0).reachable().sum()
     for row in rows:
         # Uniform target: divergence and entropy add up.
         assert float(row["entropy"]) + float(row["kl"]) == pytest.approx(np.log(bins), abs=1e-3)

@@ -1,5 +1,7 @@
 """The PyTorch statement of the three stages against the package's, from the same parameters, batches and draws."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ UPDATES = 3
 TOTAL_STEPS = 6.0
 
 
-def batch_of(seed):
+def batch_of(seed: int) -> Batch:
     random = np.random.default_rng(seed)
     s, a = SPEC
     arrays = {
@@ -30,43 +32,43 @@ def batch_of(seed):
     return Batch(**{name: jnp.asarray(array) for name, array in arrays.items()})
 
 
-def to_torch(batch):
+def to_torch(batch: Batch) -> Any:
     names = torch_srpo.Batch._fields
     return torch_srpo.Batch(**{name: torch.tensor(np.asarray(getattr(batch, name))) for name in names})
 
 
-def dense_layers(params):
+def dense_layers(params: Any) -> Any:
     """Flax's affine layers of a subtree, as (kernel, bias)."""
     if "kernel" in params:
         return [(params["kernel"], params["bias"])]
     return [layer for name in sorted(params) if name != "LayerNorm_0" for layer in dense_layers(params[name])]
 
 
-def linears(module):
+def linears(module: Any) -> Any:
     return [child for child in module.modules() if isinstance(child, torch.nn.Linear)]
 
 
-def score_linears(network):
+def score_linears(network: Any) -> Any:
     """In the order of Flax's names, which count the outer of two nested layers first."""
     blocks = [list(reversed(linears(block))) for block in network.blocks]
     layers = [*reversed(linears(network.time)), network.inlet, *linears(network.outlet)]
     return layers + [layer for block in blocks for layer in block]
 
 
-def load(layers, params):
+def load(layers: Any, params: Any) -> None:
     with torch.no_grad():
         for layer, (kernel, bias) in zip(layers, dense_layers(params), strict=True):
             layer.weight.copy_(torch.tensor(np.asarray(kernel).T))
             layer.bias.copy_(torch.tensor(np.asarray(bias)))
 
 
-def assert_equal(layers, params):
+def assert_equal(layers: Any, params: Any) -> None:
     for layer, (kernel, bias) in zip(layers, dense_layers(params), strict=True):
         np.testing.assert_allclose(layer.weight.detach().numpy().T, kernel, atol=1e-5)
         np.testing.assert_allclose(layer.bias.detach().numpy(), bias, atol=1e-5)
 
 
-def test_behavior():
+def test_behavior() -> None:
     config = behavior.Config(batch_size=BATCH, width=32, hidden=64, blocks=2, dropout_rate=0.0)
     hyper = behavior.Hyper(learning_rate=3e-3, weight_decay=1.0)
     state = behavior.init(jax.random.key(0), SPEC, config, hyper)
@@ -86,7 +88,7 @@ def test_behavior():
         assert_equal(score_linears(trainer.network), state.params)
 
 
-def test_critic():
+def test_critic() -> None:
     config = iql.Config(batch_size=BATCH, width=32, actor_width=32, actor_layers=3)
     hyper = iql.Hyper(expectile=0.8, target_rate=0.1, temperature=2.0, total_steps=TOTAL_STEPS)
     state = iql.init(jax.random.key(1), SPEC, config, hyper)
@@ -106,7 +108,7 @@ def test_critic():
 @pytest.mark.parametrize("q_gradient", ["raw", "sample", "batch"])
 @pytest.mark.parametrize("minus_noise", [False, True])
 @pytest.mark.parametrize("weighting", ["sigma2", "one", "alpha_over_sigma"])
-def test_policy(q_gradient, minus_noise, weighting):
+def test_policy(q_gradient: Any, minus_noise: bool, weighting: Any) -> None:
     config = srpo.Config(
         batch_size=BATCH, width=32, q_gradient=q_gradient, minus_noise=minus_noise, weighting=weighting
     )

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxrl_srpo.data import loading
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.envs import collection
 from jaxrl_srpo.envs.collection import Transitions
+from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.errors import DatasetError
 from jaxrl_srpo.exploration import regenerated
 from jaxrl_srpo.exploration.regenerated import KINDS, Recipe
@@ -58,7 +58,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     root = tmp_path_factory.mktemp("minari")
     evaluate = regenerated._evaluate
 
-    def interrupt(task, recipe, step, policy):
+    def interrupt(task: Any, recipe: regenerated.Recipe, step: int, policy: Any) -> Any:
         if step > 200:
             raise KeyboardInterrupt
         return evaluate(task, recipe, step, policy)
@@ -78,7 +78,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture
 def datasets(storage: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Dataset]:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(storage))
-    return {kind: loading.load_dataset(f"{PREFIX}/{kind}-v0") for kind in KINDS}
+    return {kind: load_dataset(f"{PREFIX}/{kind}-v0") for kind in KINDS}
 
 
 def test_scores_are_0_for_random_and_100_for_expert(datasets: dict[str, Dataset]) -> None:
@@ -134,7 +134,7 @@ def test_an_interrupted_making_gives_what_one_in_a_row_gives(
     root = in_a_row[0]
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
     for kind, dataset in datasets.items():
-        assert loading.load_dataset(f"{PREFIX}/{kind}-v0").fingerprint == dataset.fingerprint
+        assert load_dataset(f"{PREFIX}/{kind}-v0").fingerprint == dataset.fingerprint
     assert not list(root.glob(".*.learning"))
 
 

@@ -5,6 +5,7 @@ hides its scale, so the gradient itself is compared too, through Adam's moments.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,11 +29,11 @@ BEHAVIOR_INIT, IQL_INIT, SRPO_INIT = (
 )
 
 
-def to_numpy(tree):
+def to_numpy(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
 
 
-def batch_of(seed):
+def batch_of(seed: int) -> Batch:
     keys = jax.random.split(jax.random.key(seed), 5)
     of_states, of_actions = (BATCH, SPEC.observation_size), (BATCH, SPEC.action_size)
     return Batch(
@@ -44,25 +45,25 @@ def batch_of(seed):
     )
 
 
-def transitions(batch):
+def transitions(batch: Batch) -> reference.Transitions:
     arrays = to_numpy(batch)
     return reference.Transitions(
         arrays.observations, arrays.actions, arrays.rewards, arrays.next_observations, arrays.discounts
     )
 
 
-def assert_close(actual, expected):
+def assert_close(actual: Any, expected: Any) -> None:
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=TOLERANCE), to_numpy(actual), expected)
 
 
-def assert_learner(params, opt_state, expected):
+def assert_learner(params: Any, opt_state: Any, expected: reference.Learner) -> None:
     assert_close(params, expected.params)
     assert_close(opt_state.mu, expected.moments.first)
     assert_close(opt_state.nu, expected.moments.second)
     assert int(opt_state.count) == expected.moments.steps
 
 
-def warm(params, opt_state):
+def warm(params: Any, opt_state: Any) -> tuple[Any, reference.Learner]:
     """The same Adam state, for both sides, as if two updates had seen small gradients.
 
     A first update of Adam is the sign of the gradient, which rounding alone decides where the gradient is nearly 0.
@@ -74,11 +75,11 @@ def warm(params, opt_state):
 
 
 @jax.jit
-def dropout_masks(state, key, inputs):
+def dropout_masks(state: Any, key: jax.Array, inputs: Any) -> list[jax.Array]:
     """What each residual block keeps, seen at the entry of its LayerNorm."""
-    seen = []
+    seen: list[jax.Array] = []
 
-    def watch(next_function, args, kwargs, context):
+    def watch(next_function: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if isinstance(context.module, nn.LayerNorm):
             seen.append(args[0] != 0.0)
         return next_function(*args, **kwargs)
@@ -92,7 +93,7 @@ def dropout_masks(state, key, inputs):
 
 
 @pytest.mark.parametrize("cosine", [False, True])
-def test_behavior(cosine):
+def test_behavior(cosine: bool) -> None:
     config = behavior.Config(batch_size=BATCH, width=32, hidden=64, blocks=2, cosine=cosine, weight_average=0.9)
     hyper = behavior.Hyper(learning_rate=RATE, weight_decay=5.0, total_steps=TOTAL_STEPS)
     state = BEHAVIOR_INIT(jax.random.key(0), SPEC, config, hyper)
@@ -132,7 +133,7 @@ def test_behavior(cosine):
 
 
 @pytest.mark.parametrize("actor_layers", [2, 4])
-def test_critic(actor_layers):
+def test_critic(actor_layers: int) -> None:
     config = iql.Config(batch_size=BATCH, width=32, actor_width=32, actor_layers=actor_layers)
     hyper = iql.Hyper(
         learning_rate=RATE,
@@ -182,7 +183,7 @@ VARIANTS = [(WEIGHTINGS[i], Q_GRADIENTS[j], (i + j) % 2 == 1) for i in range(3) 
 
 
 @pytest.mark.parametrize(("weighting", "q_gradient", "minus_noise"), VARIANTS)
-def test_policy(weighting, q_gradient, minus_noise):
+def test_policy(weighting: Any, q_gradient: Any, minus_noise: bool) -> None:
     behavior_config = behavior.Config(width=32, hidden=64, blocks=1)
     behavior_state = BEHAVIOR_INIT(jax.random.key(2), SPEC, behavior_config, behavior.Hyper())
     critic_state = IQL_INIT(jax.random.key(3), SPEC, iql.Config(width=32), iql.Hyper())
@@ -196,7 +197,7 @@ def test_policy(weighting, q_gradient, minus_noise):
     frequencies = np.asarray(jax.tree.leaves(behavior_state.constants)[0], np.float64)
     score_params = reference.tree_map(reference.Node, to_numpy(behavior_state.params))
 
-    def noise_prediction(noisy_actions, times, observations):
+    def noise_prediction(noisy_actions: np.ndarray, times: np.ndarray, observations: np.ndarray) -> np.ndarray:
         return reference.score_network(score_params, frequencies, noisy_actions, times, observations).value
 
     opt_state, expected = warm(state.params, state.opt_state)

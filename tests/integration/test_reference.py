@@ -1,12 +1,14 @@
 """The reference computation's own gradients, by finite differences."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tests import reference
 
 
-def assert_gradient(loss, params):
+def assert_gradient(loss: Any, params: Any) -> None:
     _, gradient = reference.value_and_grad(loss, params)
     for name, leaf in params.items():
         numeric = np.zeros_like(leaf)
@@ -21,12 +23,12 @@ def assert_gradient(loss, params):
 
 
 @pytest.mark.parametrize("function", [reference.relu, reference.tanh, reference.mish])
-def test_functions(function):
+def test_functions(function: Any) -> None:
     x = {"x": np.linspace(-3.1, 3.2, 11)}
     assert_gradient(lambda p: (function(p["x"]) * np.arange(11.0)).sum(), x)
 
 
-def test_layers():
+def test_layers() -> None:
     random = np.random.default_rng(0)
     params = {
         "x": random.normal(size=(4, 3)),
@@ -36,7 +38,7 @@ def test_layers():
     }
     weights = random.normal(size=(4, 10))
 
-    def loss(p):
+    def loss(p: Any) -> Any:
         h = p["x"] @ p["kernel"] + p["bias"]
         h = reference.layer_norm(h, p["scale"], p["bias"])
         return (reference.concatenate([h, h * h]) * weights).mean(-1).sum() + h.column(2).mean()

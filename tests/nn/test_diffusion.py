@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from flax import struct
 
 from jaxrl_srpo.methods import behavior
 from jaxrl_srpo.nn import diffusion
-from jaxrl_srpo.types import Array, Batch, Spec
+from jaxrl_srpo.types import Array, Batch, ScoreModel, Spec
 
 SPEC = Spec(observation_size=1, action_size=2)
 
@@ -34,7 +34,6 @@ class Mixture:
         return jax.scipy.special.logsumexp(parts)
 
     def noise_prediction(self, noisy_actions: Array, times: Array, observations: Array) -> Array:
-        del observations
         gradient = jax.vmap(jax.grad(self.noisy_log_density))(noisy_actions, times)
         return -diffusion.marginal(times).sigma[:, None] * gradient
 
@@ -48,7 +47,7 @@ class Mixture:
         return self.means[mode] + self.spread * jax.random.normal(key_noise, (count, 2))
 
 
-def mixture(weights, means, spread):
+def mixture(weights: list[float], means: list[list[float]], spread: float) -> Mixture:
     return Mixture(jnp.asarray(weights), jnp.asarray(means), jnp.float32(spread))
 
 
@@ -59,7 +58,7 @@ TARGETS = {
 }
 
 
-def test_schedule():
+def test_schedule() -> None:
     alpha, sigma = diffusion.marginal(jnp.asarray([0.0, 0.5, 1.0]))
     # log alpha = -19.9 t^2 / 4 - 0.1 t / 2: 0, -1.26875, -5.025.
     exact = np.exp([0.0, -1.26875, -5.025])
@@ -67,7 +66,7 @@ def test_schedule():
     np.testing.assert_allclose(sigma, np.sqrt(1.0 - exact**2), rtol=1e-5)
 
 
-def test_signal_and_noise_keep_unit_variance():
+def test_signal_and_noise_keep_unit_variance() -> None:
     times = jnp.linspace(0.0, 1.0, 1001)
     alpha, sigma = diffusion.marginal(times)
     np.testing.assert_allclose(alpha**2 + sigma**2, np.ones(1001), atol=1e-6)
@@ -77,13 +76,13 @@ def test_signal_and_noise_keep_unit_variance():
     np.testing.assert_allclose(diffusion.marginal(jnp.asarray(small, jnp.float32)).sigma, exact, rtol=1e-5)
 
 
-def test_time_of_log_snr_inverts_the_schedule():
+def test_time_of_log_snr_inverts_the_schedule() -> None:
     times = jnp.linspace(1e-3, 1.0, 500)
     alpha, sigma = diffusion.marginal(times)
     np.testing.assert_allclose(diffusion.time_of_log_snr(jnp.log(alpha / sigma)), times, rtol=1e-4, atol=1e-6)
 
 
-def test_diffused_actions_have_the_marginal_moments():
+def test_diffused_actions_have_the_marginal_moments() -> None:
     actions, times = jnp.full((20000, 2), 0.8), jnp.full(20000, 0.3)
     noisy = diffusion.diffuse(actions, jax.random.normal(jax.random.key(0), actions.shape), times)
     alpha, sigma = diffusion.marginal(times[0])
@@ -92,26 +91,26 @@ def test_diffused_actions_have_the_marginal_moments():
 
 
 @functools.partial(jax.jit, static_argnames="count")
-def draw_samples(model, key, count):
+def draw_samples(model: ScoreModel, key: Array, count: int) -> Array:
     return diffusion.sample(model, key, jnp.zeros((count, 1)), 2)
 
 
 @functools.partial(jax.jit, static_argnames=("count", "steps"))
-def draw_ancestral_samples(model, key, count, steps):
+def draw_ancestral_samples(model: ScoreModel, key: Array, count: int, steps: int) -> Array:
     return diffusion.sample_ddpm(model, key, jnp.zeros((count, 1)), 2, steps)
 
 
 @jax.jit
-def log_density(model, actions):
+def log_density(model: ScoreModel, actions: Array) -> Array:
     return diffusion.log_density(model, actions, jnp.zeros((len(actions), 1)), steps=100)
 
 
 @jax.jit
-def score(model, actions, times):
+def score(model: ScoreModel, actions: Array, times: Array) -> Array:
     return diffusion.score(model, actions, times, jnp.zeros((len(actions), 1)))
 
 
-def assert_samples(actions, target, tolerance):
+def assert_samples(actions: Any, target: Mixture, tolerance: float) -> None:
     """Share, mean and spread of each mode."""
     actions = np.asarray(actions)
     assert np.abs(actions).max() <= 1.0
@@ -126,7 +125,7 @@ def assert_samples(actions, target, tolerance):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_analytic_model(name):
+def test_analytic_model(name: str) -> None:
     """The solvers alone: the score is exact, so what is left is their own error."""
     target = TARGETS[name]
     actions = target.draw(jax.random.key(1), 64)
@@ -135,11 +134,11 @@ def test_analytic_model(name):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_ancestral_samples_of_the_analytic_model(name):
+def test_ancestral_samples_of_the_analytic_model(name: str) -> None:
     assert_samples(draw_ancestral_samples(TARGETS[name], jax.random.key(2), 4000, 100), TARGETS[name], 0.03)
 
 
-def gaussian_chain(mean, spread, steps):
+def gaussian_chain(mean: float, spread: float, steps: int) -> tuple[float, float]:
     """Mean and deviation that ancestral sampling of N(mean, spread^2) ends with: every step is affine in a_t."""
     times = np.linspace(1.0, 0.0, steps + 1)
     alpha = np.exp(-0.25 * 19.9 * times**2 - 0.05 * times)
@@ -157,7 +156,7 @@ def gaussian_chain(mean, spread, steps):
 
 
 @pytest.mark.parametrize("steps", [1, 5, 15])
-def test_few_ancestral_steps_err_as_the_formula_says(steps):
+def test_few_ancestral_steps_err_as_the_formula_says(steps: int) -> None:
     actions = np.asarray(draw_ancestral_samples(TARGETS["gaussian"], jax.random.key(3), 20000, steps))
     expected = [gaussian_chain(mean, 0.2, steps) for mean in (0.2, -0.3)]
     np.testing.assert_allclose(actions.mean(0), [mean for mean, _ in expected], atol=0.006)
@@ -170,12 +169,12 @@ class Trained(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "batch_size"))
-def train(key, target, steps, batch_size=256):
+def train(key: Array, target: Mixture, steps: int, batch_size: int = 256) -> Any:
     config = behavior.Config(width=64, hidden=128, blocks=2, dropout_rate=0.0, cosine=True)
     hyper = behavior.Hyper(learning_rate=2e-3, weight_decay=0.0, total_steps=1.0 * steps)
     nothing = jnp.zeros((batch_size, 1))
 
-    def step(i, state):
+    def step(i: int, state: Any) -> Any:
         key_batch, key_update = jax.random.split(jax.random.fold_in(key, i))
         actions = target.draw(key_batch, batch_size)
         batch = Batch(nothing, actions, nothing[:, 0], nothing, nothing[:, 0])
@@ -186,13 +185,13 @@ def train(key, target, steps, batch_size=256):
 
 
 @pytest.fixture(scope="module", params=TARGETS)
-def trained(request):
+def trained(request: pytest.FixtureRequest) -> Trained:
     target = TARGETS[request.param]
     return Trained(train(jax.random.key(0), target, 1500), target)
 
 
 @pytest.mark.parametrize("time", [0.1, 0.3, 0.6, 0.9])
-def test_trained_score(trained, time):
+def test_trained_score(trained: Trained, time: float) -> None:
     """Root mean square error, over the diffused distribution, as a share of the score's own size."""
     times = jnp.full(2000, time)
     key_action, key_noise = jax.random.split(jax.random.key(3))
@@ -203,7 +202,7 @@ def test_trained_score(trained, time):
     assert jnp.sqrt(jnp.mean(error**2) / jnp.mean(exact**2)) < 0.08
 
 
-def test_trained_log_density(trained):
+def test_trained_log_density(trained: Trained) -> None:
     actions = trained.target.draw(jax.random.key(4), 128)
     error = log_density(trained.model, actions) - trained.target.log_density(actions)
     # In nats; the densities themselves range over several.
@@ -211,6 +210,6 @@ def test_trained_log_density(trained):
     assert jnp.mean(jnp.abs(error)) < 0.15
 
 
-def test_trained_samples(trained):
+def test_trained_samples(trained: Trained) -> None:
     samples = behavior.act(trained.model, jnp.zeros((4000, 1)), jax.random.key(5), 2)
     assert_samples(samples, trained.target, 0.05)

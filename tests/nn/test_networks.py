@@ -1,11 +1,13 @@
 """Sizes, initialisation and building blocks of the published networks."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxrl_srpo.methods import behavior
 from jaxrl_srpo.nn import networks
@@ -16,19 +18,19 @@ OBSERVATIONS, ACTIONS = jnp.zeros((1, 17)), jnp.zeros((1, 6))
 
 
 @functools.cache
-def score_variables(seed=0):
+def score_variables(seed: int = 0) -> Any:
     return jax.jit(networks.ScoreNetwork().init)(jax.random.key(seed), ACTIONS, jnp.zeros(1), OBSERVATIONS)
 
 
-def kernels(params):
+def kernels(params: Any) -> list[jax.Array]:
     return [leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "kernel"]
 
 
-def count(params):
+def count(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def test_score_network_has_the_published_size():
+def test_score_network_has_the_published_size() -> None:
     params = score_variables()["params"]
     products = sum(kernel.size for kernel in kernels(params))
     time, entry, blocks, output = 64 * 128 + 128 * 128, (6 + 17 + 128) * 256, 3 * 2 * 256 * 1024, 256 * 6
@@ -47,16 +49,17 @@ def test_score_network_has_the_published_size():
         (networks.Actor(6, layers=4), (OBSERVATIONS,), 18 * 256 + 3 * 257 * 256 + 257 * 6),
     ],
 )
-def test_parameter_counts(network, inputs, expected):
+def test_parameter_counts(network: nn.Module, inputs: tuple[jax.Array, ...], expected: int) -> None:
     shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)
     assert count(shapes["params"]) == expected
 
 
-def test_output_shapes():
+def test_output_shapes() -> None:
     observations, actions = jnp.zeros((7, 17)), jnp.zeros((7, 6))
 
-    def shape(network, *inputs):
-        return jax.eval_shape(network.init_with_output, jax.random.key(0), *inputs)[0].shape
+    def shape(network: nn.Module, *inputs: jax.Array) -> tuple[int, ...]:
+        output: jax.ShapeDtypeStruct = jax.eval_shape(network.init_with_output, jax.random.key(0), *inputs)[0]
+        return output.shape
 
     assert shape(networks.TwinQ(), observations, actions) == (7, 2)
     assert shape(networks.Value(), observations) == (7,)
@@ -64,13 +67,13 @@ def test_output_shapes():
     assert shape(networks.ScoreNetwork(), actions, jnp.zeros(7), observations) == (7, 6)
 
 
-def test_actor_stays_in_bounds():
+def test_actor_stays_in_bounds() -> None:
     params = jax.jit(networks.Actor(6, width=32).init)(jax.random.key(0), OBSERVATIONS)
     actions = networks.Actor(6, width=32).apply(params, 100.0 * jax.random.normal(jax.random.key(1), (50, 17)))
     assert np.abs(np.asarray(actions)).max() <= 1.0
 
 
-def test_initialisation_is_that_of_pytorch():
+def test_initialisation_is_that_of_pytorch() -> None:
     params = score_variables()["params"]
     nodes = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, dict) and "kernel" in x)
     layers = [node for node in nodes if isinstance(node, dict)]
@@ -90,19 +93,19 @@ def test_initialisation_is_that_of_pytorch():
         np.testing.assert_array_equal(norm["bias"], np.zeros(256))
 
 
-def test_twin_qs_differ():
+def test_twin_qs_differ() -> None:
     params = jax.jit(networks.TwinQ(width=16).init)(jax.random.key(0), OBSERVATIONS, ACTIONS)["params"]
-    assert not np.array_equal(*(kernels(params[name])[0] for name in ("MLP_0", "MLP_1")))
+    assert not np.array_equal(kernels(params["MLP_0"])[0], kernels(params["MLP_1"])[0])
 
 
-def test_mish_is_its_definition():
+def test_mish_is_its_definition() -> None:
     x = np.concatenate([np.linspace(-30.0, 30.0, 2001), [-1e30, -1e4, -200.0, 0.0, 19.99, 20.01, 200.0, 1e4, 1e30]])
     x = x.astype(np.float32)
     expected = x.astype(np.float64) * np.tanh(np.logaddexp(x.astype(np.float64), 0.0))
     np.testing.assert_allclose(networks.mish(jnp.asarray(x)), expected, rtol=2e-6, atol=1e-30)
 
 
-def test_mish_derivative():
+def test_mish_derivative() -> None:
     x = np.concatenate([np.linspace(-30.0, 30.0, 2000), [-1e30, -1e4, 1e4, 1e30]]).astype(np.float32)
     x64 = x.astype(np.float64)
     t, sigmoid = np.tanh(np.logaddexp(x64, 0.0)), 0.5 * (1.0 + np.tanh(0.5 * x64))
@@ -112,7 +115,7 @@ def test_mish_derivative():
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
-def test_dropout_rate(rate):
+def test_dropout_rate(rate: float) -> None:
     x = jnp.full((400, 1000), 2.0)
     y = np.asarray(networks.dropout(jax.random.key(0), x, rate))
     kept = y != 0.0
@@ -124,7 +127,7 @@ def test_dropout_rate(rate):
     assert abs(kept.mean(1) - (1.0 - rate)).max() <= 5.0 * np.sqrt(rate * (1.0 - rate) / 1000) + 1e-5
 
 
-def test_dropout_only_in_training():
+def test_dropout_only_in_training() -> None:
     network = networks.ScoreNetwork(width=16, hidden=32)
     inputs = (jnp.ones((4, 6)), jnp.full(4, 0.5), jnp.ones((4, 17)))
     variables = jax.jit(network.init)(jax.random.key(0), *inputs)
@@ -137,7 +140,7 @@ def test_dropout_only_in_training():
     assert not np.array_equal(noisy[0], quiet)
 
 
-def test_fourier_features():
+def test_fourier_features() -> None:
     module = networks.FourierFeatures()
     times = jnp.asarray([0.0, 0.25, 1.0])
     variables = module.init(jax.random.key(0), times)
@@ -149,14 +152,14 @@ def test_fourier_features():
     np.testing.assert_allclose(np.asarray(module.apply(variables, times)), expected, atol=1e-4)
 
 
-def test_fourier_frequencies_have_standard_deviation_30():
+def test_fourier_frequencies_have_standard_deviation_30() -> None:
     wide = networks.FourierFeatures(frequencies=20000).init(jax.random.key(1), jnp.zeros(1))
     frequencies = np.asarray(wide["constants"]["frequencies"])
     assert abs(frequencies.std() - 30.0) < 0.6
     assert abs(frequencies.mean()) < 0.8
 
 
-def test_fourier_frequencies_are_not_trained_and_differ_between_members():
+def test_fourier_frequencies_are_not_trained_and_differ_between_members() -> None:
     config, spec = behavior.Config(width=8, hidden=16, blocks=1), Spec(2, 1)
     hyper = behavior.Hyper(learning_rate=0.1, weight_decay=1.0)
     init = jax.jit(behavior.init, static_argnames=("spec", "config"))

@@ -1,6 +1,7 @@
 """Precision of matrix products: what is rounded, what stays float32, forward and backward."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,30 +15,31 @@ from jaxrl_srpo.types import Batch, Spec
 
 SPEC = Spec(5, 3)
 CONFIG = behavior.Config(batch_size=16, width=32, hidden=64, blocks=2)
+Rounding = Callable[[jax.Array], np.ndarray]
 DIMENSIONS = (((1,), (0,)), ((), ()))
 
 
-def tf32(x):
+def tf32(x: jax.Array) -> np.ndarray:
     """Round to ten bits of mantissa, to nearest even."""
     bits = np.asarray(x, np.float32).view(np.uint32)
     return ((bits + np.uint32(0x0FFF) + ((bits >> 13) & np.uint32(1))) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
-def bfloat16(x):
+def bfloat16(x: jax.Array) -> np.ndarray:
     return np.asarray(x).astype(ml_dtypes.bfloat16).astype(np.float32)
 
 
-def exact(x):
+def exact(x: jax.Array) -> np.ndarray:
     return np.asarray(x)
 
 
 @functools.cache
-def normal(seed, *shape):
+def normal(seed: int, *shape: int) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
 @pytest.mark.parametrize(("name", "rounded"), [("float32", exact), ("tf32", tf32), ("bfloat16", bfloat16)])
-def test_product_and_its_derivatives_round_their_operands(name, rounded):
+def test_product_and_its_derivatives_round_their_operands(name: precision.Precision, rounded: Rounding) -> None:
     x, kernel, cotangent = normal(0, 7, 5), normal(1, 5, 4), normal(2, 7, 4)
     with precision.using(name):
         product, pull = jax.vjp(lambda x, kernel: precision.dot_general(x, kernel, DIMENSIONS), x, kernel)
@@ -52,7 +54,7 @@ def test_product_and_its_derivatives_round_their_operands(name, rounded):
         assert np.abs(np.asarray(product) - np.asarray(x) @ np.asarray(kernel)).max() > 1e-4
 
 
-def test_hidden_activations_are_bfloat16_and_outputs_float32():
+def test_hidden_activations_are_bfloat16_and_outputs_float32() -> None:
     network, x = networks.MLP(2, width=8), normal(0, 3, 5)
     with precision.using("bfloat16"):
         params = network.init(jax.random.key(0), x)
@@ -63,10 +65,10 @@ def test_hidden_activations_are_bfloat16_and_outputs_float32():
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("auto", 0.0), ("tf32", 1e-3), ("bfloat16", 2e-2)])
-def test_an_update_differs_from_float32_by_rounding_only(name, tolerance):
+def test_an_update_differs_from_float32_by_rounding_only(name: precision.Precision, tolerance: float) -> None:
     batch = Batch(normal(0, 16, 5), jnp.tanh(normal(1, 16, 3)), normal(2, 16), normal(3, 16, 5), jnp.ones(16))
 
-    def loss(which):
+    def loss(which: precision.Precision) -> float:
         with precision.using(which):
             state = behavior.init(jax.random.key(0), SPEC, CONFIG, behavior.Hyper())
             state, metrics = jax.jit(behavior.update)(state, batch, jax.random.key(1), behavior.Hyper())
