@@ -22,11 +22,11 @@ Starts several workers on this machine and waits until the sweep is complete. Th
 
 
 class Process:
-    """A worker as a process of this machine.
+    """A worker that runs as a process on this machine.
 
     Args:
-      arguments: of `jaxrl-srpo`.
-      log: where its output goes.
+      arguments: the command line after `jaxrl-srpo`.
+      log: the file that receives its output.
     """
 
     def __init__(self, arguments: Sequence[str], log: pathlib.Path) -> None:
@@ -37,7 +37,7 @@ class Process:
             self._process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
 
     def ended(self) -> End | None:
-        """How it ended; None while it works."""
+        """How the process ended; None while it runs."""
         code = self._process.poll()
         if code is None:
             return None
@@ -46,17 +46,17 @@ class Process:
         return End(died=f"exit code {code}, see {self._log}" if code else "")
 
     def stop(self) -> None:
-        """Stops it."""
+        """Terminates the process and waits for its end."""
         self._process.terminate()
         self._process.wait()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the command.
+    """Runs the command line `arguments`, the program's name left out.
 
     Raises:
-      UserError: after bad input.
-      flags.Error: after bad flags.
+      UserError: RUN_DIR is missing or no run directory, or the workers failed.
+      flags.Error: a flag is unknown or has a bad value.
     """
     values = flags.FlagValues()
     define_flags(values)

@@ -20,18 +20,18 @@ from supervise import End, define_flags, parse_run_dir, supervise, work_argument
 USAGE = """\
 usage: python launch/ray_cluster.py RUN_DIR [--FLAG=VALUE ...]
 
-Starts workers as tasks of a running Ray cluster (`ray start`, `ray up`) and waits until the sweep is complete. Those of
-a node that dies go to other nodes. RUN_DIR must be on storage that all nodes see, and the package installed on them."""
+Starts workers as tasks of a running Ray cluster (`ray start`, `ray up`) and waits until the sweep is complete. If a
+node dies, its workers go to other nodes. All nodes must see RUN_DIR and have the package installed."""
 
 
 class Task:
-    """A worker as a task of Ray."""
+    """A worker that runs as a task of Ray."""
 
     def __init__(self, ray: Any, reference: Any) -> None:
         self._ray, self._reference = ray, reference
 
     def ended(self) -> End | None:
-        """How it ended; None while it works or waits."""
+        """How the task ended; None while it runs or waits for a node."""
         ready, _ = self._ray.wait([self._reference], timeout=0)
         if not ready:
             return None
@@ -41,16 +41,16 @@ class Task:
             return End(died=str(error).strip().splitlines()[-1])
 
     def stop(self) -> None:
-        """Cancels it."""
+        """Kills the task's process, or takes the task from the queue."""
         self._ray.cancel(self._reference, force=True)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the command.
+    """Runs the command line `arguments`, the program's name left out.
 
     Raises:
-      UserError: after bad input.
-      flags.Error: after bad flags.
+      UserError: RUN_DIR is missing or no run directory, Ray or the cluster is missing, or the workers failed.
+      flags.Error: a flag is unknown or has a bad value.
     """
     values = _define_flags()
     run_dir = parse_run_dir(values, USAGE, arguments)
@@ -60,13 +60,13 @@ def main(arguments: Sequence[str]) -> None:
         import ray
     except ImportError:
         raise UserError("Ray is not installed; pip install 'jaxrl-srpo[ray]'") from None
-    # Ray itself would wait for minutes, for "auto" even where the last cluster of this machine is long gone.
+    # Ray itself would wait for minutes.
     wait_for_server(f"--address={values.address}", values.address, patience=10.0)
     try:
         ray.init(address=values.address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"--address={values.address}: {error}") from None
-    # A worker is one process: JAX is set up once in it. Ray starts it again without end when its node dies.
+    # JAX can be set up only once per process, hence max_calls=1. A worker whose node dies starts again on another.
     resources = {"TPU": values.tpus} if values.tpus else {}
     remote = ray.remote(num_cpus=values.cpus, num_gpus=values.gpus, resources=resources, max_calls=1, max_retries=-1)
     answer, work = remote(cli.answer), work_arguments(run_dir, values)

@@ -18,18 +18,18 @@ from supervise import End, define_flags, parse_run_dir, supervise, work_argument
 USAGE = """\
 usage: python launch/slurm.py RUN_DIR [--FLAG=VALUE ...]
 
-Submits workers as jobs and waits until the sweep is complete; those that are preempted, run out of time or die are
-submitted again. RUN_DIR must be on storage that all nodes see. The jobs write to RUN_DIR/logs."""
+Submits workers as jobs and waits until the sweep is complete; jobs that are preempted, run out of time or die
+are submitted again. All nodes must see RUN_DIR; the jobs write to RUN_DIR/logs."""
 
 
 class Job:
-    """A worker as a job of submitit."""
+    """A worker that runs as a job of submitit."""
 
     def __init__(self, job: Any) -> None:
         self._job = job
 
     def ended(self) -> End | None:
-        """How it ended; None while it works or waits."""
+        """How the job ended; None while it runs or waits in the queue."""
         if not self._job.done():
             return None
         error = self._job.exception()
@@ -38,16 +38,16 @@ class Job:
         return End(refused=self._job.result())
 
     def stop(self) -> None:
-        """Cancels it."""
+        """Cancels the job, whether it runs or waits."""
         self._job.cancel(check=False)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the command.
+    """Runs the command line `arguments`, the program's name left out.
 
     Raises:
-      UserError: after bad input.
-      flags.Error: after bad flags.
+      UserError: RUN_DIR is missing or no run directory, submitit or the cluster is missing, or the workers failed.
+      flags.Error: a flag is unknown or has a bad value.
     """
     values = _define_flags()
     run_dir = parse_run_dir(values, USAGE, arguments)
@@ -77,12 +77,14 @@ def main(arguments: Sequence[str]) -> None:
 def _define_flags() -> flags.FlagValues:
     values = flags.FlagValues()
     define_flags(values)
-    flags.DEFINE_enum("cluster", "slurm", ["slurm", "local"], "local: processes of this machine.", flag_values=values)
-    flags.DEFINE_string("partition", None, "SLURM partition; the cluster's default otherwise.", flag_values=values)
-    flags.DEFINE_integer("minutes", 60, "Time limit of one job.", 1, flag_values=values)
+    flags.DEFINE_enum("cluster", "slurm", ["slurm", "local"], "local: jobs run on this machine.", flag_values=values)
+    flags.DEFINE_string("partition", None, "SLURM partition; the cluster's default if not given.", flag_values=values)
+    flags.DEFINE_integer("minutes", 60, "Time limit of one job, in minutes.", 1, flag_values=values)
     flags.DEFINE_integer("cpus", 1, "Cores of one worker.", 1, flag_values=values)
     flags.DEFINE_integer("gpus", 0, "GPUs of one worker.", 0, flag_values=values)
-    flags.DEFINE_integer("memory_gb", None, "Memory of one worker.", 1, flag_values=values)
+    flags.DEFINE_integer(
+        "memory_gb", None, "Memory of one worker, in GB; the cluster's default if not given.", 1, flag_values=values
+    )
     return values
 
 

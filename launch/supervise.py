@@ -1,4 +1,4 @@
-"""What the engines share: they start workers, start them again when they die, and wait until a sweep is complete."""
+"""What the launchers share: they start workers, replace those that die, and wait until the sweep is complete."""
 
 import pathlib
 import sys
@@ -17,11 +17,11 @@ POLL_SECONDS = 0.5
 
 
 class End(NamedTuple):
-    """How a worker ended: it found the sweep complete, unless one of the two says otherwise.
+    """How a worker ended; both texts are empty if it found the sweep complete.
 
     Attributes:
-      died: what it died of; another one may fare better.
-      refused: what was wrong with its input; no other one will fare better.
+      died: the cause of its death; a replacement may succeed.
+      refused: what is wrong with its input; a replacement would fail too.
     """
 
     died: str = ""
@@ -29,30 +29,38 @@ class End(NamedTuple):
 
 
 class Worker(Protocol):
-    """A `jaxrl-srpo work` that an engine runs."""
+    """A `jaxrl-srpo work` that a launcher has started."""
 
     def ended(self) -> End | None:
-        """How it ended; None while it works."""
+        """How the worker ended; None while it runs."""
 
     def stop(self) -> None:
-        """Stops it."""
+        """Stops the worker, which may be running or waiting."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """The flags of every engine."""
+    """Defines the flags that all launchers have."""
     flags.DEFINE_integer("workers", 2, "How many workers to start.", 1, flag_values=values)
-    flags.DEFINE_integer("restarts", 10, "How many that died are started again, in all.", 0, flag_values=values)
+    flags.DEFINE_integer("restarts", 10, "How many dead workers are replaced, in total.", 0, flag_values=values)
     flags.DEFINE_integer(
-        "cpu_devices", 0, "JAX devices that a worker makes of its CPU; 0: it decides.", 0, flag_values=values
+        "cpu_devices", 0, "JAX devices that a worker makes of its CPU; 0: one per core.", 0, flag_values=values
     )
 
 
 def parse_run_dir(values: flags.FlagValues, usage: str, arguments: Sequence[str]) -> pathlib.Path | None:
-    """The run directory of a command line; None after printing help.
+    """Parses flags and RUN_DIR of a command line.
+
+    Args:
+      values: the flags, which take the values given.
+      usage: the first part of the help.
+      arguments: the command line without the program's name.
+
+    Returns:
+      The absolute path of the run directory; None after printing help.
 
     Raises:
-      UserError: if it is missing or no run directory.
-      flags.Error: for bad flags.
+      UserError: RUN_DIR is missing or no run directory.
+      flags.Error: a flag is unknown or has a bad value.
     """
     if asks_for_help(arguments):
         print(help_text(usage, values))
@@ -65,20 +73,20 @@ def parse_run_dir(values: flags.FlagValues, usage: str, arguments: Sequence[str]
 
 
 def work_arguments(run_dir: pathlib.Path, values: flags.FlagValues) -> list[str]:
-    """Arguments of `jaxrl-srpo` for one worker."""
+    """The command line of one worker, after `jaxrl-srpo`."""
     return ["work", str(run_dir), f"--cpu_devices={values.cpu_devices}"]
 
 
 def supervise(run_dir: pathlib.Path, start: Callable[[], Worker], values: flags.FlagValues) -> None:
-    """Keeps workers going until one of them finds the sweep complete, then writes and prints its report.
+    """Keeps workers running until one of them finds the sweep complete, then writes and prints the report.
 
     Args:
       run_dir: the run directory.
       start: starts one more worker.
-      values: the flags `workers` and `restarts`.
+      values: the flags of `define_flags`.
 
     Raises:
-      UserError: if the workers refuse their input, or too many of them died.
+      UserError: a worker refused its input, or all workers died and none may be replaced.
     """
     workers = [start() for _ in range(values.workers)]
     try:
@@ -93,7 +101,7 @@ def supervise(run_dir: pathlib.Path, start: Callable[[], Worker], values: flags.
 
 
 def _wait(run_dir: pathlib.Path, workers: list[Worker], start: Callable[[], Worker], restarts: int) -> None:
-    """Returns when the sweep is complete; `workers` are those that may still run."""
+    """Returns when the sweep is complete; removes from `workers` those that have ended."""
     while True:
         time.sleep(POLL_SECONDS)
         for worker in list(workers):

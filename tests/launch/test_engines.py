@@ -1,4 +1,4 @@
-"""The same sweep on every engine, with a worker or a node killed in the middle: complete, and as on one machine."""
+"""The same sweep by every launcher, a worker or node killed halfway: complete, and the same as by one process."""
 
 import contextlib
 import pathlib
@@ -18,7 +18,6 @@ import local
 import ray_cluster
 import slurm
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods.stages import STAGES
 from tests import run_comparison, synthetic
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
@@ -139,7 +138,8 @@ def kill_in_the_middle(
 
 def stamps(run: pathlib.Path) -> dict[pathlib.Path, int]:
     """When each finished result was written."""
-    results = [path for name in STAGES for path in (run / "checkpoints" / name).glob("*") if path.name.isalnum()]
+    saved = [path for path in (run / "checkpoints").glob("*/*") if path.parent.name != "under_way"]
+    results = [path for path in saved if path.name.isalnum()]
     return {path: path.stat().st_mtime_ns for path in results}
 
 
