@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxrl_srpo.api import evaluate, prepare, train
-    from jaxrl_srpo.data.loading import load_dataset
+    from jaxrl_srpo.data.dataset import Dataset
+    from jaxrl_srpo.envs.datasets import load_dataset
     from jaxrl_srpo.errors import DatasetError, UserError
+    from jaxrl_srpo.methods.contract import Method, Preset, Stage
+    from jaxrl_srpo.methods.settings import setting
+    from jaxrl_srpo.report.records import load_results
     from jaxrl_srpo.runs.options import Options
     from jaxrl_srpo.runs.policies import Policy, load_policy
     from jaxrl_srpo.runs.workers import work
@@ -19,33 +23,48 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 __all__ = [
+    "Dataset",
     "DatasetError",
+    "Method",
     "Options",
     "Policy",
+    "Preset",
+    "Stage",
     "UserError",
     "evaluate",
     "load_dataset",
     "load_policy",
+    "load_results",
     "prepare",
+    "setting",
     "train",
     "work",
 ]
 
 _MODULES = {
+    "Dataset": "jaxrl_srpo.data.dataset",
+    "DatasetError": "jaxrl_srpo.errors",
+    "Method": "jaxrl_srpo.methods.contract",
     "Options": "jaxrl_srpo.runs.options",
     "Policy": "jaxrl_srpo.runs.policies",
-    "load_policy": "jaxrl_srpo.runs.policies",
-    "load_dataset": "jaxrl_srpo.data.loading",
-    "DatasetError": "jaxrl_srpo.errors",
+    "Preset": "jaxrl_srpo.methods.contract",
+    "Stage": "jaxrl_srpo.methods.contract",
     "UserError": "jaxrl_srpo.errors",
+    "evaluate": "jaxrl_srpo.api",
+    "load_dataset": "jaxrl_srpo.envs.datasets",
+    "load_policy": "jaxrl_srpo.runs.policies",
+    "load_results": "jaxrl_srpo.report.records",
+    "prepare": "jaxrl_srpo.api",
+    "setting": "jaxrl_srpo.methods.settings",
+    "train": "jaxrl_srpo.api",
     "work": "jaxrl_srpo.runs.workers",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Imports what is asked for on first use, so that importing the package itself costs nothing."""
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_MODULES.get(name, "jaxrl_srpo.api")), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -11,21 +11,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_srpo import report
-from jaxrl_srpo.data import loading, table
 from jaxrl_srpo.data.dataset import Dataset
-from jaxrl_srpo.data.rewards import reward_scale_and_shift
-from jaxrl_srpo.data.weighting import take_rows, weighted_rows
+from jaxrl_srpo.data.facts import DatasetFacts, dataset_facts
+from jaxrl_srpo.data.packing import pack_dataset
+from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods.settings import Settings
-from jaxrl_srpo.methods.stages import STAGES, Stage
+from jaxrl_srpo.io.files import print_message
+from jaxrl_srpo.methods.contract import Method, Stage
 from jaxrl_srpo.monitor import trackers
 from jaxrl_srpo.report import Row
-from jaxrl_srpo.runs.distributed import leads
+from jaxrl_srpo.runs.distributed import coordinator
 from jaxrl_srpo.runs.options import Options
-from jaxrl_srpo.runs.run_directory import DatasetFacts, RunDirectory
+from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.scorer import Scorer, usable_environments
-from jaxrl_srpo.runs.sweep import Member, Sweep, populations, unique
-from jaxrl_srpo.runs.workers import make_scorer, pack_rows, print_message, train_members
+from jaxrl_srpo.runs.sweep import NAMING_COLUMNS, Member, Sweep, populations, stages_of, unique
+from jaxrl_srpo.runs.workers import data_settings, find_usable, make_scorer, own_methods, train_members
+
+Algorithm = str | Method
 
 
 def train(
@@ -35,7 +37,7 @@ def train(
     preset: str = "quick",
     options: Options | None = None,
     log: Callable[[str], None] | None = None,
-    algorithm: str | Sequence[str] = "srpo",
+    algorithm: Algorithm | Sequence[Algorithm] = "srpo",
     budget: float = 1.0,
     **overrides: Any,
 ) -> list[Row]:
@@ -47,10 +49,11 @@ def train(
       datasets: names or paths.
       out: run directory.
       seeds: one member per seed.
-      preset: out of `presets.PRESETS`.
+      preset: a preset that every method has.
       options: how to run.
       log: receives messages; they go to standard error by default.
-      algorithm: out of `stages.ALGORITHMS`, or several; with `online_steps` each goes on in the environment.
+      algorithm: name of a method, a `Method` of your own or its `package.module:METHOD`, or several of these; with
+        `online_steps` each goes on in the environment.
       budget: share of the preset's updates to train, evaluations and log rows closer together likewise.
       **overrides: settings in place of the preset's, for instance `beta=[0.05, 0.1]` or `policy_steps=1000`; a
         sequence makes members of all its values.
@@ -64,10 +67,13 @@ def train(
     options, log = options or Options(), log or print_message
     prepared = _prepare(_sweep(datasets, seeds, preset, overrides, budget, algorithm), out, options, log)
     settings = {member.dataset: member.settings for member in prepared.members}
-    rows = {dataset.name: pack_rows(dataset, settings[dataset.name]) for dataset in prepared.datasets}
-    with trackers.exporting(prepared.run, options.track if leads() else (), log):
+    rows = {
+        dataset.name: pack_dataset(dataset, **data_settings(settings[dataset.name]))  # type: ignore[arg-type]
+        for dataset in prepared.datasets
+    }
+    with trackers.exporting(prepared.run, options.track if coordinator() else (), log):
         train_members(prepared.run, prepared.members, rows.__getitem__, prepared.usable, options)
-    if not leads():
+    if not coordinator():
         return []
     for path in report.write_report(prepared.run.path):
         log(f"wrote {path}")
@@ -81,7 +87,7 @@ def prepare(
     preset: str = "quick",
     options: Options | None = None,
     log: Callable[[str], None] | None = None,
-    algorithm: str | Sequence[str] = "srpo",
+    algorithm: Algorithm | Sequence[Algorithm] = "srpo",
     budget: float = 1.0,
     **overrides: Any,
 ) -> None:
@@ -99,6 +105,7 @@ def evaluate(
     episodes: int | None = None,
     artefacts: pathlib.Path | None = None,
     log: Callable[[str], None] | None = None,
+    algorithm: Sequence[Algorithm] = (),
 ) -> list[Row]:
     """Evaluates every finished policy of a run again and writes the report anew.
 
@@ -107,22 +114,22 @@ def evaluate(
       episodes: episodes per member; as trained by default.
       artefacts: directory of finished stages, if the run used a shared one.
       log: receives messages.
+      algorithm: methods of your own whose members the run holds.
 
     Raises:
       UserError: if it is no run directory, or its environments cannot be made.
     """
     log = log or print_message
-    run = RunDirectory(pathlib.Path(run_dir), artefacts)
+    run = RunDirectory(pathlib.Path(run_dir), artefacts, own_methods(algorithm))
     members = run.members()
     if episodes is not None:
         members = [
-            dataclasses.replace(member, settings=dataclasses.replace(member.settings, episodes=episodes))
-            for member in members
+            dataclasses.replace(member, settings=member.settings.replace(episodes=episodes)) for member in members
         ]
     run.create()
     finished = [
-        (stage, [m for m in unique(members, stage) if run.artefact(stage, m.address(stage)).exists()])
-        for stage in STAGES.values()
+        (stage, [member for member in unique(members, stage) if run.has_result(stage, member)])
+        for stage in stages_of(members)
     ]
     if not any(own for _, own in finished):
         raise UserError(f"{run_dir}: no stage is finished yet; continue it with the command that started it")
@@ -140,53 +147,11 @@ def _evaluate_again(run: RunDirectory, scorer: Scorer, stage: Stage, members: Se
     names = {tuple(map(str, member.row(stage).values())) for member in members}
 
     def kept(row: dict[str, str]) -> bool:
-        columns = ("stage", "dataset", "seed", "setting", "beta")
-        return row["final"] != "1" or tuple(row[column] for column in columns) not in names
+        return row["final"] != "1" or tuple(row[column] for column in NAMING_COLUMNS) not in names
 
     run.evaluations.keep(kept)
     for population in populations(members, stage):
         scorer.finish(stage, population)
-
-
-def dataset_facts(dataset: Dataset, settings: Settings, given: str | None = None) -> DatasetFacts:
-    """What `sweep.json` keeps of a dataset, which the command called `given`."""
-    returns = dataset.episode_returns
-    rows = weighted_rows(dataset, settings.trajectory_weighting)
-    mean, std = table.moments(take_rows(dataset, rows), settings.normalize_observations)
-    scale, shift = reward_scale_and_shift(dataset, settings.reward_transform)
-    goal = dataset.environment is not None and dataset.environment.goal_task
-    successes = (returns > 0).astype(np.float64) if goal else None
-    if dataset.reference is not None:
-        metric, values = "normalized_score", dataset.reference.normalize(returns)
-    elif successes is not None:
-        metric, values = "success_rate", successes
-    else:
-        metric, values = "return", returns
-    return DatasetFacts(
-        name=dataset.name,
-        source=dataset.source,
-        transitions=dataset.size,
-        episodes=len(returns),
-        fingerprint=dataset.fingerprint,
-        family=dataset.family,
-        observation_size=dataset.observation_size,
-        action_size=dataset.action_size,
-        action_low=dataset.action_low.tolist(),
-        action_high=dataset.action_high.tolist(),
-        observation_mean=mean.tolist(),
-        observation_std=std.tolist(),
-        reward_transform=settings.reward_transform,
-        reward_scale=scale,
-        reward_shift=shift,
-        metric=metric,
-        data_mean=float(np.mean(values)),
-        data_std=float(np.std(values)),
-        return_mean=float(np.mean(returns)),
-        environment=None if dataset.environment is None else dataset.environment.to_json(),
-        reference=None if dataset.reference is None else dataclasses.asdict(dataset.reference),
-        data_success_rate=None if successes is None else float(np.mean(successes)),
-        given=os.path.abspath(given) if given is not None and os.path.isfile(given) else given,
-    )
 
 
 def command() -> list[str]:
@@ -210,7 +175,7 @@ def _sweep(
     preset: str,
     overrides: Mapping[str, Any],
     budget: float,
-    algorithm: str | Sequence[str],
+    algorithm: Algorithm | Sequence[Algorithm],
 ) -> Sweep:
     given = (datasets,) if isinstance(datasets, (str, os.PathLike)) else datasets
     values = {name: _values(value) for name, value in overrides.items()}
@@ -226,9 +191,9 @@ def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: C
     loaded = [_load(name, options) for name in sweep.datasets]
     _refuse_equal(loaded)
     members = sweep.members(loaded)
-    settings = {member.dataset: member.settings for member in members}
+    settings = {member.dataset: data_settings(member.settings) for member in members}
     facts = [
-        dataset_facts(dataset, settings[dataset.name], given)
+        dataset_facts(dataset, **settings[dataset.name], given=given)  # type: ignore[arg-type]
         for dataset, given in zip(loaded, sweep.datasets, strict=True)
     ]
     for fact in facts:
@@ -236,11 +201,11 @@ def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: C
             f"{fact.name}: {fact.transitions:,} transitions, {fact.episodes:,} episodes, "
             f"reward transform {fact.reward_transform}"
         )
-    run = RunDirectory(pathlib.Path(out), options.artefacts)
-    online = any(member.settings.online_steps for member in members)
-    required = online or options.environment is not None
-    usable = usable_environments(run, facts, required, log, online) if online or options.evaluate else {}
-    if leads():
+    for note in sweep.notes(loaded):
+        log(note)
+    run = RunDirectory(pathlib.Path(out), options.artefacts, sweep.methods)
+    usable = find_usable(run, members, facts, options, log)
+    if coordinator():
         run.describe(sweep, facts, members, command(), options.to_json())
         run.create()
         for dataset in loaded:
@@ -254,9 +219,7 @@ def _values(value: Any) -> tuple[Any, ...]:
 
 
 def _load(name: str, options: Options) -> Dataset:
-    return loading.load_dataset(
-        name, mirror=options.mirror, allow_invalid=options.allow_invalid_data, env=options.environment
-    )
+    return load_dataset(name, mirror=options.mirror, allow_invalid=options.allow_invalid_data, env=options.environment)
 
 
 def _refuse_equal(datasets: Sequence[Dataset]) -> None:

@@ -1,5 +1,6 @@
-"""The few types that every algorithm shares."""
+"""The few types that every method shares."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -8,6 +9,12 @@ from flax import struct
 Array = jax.Array
 Params = Any
 Metrics = dict[str, Array]
+
+Act = Callable[[Any, Array, Array | None], Array]
+"""(policy, observations [B, observation_size], key) -> actions [B, action_size] in [-1, 1].
+
+A deterministic policy needs no key: None will do.
+"""
 
 
 class Spec(NamedTuple):
@@ -37,14 +44,14 @@ class Batch:
 
 
 class ScoreModel(Protocol):
-    """A behaviour distribution known through its noise prediction eps(a_t | s, t)."""
+    """A behavior distribution known through its noise prediction eps(a_t | s, t)."""
 
     def noise_prediction(self, noisy_actions: Array, times: Array, observations: Array) -> Array:
         """[B, action_size] noise predicted in `noisy_actions` [B, action_size] at `times` [B]."""
 
 
 class Critic(Protocol):
-    """A critic that the policy climbs."""
+    """A critic that a policy climbs."""
 
     def q_values(self, observations: Array, actions: Array) -> Array:
         """[B, ensemble] action values."""

@@ -10,6 +10,7 @@ from typing import NoReturn, TypeVar
 from absl import flags
 
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.processors import usable_cores
 
 Word = TypeVar("Word", bound=str)
 
@@ -149,6 +150,6 @@ def prepare_jax(cpu_devices: int = 0) -> None:
 
     if cpu_devices < 0:
         raise UserError(f"--cpu_devices={cpu_devices}: must not be negative")
-    jax.config.update("jax_num_cpu_devices", cpu_devices or os.cpu_count() or 1)
+    jax.config.update("jax_num_cpu_devices", cpu_devices or usable_cores())
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))

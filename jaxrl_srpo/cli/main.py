@@ -1,6 +1,5 @@
 """The command line: parses, calls, prints. All logic is elsewhere."""
 
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -8,6 +7,7 @@ from typing import Any, NoReturn
 
 from absl import flags
 
+import jaxrl_srpo
 from jaxrl_srpo.cli.command_line import (
     asks_for_help,
     exit_with,
@@ -18,6 +18,7 @@ from jaxrl_srpo.cli.command_line import (
     refuse_rest,
 )
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.processors import usable_cores
 
 OVERVIEW = """\
 Score Regularized Policy Optimization, and AWAC, for whole populations at once.
@@ -30,6 +31,7 @@ Score Regularized Policy Optimization, and AWAC, for whole populations at once.
   jaxrl-srpo report RUN_DIR          write its tables and pictures again
   jaxrl-srpo watch RUN_DIR           show all members while they train, here or elsewhere
   jaxrl-srpo export RUN_DIR          give its curves to TensorBoard or Weights & Biases
+  jaxrl-srpo methods                 list the methods, their presets, settings and metrics
   jaxrl-srpo data info NAME_OR_PATH  say what is in a dataset
   jaxrl-srpo data plot NAME_OR_PATH  draw it
   jaxrl-srpo data make NAME          make a dataset here: pointmaze/umaze, or regenerated/hopper/medium-v0 with SAC
@@ -69,10 +71,10 @@ def main(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(OVERVIEW)
         return
-    command, rest = arguments[0], list(arguments[1:])
-    if command == "data":
-        _data(rest)
+    if arguments[0] == "--version":
+        print(f"jaxrl-srpo {jaxrl_srpo.__version__}")
         return
+    command, rest = arguments[0], list(arguments[1:])
     commands: dict[str, Callable[[list[str]], None]] = {
         "train": _train,
         "prepare": _prepare,
@@ -81,9 +83,11 @@ def main(arguments: Sequence[str]) -> None:
         "report": _report,
         "watch": _watch,
         "export": _export,
+        "methods": _methods,
+        "data": _data,
     }
     if command not in commands:
-        raise UserError(f"{command}: unknown command; choose one of {', '.join(commands)}, data")
+        raise UserError(f"{command}: unknown command; choose one of {', '.join(commands)}")
     commands[command](rest)
 
 
@@ -91,16 +95,11 @@ def _train(arguments: list[str]) -> None:
     values = _parse_sweep("train", arguments)
     if values is None:
         return
-    datasets, seeds, options = _datasets(values), parse_seeds(values.seeds), _options(values)
-    models = len(datasets) * len(seeds)
+    models = len(_words(values.datasets)) * len(parse_seeds(values.seeds))
     _join_hosts(values, min(models, values.members_per_population or models))
     from jaxrl_srpo import api, report
-    from jaxrl_srpo.cli import setting_flags
 
-    more = {"algorithm": _algorithms(values), "budget": values.budget}
-    rows = api.train(
-        datasets, values.out, seeds, values.preset, options, **more, **setting_flags.given_settings(values)
-    )
+    rows = api.train(**_sweep_arguments(values, arguments))
     if rows:
         print(report.format_table(rows))
         print(f"report: {pathlib.Path(values.out) / 'report'}")
@@ -112,28 +111,28 @@ def _prepare(arguments: list[str]) -> None:
         return
     if values.track:
         raise UserError("--track: is for train; `jaxrl-srpo export RUN_DIR --follow` does it beside workers")
-    datasets, seeds, options = _datasets(values), parse_seeds(values.seeds), _options(values)
     prepare_jax(values.cpu_devices)
     from jaxrl_srpo import api
-    from jaxrl_srpo.cli import setting_flags
 
-    more = {"algorithm": _algorithms(values), "budget": values.budget}
-    api.prepare(datasets, values.out, seeds, values.preset, options, **more, **setting_flags.given_settings(values))
-    print(f"prepared; train it with any number of `jaxrl-srpo work {values.out}`")
+    api.prepare(**_sweep_arguments(values, arguments))
+    own = [name for name in _words(values.algorithm) if ":" in name]
+    again = f" --algorithm={','.join(own)}" if own else ""
+    print(f"prepared; train it with any number of `jaxrl-srpo work {values.out}{again}`")
 
 
 def _work(arguments: list[str]) -> None:
     values = flags.FlagValues()
+    _define_own_methods(values)
     _define_devices(values)
     rest = _parse(values, arguments, "work RUN_DIR [--FLAG=VALUE ...]")
     if rest is None:
         return
-    run_dir = _one(rest, "work", "RUN_DIR")
+    run_dir, own = _one(rest, "work", "RUN_DIR"), _words(values.algorithm)
     from jaxrl_srpo import report
     from jaxrl_srpo.runs import workers
 
-    _join_hosts(values, workers.side_by_side(run_dir))
-    rows = workers.work(run_dir)
+    _join_hosts(values, workers.side_by_side(run_dir, own))
+    rows = workers.work(run_dir, algorithm=own)
     if rows:
         print(report.format_table(rows))
 
@@ -146,7 +145,29 @@ def _parse_sweep(command: str, arguments: list[str]) -> flags.FlagValues | None:
     """
     from jaxrl_srpo.cli import setting_flags
 
-    values = flags.FlagValues()
+    values, methods = flags.FlagValues(), setting_flags.methods_for_flags(arguments)
+    _define_sweep(values)
+    _define_devices(values)
+    usage = f"usage: jaxrl-srpo {command} --datasets=NAME_OR_PATH,... --out=RUN_DIR [--FLAG=VALUE ...]"
+    full = "--helpfull" in arguments
+    if full or asks_for_help(arguments):
+        settings = setting_flags.settings_help(methods) if full else _SETTINGS_NOTE.format(command=command)
+        print(help_text(usage, values, f"{setting_flags.presets_help(methods, full)}\n\n{settings}"))
+        return None
+    setting_flags.define_settings(values, methods)
+    refuse_rest(values(["jaxrl-srpo", *arguments])[1:], f"{command} takes flags only")
+    for name in ("datasets", "out"):
+        if not values[name].value:
+            raise UserError(f"--{name}: is required; for instance --datasets=pointmaze/umaze --out=runs/umaze")
+    return values
+
+
+_SETTINGS_NOTE = """\
+Every setting of a method is a flag of its own, for instance --beta=0.05,0.1 or --policy_steps=20000;
+`jaxrl-srpo {command} --helpfull` lists them all, by method, with the values of the presets."""
+
+
+def _define_sweep(values: flags.FlagValues) -> None:
     text = flags.DEFINE_string
     text("datasets", None, "Comma-separated names or paths.", flag_values=values)
     flags.DEFINE_alias("dataset", "datasets", flag_values=values)
@@ -154,16 +175,10 @@ def _parse_sweep(command: str, arguments: list[str]) -> flags.FlagValues | None:
     text(
         "algorithm",
         "srpo",
-        "srpo, iql, awac, sac (from scratch, with --online_steps), sac-offline, or several.",
+        "Methods to train, see `jaxrl-srpo methods`; one of your own as package.module:METHOD, which is imported.",
         flag_values=values,
     )
-    text(
-        "preset",
-        "quick",
-        "quick: small budgets, for CPUs; paper: SRPO as published; official-mujoco, official-hand, corl: AWAC as in "
-        "its authors' code and in CORL.",
-        flag_values=values,
-    )
+    text("preset", "quick", "Set of values for all settings; those of each method are below.", flag_values=values)
     text("out", None, "Run directory; one that holds a part of this sweep is continued.", flag_values=values)
     text("env", None, "Gymnasium id to evaluate in, for data that names none.", flag_values=values)
     text("artefacts", None, "Directory of finished stages shared between runs.", flag_values=values)
@@ -181,17 +196,33 @@ def _parse_sweep(command: str, arguments: list[str]) -> flags.FlagValues | None:
     flags.DEFINE_float(
         "budget", 1.0, "Share of the preset's updates, evaluations closer together likewise.", flag_values=values
     )
-    _define_devices(values)
-    setting_flags.define_settings(values)
-    usage = f"{command} --datasets=NAME_OR_PATH,... --out=RUN_DIR [--FLAG=VALUE ...]"
-    rest = _parse(values, arguments, usage, setting_flags.defaults_note())
-    if rest is None:
-        return None
-    refuse_rest(rest, f"{command} takes flags only")
-    for name in ("datasets", "out"):
-        if not values[name].value:
-            raise UserError(f"--{name}: is required; for instance --datasets=pointmaze/umaze --out=runs/umaze")
-    return values
+
+
+def _define_own_methods(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "algorithm", "", "Methods of your own that the run holds, as package.module:METHOD.", flag_values=values
+    )
+
+
+def _sweep_arguments(values: flags.FlagValues, arguments: Sequence[str]) -> dict[str, Any]:
+    """The arguments of `api.train` and `api.prepare`."""
+    from jaxrl_srpo.cli import setting_flags
+
+    given = setting_flags.given_settings(values, setting_flags.methods_for_flags(arguments))
+    return {
+        "datasets": _words(values.datasets),
+        "out": values.out,
+        "seeds": parse_seeds(values.seeds),
+        "preset": values.preset,
+        "options": _options(values),
+        "algorithm": _words(values.algorithm),
+        "budget": values.budget,
+        **given,
+    }
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
 
 
 def _define_devices(values: flags.FlagValues) -> None:
@@ -214,18 +245,10 @@ def _define_devices(values: flags.FlagValues) -> None:
 def _join_hosts(values: flags.FlagValues, side_by_side: int) -> None:
     """Makes one device per core, or per member that can be trained side by side, unless the flags say how many."""
     # A member trained alone is nearly twice as fast on one device that has all cores as on one that has its own.
-    prepare_jax(values.cpu_devices or min(side_by_side, os.cpu_count() or 1))
+    prepare_jax(values.cpu_devices or min(side_by_side, usable_cores()))
     from jaxrl_srpo.runs import distributed
 
     distributed.join(values.coordinator_address, values.num_processes, values.process_id)
-
-
-def _datasets(values: flags.FlagValues) -> list[str]:
-    return [name for name in values.datasets.split(",") if name]
-
-
-def _algorithms(values: flags.FlagValues) -> list[str]:
-    return [name for name in values.algorithm.split(",") if name]
 
 
 def _options(values: flags.FlagValues) -> Any:
@@ -240,7 +263,7 @@ def _options(values: flags.FlagValues) -> Any:
         strategy=values.strategy,
         checkpoint_seconds=values.checkpoint_seconds,
         members_per_population=values.members_per_population,
-        track=tuple(name for name in values.track.split(",") if name),
+        track=tuple(_words(values.track)),
     )
 
 
@@ -248,6 +271,7 @@ def _evaluate(arguments: list[str]) -> None:
     values = flags.FlagValues()
     flags.DEFINE_integer("episodes", None, "Episodes per member; as trained by default.", 1, flag_values=values)
     flags.DEFINE_string("artefacts", None, "Directory of finished stages, if the run used one.", flag_values=values)
+    _define_own_methods(values)
     rest = _parse(values, arguments, "evaluate RUN_DIR [--FLAG=VALUE ...]")
     if rest is None:
         return
@@ -256,7 +280,21 @@ def _evaluate(arguments: list[str]) -> None:
     from jaxrl_srpo import api, report
 
     artefacts = pathlib.Path(values.artefacts) if values.artefacts else None
-    print(report.format_table(api.evaluate(run_dir, values.episodes, artefacts)))
+    rows = api.evaluate(run_dir, values.episodes, artefacts, algorithm=_words(values.algorithm))
+    print(report.format_table(rows))
+
+
+def _methods(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    _define_own_methods(values)
+    rest = _parse(values, arguments, "methods [--algorithm=package.module:METHOD]")
+    if rest is None:
+        return
+    refuse_rest(rest, "methods takes flags only")
+    from jaxrl_srpo.cli.methods_page import methods_page
+    from jaxrl_srpo.methods import METHODS, find_method
+
+    print(methods_page([*METHODS, *(find_method(name) for name in _words(values.algorithm))]), end="")
 
 
 def _report(arguments: list[str]) -> None:

@@ -1,10 +1,11 @@
-"""Files that are whole or absent, and that processes take turns to change."""
+"""Files that are whole or absent, that processes take turns to change, and messages."""
 
 import contextlib
 import fcntl
 import os
 import pathlib
 import secrets
+import sys
 from collections.abc import Iterator
 
 
@@ -30,3 +31,8 @@ def locked(path: pathlib.Path) -> Iterator[None]:
     with path.with_name(f".{path.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def print_message(message: str) -> None:
+    """Messages go to standard error, results to standard output."""
+    print(message, file=sys.stderr, flush=True)

@@ -1,1 +1,81 @@
-"""The methods: one file each."""
+"""The methods, one file each; `contract.py` says what a method is."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.methods import awac, iql, sac, srpo
+from jaxrl_srpo.methods.contract import Method, Stage, check_method
+
+METHODS: tuple[Method, ...] = (
+    srpo.METHOD,
+    iql.METHOD,
+    awac.METHOD,
+    sac.METHOD_OFFLINE,
+    sac.METHOD,
+)
+"""What `--algorithm` may name besides a method of a user's own."""
+
+
+def find_method(named: str | Method) -> Method:
+    """A method by name, a method of a user's own by `package.module:METHOD`, or the method itself.
+
+    A module is imported only because a person named it, on the command line or in a program; no file may. The current
+    folder is importable.
+
+    Raises:
+      UserError: there is no such method.
+    """
+    if isinstance(named, Method):
+        return check_method(named)
+    for method in METHODS:
+        if method.name == named:
+            return method
+    module, separator, attribute = named.partition(":")
+    if not separator:
+        known = ", ".join(method.name for method in METHODS)
+        raise UserError(
+            f"--algorithm={named}: choose from {known}, or give a method of your own as package.module:METHOD"
+        )
+    return check_method(_import(named, module, attribute))
+
+
+def _import(named: str, module: str, attribute: str) -> Any:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise UserError(f"--algorithm={named}: {error}; modules are looked for here and where packages are") from None
+    except AttributeError:
+        raise UserError(f"--algorithm={named}: {module} has no {attribute}") from None
+
+
+def stages_in_order(methods: Sequence[Method]) -> list[Stage]:
+    """Every stage of some methods once: offline before online, none before those that it needs.
+
+    Raises:
+      UserError: two different stages have one name or one random stream.
+    """
+    every = [stage for method in methods for stage in method.stages]
+    every += [method.online for method in methods if method.online]
+    found: dict[str, Stage] = {}
+    for stage in every:
+        for one in (*stage.needs, stage):
+            if found.setdefault(one.name, one) is not one:
+                raise UserError(
+                    f"--algorithm: two stages are called {one.name}; stages of a run need names of their own"
+                )
+    streams: dict[int, str] = {}
+    for stage in found.values():
+        if streams.setdefault(stage.stream, stage.name) != stage.name:
+            raise UserError(f"--algorithm: stages {streams[stage.stream]} and {stage.name} share a random stream")
+    return sorted(found.values(), key=lambda stage: stage.online)
+
+
+def stage_descriptions() -> list[dict[str, Any]]:
+    """What reports need to know of every stage of the methods above."""
+    return [stage.describe() for stage in stages_in_order(METHODS)]

@@ -6,20 +6,24 @@ pi     <- weighted maximum likelihood on the buffer's actions, weight softmax(A 
           or exp(A / lambda) up to 100
 
 As in the official code (rail-berkeley/rlkit) both gradients are taken before either step, and the target follows every
-update. At lambda = inf all weights are 1 and the actor is behaviour cloning by plain likelihood. A dataset's action is
+update. At lambda = inf all weights are 1 and the actor is behavior cloning by plain likelihood. A dataset's action is
 a point of an unsquashed Gaussian, so actions at the bounds have finite densities; sampled actions are clipped to
 [-1, 1]. Unlike the official code, targets start as copies of the critics.
 """
 
-import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl_srpo.methods.iql import Learner
+from jaxrl_srpo.data.rewards import default_transform
+from jaxrl_srpo.methods import presets
+from jaxrl_srpo.methods.contract import Method, Preset, Stage
+from jaxrl_srpo.methods.settings import OfflineSettings, OnlineSettings, ValueSettings, setting
 from jaxrl_srpo.nn import networks, optimizers
+from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.policies import GaussianPolicy
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
 Weighting = Literal["softmax", "exp"]
@@ -29,86 +33,56 @@ Decay = Literal["l2", "decoupled"]
 MAX_WEIGHT = 100.0
 
 
-class Config(NamedTuple):
-    """What changes shapes or the program; the defaults are those of the official MuJoCo example.
+@struct.dataclass
+class Cloning(OfflineSettings):
+    """Settings of AWAC's actor; the defaults are those of the official MuJoCo example.
 
-    Attributes:
-      batch_size: B.
-      actor_width: of the policy's hidden layers.
-      actor_layers: of the policy.
-      critic_width: of the hidden layers of both Q.
-      critic_layers: of both Q.
-      mean: "tanh" keeps the Gaussian's mean in (-1, 1), "linear" does not (CORL).
-      log_std: a parameter per action dimension, "sigmoid" within (-6, 0) from -3 or "clip" to [-20, 2] from 0 (CORL).
-      weighting: "softmax" over the batch times B, or "exp" up to `MAX_WEIGHT` (CORL).
-      baseline: V(s) is min Q at one action drawn from the policy ("sample") or at its mean ("mean", official hand).
-      decay: of the actor's weights, "l2" in the gradient before Adam (official) or "decoupled" as in AdamW.
-      negative_q: keeps Q at or below 0, for rewards of -1 and 0 (official hand).
-      bootstrap_terminals: bootstraps through terminations too (official hand).
-      small_outputs: starts the output layers within 0.001 (actor) and 0.003 (Q), as the official code does.
+    decay: of the actor's weights, "l2" in the gradient before Adam (official) or "decoupled" as in AdamW.
+    mean: "tanh" keeps the Gaussian's mean in (-1, 1), "linear" does not (CORL).
+    log_std: a parameter per action dimension, "sigmoid" within (-6, 0) from -3 or "clip" to [-20, 2] from 0 (CORL).
+    small_outputs: starts the output layers within 0.001 (actor) and 0.003 (Q), as the official code does.
     """
 
-    batch_size: int = 128
-    actor_width: int = 256
-    actor_layers: int = 4
-    critic_width: int = 256
-    critic_layers: int = 2
-    mean: networks.Mean = "tanh"
-    log_std: networks.LogStd = "sigmoid"
-    weighting: Weighting = "softmax"
-    baseline: Baseline = "sample"
-    decay: Decay = "l2"
-    negative_q: bool = False
-    bootstrap_terminals: bool = False
-    small_outputs: bool = True
+    prefix: ClassVar[str] = "awac"
+    title: ClassVar[str] = "AWAC"
+
+    batch_size: int = setting(128, "batch size of AWAC on the dataset", minimum=1)
+    actor_width: int = setting(256, "width of the AWAC actor", minimum=1)
+    actor_layers: int = setting(4, "hidden layers of the AWAC actor", minimum=1)
+    actor_learning_rate: float = setting(3e-4, "Adam learning rate of the AWAC actor", swept=True)
+    weight_decay: float = setting(1e-4, "weight decay of the AWAC actor", swept=True)
+    decay: Decay = setting("l2", "form of that decay", choices=get_args(Decay))
+    mean: networks.Mean = setting("tanh", "mean of the AWAC actor", choices=get_args(networks.Mean))
+    log_std: networks.LogStd = setting("sigmoid", "its log deviation", choices=get_args(networks.LogStd))
+    small_outputs: bool = setting(True, "start AWAC's output layers near 0")
 
 
 @struct.dataclass
-class Hyper:
-    """Numbers that a sweep may vary; scalars of one member. `advantage_clip` bounds the advantage from above."""
+class Settings(Cloning, ValueSettings):
+    """Settings of AWAC; the defaults are those of the official MuJoCo example.
 
-    lambda_: Array | float = 2.0
-    advantage_clip: Array | float = float("inf")
-    learning_rate: Array | float = 3e-4
-    actor_learning_rate: Array | float = 3e-4
-    weight_decay: Array | float = 1e-4
-    discount: Array | float = 0.99
-    target_rate: Array | float = 0.005
-    reward_scale: Array | float = 1.0
+    advantage_clip: largest advantage in the weights; 0 allows any.
+    weighting: "softmax" over the batch times B, or "exp" up to `MAX_WEIGHT` (CORL).
+    baseline: V(s) is min Q at one action drawn from the policy ("sample") or at its mean ("mean", official hand).
+    negative_q: keeps Q at or below 0, for rewards of -1 and 0 (official hand).
+    bootstrap_terminals: bootstraps through terminations too (official hand).
+    """
 
+    prefix: ClassVar[str] = "awac"
+    title: ClassVar[str] = "AWAC"
 
-class Gaussian(NamedTuple):
-    """A diagonal Gaussian over actions: `mean` [B, action_size] and `log_std` [action_size]."""
-
-    mean: Array
-    log_std: Array
-
-    def sample(self, key: Array) -> Array:
-        """Actions [B, action_size], clipped to [-1, 1]."""
-        noise = jax.random.normal(key, self.mean.shape)
-        return jnp.clip(self.mean + jnp.exp(self.log_std)[None, :] * noise, -1.0, 1.0)
-
-    def log_prob(self, actions: Array) -> Array:
-        """Log-densities [B] of actions [B, action_size], without a tanh correction."""
-        z = (actions - self.mean) * jnp.exp(-self.log_std)[None, :]
-        return -jnp.sum(0.5 * z**2 + (self.log_std + 0.5 * jnp.log(2.0 * jnp.pi))[None, :], axis=-1)
-
-
-@struct.dataclass
-class Policy:
-    """A Gaussian policy; it acts by its mean and explores by sampling."""
-
-    params: Params
-    action_size: int = struct.field(pytree_node=False)
-    config: Config = struct.field(pytree_node=False)
-
-    def distribution(self, observations: Array) -> Gaussian:
-        """The Gaussian at observations [B, observation_size]."""
-        return Gaussian(*_actor(self.config, self.action_size).apply({"params": self.params}, observations))
-
-    def act(self, observations: Array) -> Array:
-        """[B, observation_size] -> [B, action_size] in [-1, 1]."""
-        return jnp.clip(self.distribution(observations).mean, -1.0, 1.0)
+    lambda_: float = setting(
+        2.0, "temperature lambda of AWAC: smaller is greedier", flag="awac_lambda", swept=True, above=0.0
+    )
+    advantage_clip: float = setting(0.0, "largest advantage in AWAC's weights; 0: any", swept=True)
+    reward_scale: float = setting(1.0, "factor of rewards in AWAC, after the transform", swept=True)
+    learning_rate: float = setting(3e-4, "Adam learning rate of AWAC's critics", swept=True)
+    critic_width: int = setting(256, "width of AWAC's critics", minimum=1)
+    critic_layers: int = setting(2, "hidden layers of AWAC's critics", minimum=1)
+    weighting: Weighting = setting("softmax", "form of AWAC's weights", choices=get_args(Weighting))
+    baseline: Baseline = setting("sample", "action of V in the advantage", choices=get_args(Baseline))
+    negative_q: bool = setting(False, "keep AWAC's Q at or below 0, for rewards of -1 and 0")
+    bootstrap_terminals: bool = setting(False, "bootstrap through terminations in AWAC")
 
 
 @struct.dataclass
@@ -119,41 +93,6 @@ class State:
     actor: Learner
     target_q: Params
     step: Array
-    spec: Spec = struct.field(pytree_node=False)
-    config: Config = struct.field(pytree_node=False)
-
-    @property
-    def policy(self) -> Policy:
-        """What acts."""
-        return Policy(self.actor.params, self.spec.action_size, self.config)
-
-
-def _actor(config: Config, action_size: int) -> networks.GaussianActor:
-    bound = 1e-3 if config.small_outputs else None
-    return networks.GaussianActor(
-        action_size, config.actor_width, config.actor_layers, config.mean, config.log_std, output_bound=bound
-    )
-
-
-def _critic(config: Config) -> networks.TwinQ:
-    return networks.TwinQ(config.critic_width, config.critic_layers, 3e-3 if config.small_outputs else None)
-
-
-def init(key: Array, spec: Spec, config: Config, hyper: Hyper, frozen: Any = None) -> State:
-    """Fresh state of one member; there is no earlier stage, so `frozen` is unused."""
-    del hyper, frozen
-    key_q, key_actor = jax.random.split(key)
-    observations, actions = jnp.zeros((1, spec.observation_size)), jnp.zeros((1, spec.action_size))
-    q = _critic(config).init(key_q, observations, actions)["params"]
-    actor = _actor(config, spec.action_size).init(key_actor, observations)["params"]
-    return State(
-        q=Learner(q, optimizers.init(q)),
-        actor=Learner(actor, optimizers.init(actor)),
-        target_q=jax.tree.map(jnp.copy, q),
-        step=jnp.zeros((), jnp.int32),
-        spec=spec,
-        config=config,
-    )
 
 
 @struct.dataclass
@@ -164,44 +103,69 @@ class Start:
     q: Params
 
 
-def init_from(key: Array, spec: Spec, config: Config, hyper: Hyper, frozen: Start) -> State:
-    """A state with the mean of another method's actor and with its critic; deviation and optimisers are fresh."""
-    state = init(key, spec, config, hyper)
-    actor = state.actor.params | frozen.actor
-    return dataclasses.replace(
-        state,
-        q=Learner(frozen.q, optimizers.init(frozen.q)),
-        actor=Learner(actor, optimizers.init(actor)),
-        target_q=jax.tree.map(jnp.copy, frozen.q),
-    )
+def actor_network(spec: Spec, settings: Cloning) -> networks.GaussianActor:
+    """The actor's network."""
+    bound = 1e-3 if settings.small_outputs else None
+    sizes = (spec.action_size, settings.actor_width, settings.actor_layers)
+    return networks.GaussianActor(*sizes, settings.mean, settings.log_std, output_bound=bound)
 
 
-def q_values(config: Config, params: Params, observations: Array, actions: Array) -> Array:
+def init(key: Array, spec: Spec, settings: Settings) -> State:
+    """Fresh state of one member."""
+    key_q, key_actor = jax.random.split(key)
+    observations, actions = jnp.zeros((1, spec.observation_size)), jnp.zeros((1, spec.action_size))
+    bound = 3e-3 if settings.small_outputs else None
+    network = networks.TwinQ(settings.critic_width, settings.critic_layers, bound)
+    q = Learner.create(network, key_q, observations, actions)
+    actor = Learner.create(actor_network(spec, settings), key_actor, observations)
+    return State(q, actor, q.copy_params(), jnp.zeros((), jnp.int32))
+
+
+def init_from(key: Array, spec: Spec, settings: Settings, frozen: Start) -> State:
+    """A state with the mean of another method's actor and with its critic; deviation and optimizers are fresh."""
+    state = init(key, spec, settings)
+    q = Learner.of(frozen.q, state.q.network)
+    actor = Learner.of(state.actor.params | frozen.actor, state.actor.network)
+    return State(q, actor, q.copy_params(), state.step)
+
+
+def continue_from(frozen: State) -> State:
+    """Goes on from the whole state of an earlier stage, moments of Adam included."""
+    return frozen
+
+
+def policy_of(result: State) -> GaussianPolicy:
+    """The policy of a state; it acts by its mean."""
+    return GaussianPolicy(result.actor.params, result.actor.network)
+
+
+def q_values(q: Learner, params: Params, observations: Array, actions: Array, settings: Settings) -> Array:
     """[B, 2] action values."""
-    values = networks.forward(_critic(config), params, observations, actions)
-    return jnp.minimum(values, 0.0) if config.negative_q else values
+    values = q.apply(params, observations, actions)
+    return jnp.minimum(values, 0.0) if settings.negative_q else values
 
 
-def targets(state: State, batch: Batch, key: Array, hyper: Hyper) -> Array:
+def q_targets(state: State, batch: Batch, key: Array, settings: Settings) -> Array:
     """What both Q regress to, [B]: the smaller target Q at an action drawn from the policy at the next state."""
-    next_actions = state.policy.distribution(batch.next_observations).sample(key)
-    next_q = jnp.min(q_values(state.config, state.target_q, batch.next_observations, next_actions), axis=-1)
-    discounts = jnp.ones_like(batch.discounts) if state.config.bootstrap_terminals else batch.discounts
-    return hyper.reward_scale * batch.rewards + hyper.discount * discounts * next_q
+    next_actions = policy_of(state).distribution(batch.next_observations).sample(key)
+    next_q = q_values(state.q, state.target_q, batch.next_observations, next_actions, settings)
+    discounts = jnp.ones_like(batch.discounts) if settings.bootstrap_terminals else batch.discounts
+    return settings.reward_scale * batch.rewards + settings.discount * discounts * jnp.min(next_q, axis=-1)
 
 
-def values(state: State, observations: Array, key: Array) -> Array:
+def values(state: State, observations: Array, key: Array, settings: Settings) -> Array:
     """V(s), [B]: the smaller Q at the policy's mean or at one action drawn from it."""
-    policy = state.policy
-    deterministic = state.config.baseline == "mean"
-    actions = policy.act(observations) if deterministic else policy.distribution(observations).sample(key)
-    return jnp.min(q_values(state.config, state.q.params, observations, actions), axis=-1)
+    policy = policy_of(state)
+    at_mean = settings.baseline == "mean"
+    actions = policy.act(observations) if at_mean else policy.distribution(observations).sample(key)
+    return jnp.min(q_values(state.q, state.q.params, observations, actions, settings), axis=-1)
 
 
-def weights(advantages: Array, weighting: Weighting, hyper: Hyper) -> Array:
+def likelihood_weights(advantages: Array, settings: Settings) -> Array:
     """Weights of the likelihood, [B] for advantages [B]; the mean of the softmax form is 1."""
-    exponents = jnp.minimum(advantages, hyper.advantage_clip) / hyper.lambda_
-    if weighting == "softmax":
+    clip = jnp.where(settings.advantage_clip > 0.0, settings.advantage_clip, jnp.inf)
+    exponents = jnp.minimum(advantages, clip) / settings.lambda_
+    if settings.weighting == "softmax":
         return jax.nn.softmax(exponents) * exponents.shape[0]
     return jnp.minimum(jnp.exp(exponents), MAX_WEIGHT)
 
@@ -211,76 +175,202 @@ def effective_sample_size(weights: Array) -> Array:
     return jnp.sum(weights) ** 2 / (weights.shape[0] * jnp.sum(weights**2))
 
 
-def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Any = None) -> tuple[State, Metrics]:
+def q_loss(params: Params, q: Learner, batch: Batch, targets: Array, settings: Settings) -> tuple[Array, Array]:
+    """Squared TD error, mean over both Q; also Q [B, 2]."""
+    values = q_values(q, params, batch.observations, batch.actions, settings)
+    return jnp.mean((values - targets[:, None]) ** 2), values
+
+
+def actor_loss(params: Params, actor: Learner, batch: Batch, weights: Array | float = 1.0) -> Array:
+    """Negative log-likelihood of the batch's actions, weighted by `weights` [B]."""
+    log_probs = GaussianPolicy(params, actor.network).distribution(batch.observations).log_prob(batch.actions)
+    return -jnp.mean(weights * log_probs)
+
+
+def update_actor(actor: Learner, grads: Params, settings: Cloning) -> Learner:
+    """Adam with either form of weight decay, on all parameters as PyTorch's optimizers do."""
+    if settings.decay == "decoupled":
+        return actor.apply_gradients(grads, settings.actor_learning_rate, settings.weight_decay)
+    grads = jax.tree.map(lambda g, p: g + settings.weight_decay * p, grads, actor.params)
+    return actor.apply_gradients(grads, settings.actor_learning_rate)
+
+
+def update(state: State, batch: Batch, key: Array, settings: Settings) -> tuple[State, Metrics]:
     """One step of both Q, of the actor and of the target."""
-    del frozen
-    config = state.config
     key_next, key_value = jax.random.split(key)
-
-    def q_loss(params: Params) -> tuple[Array, Array]:
-        q = q_values(config, params, batch.observations, batch.actions)
-        return jnp.mean((q - q_targets[:, None]) ** 2), q
-
-    def actor_loss(params: Params) -> Array:
-        policy = Policy(params, state.spec.action_size, config)
-        return -jnp.mean(likelihood_weights * policy.distribution(batch.observations).log_prob(batch.actions))
-
-    q_targets = targets(state, batch, key_next, hyper)
-    (loss_q, q), q_grads = jax.value_and_grad(q_loss, has_aux=True)(state.q.params)
-    v = values(state, batch.observations, key_value)
+    targets = q_targets(state, batch, key_next, settings)
+    (loss_q, q), q_grads = jax.value_and_grad(q_loss, has_aux=True)(state.q.params, state.q, batch, targets, settings)
+    v = values(state, batch.observations, key_value, settings)
     advantages = jnp.min(q, axis=-1) - v
-    likelihood_weights = weights(advantages, config.weighting, hyper)
-    policy_loss, actor_grads = jax.value_and_grad(actor_loss)(state.actor.params)
+    weights = likelihood_weights(advantages, settings)
+    loss_actor, actor_grads = jax.value_and_grad(actor_loss)(state.actor.params, state.actor, batch, weights)
 
-    new_q = Learner(*optimizers.adam(state.q.params, state.q.opt_state, q_grads, hyper.learning_rate))
-    target_q = optimizers.polyak(state.target_q, new_q.params, hyper.target_rate)
-    actor = _step_actor(state.actor, actor_grads, config.decay, hyper)
+    new_q = state.q.apply_gradients(q_grads, settings.learning_rate)
+    target_q = optimizers.polyak(state.target_q, new_q.params, settings.target_rate)
+    actor = update_actor(state.actor, actor_grads, settings)
     metrics = {
-        "loss": loss_q + policy_loss,
+        "loss": loss_q + loss_actor,
         "q_loss": loss_q,
-        "actor_loss": policy_loss,
+        "actor_loss": loss_actor,
         "value": jnp.mean(v),
         "q": jnp.mean(q),
         "advantage": jnp.mean(advantages),
         "advantage_std": jnp.std(advantages),
-        "effective_sample_size": effective_sample_size(likelihood_weights),
-        "max_weight": jnp.max(likelihood_weights),
-        "policy_std": jnp.mean(jnp.exp(networks.bounded_log_std(state.actor.params["log_std"], config.log_std))),
+        "effective_sample_size": effective_sample_size(weights),
+        "max_weight": jnp.max(weights),
+        "policy_std": jnp.mean(jnp.exp(networks.bounded_log_std(state.actor.params["log_std"], settings.log_std))),
     }
-    return dataclasses.replace(state, q=new_q, actor=actor, target_q=target_q, step=state.step + 1), metrics
+    return State(new_q, actor, target_q, state.step + 1), metrics
 
 
-def clone(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Any = None) -> tuple[State, Metrics]:
-    """One step of the actor alone with all weights 1: behaviour cloning by AWAC's own actor, the baseline."""
-    del key, frozen
+@struct.dataclass
+class CloningState:
+    """Training state of the cloning baseline."""
 
-    def loss_fn(params: Params) -> Array:
-        policy = Policy(params, state.spec.action_size, state.config)
-        return -jnp.mean(policy.distribution(batch.observations).log_prob(batch.actions))
-
-    loss, grads = jax.value_and_grad(loss_fn)(state.actor.params)
-    actor = _step_actor(state.actor, grads, state.config.decay, hyper)
-    return dataclasses.replace(state, actor=actor, step=state.step + 1), {"loss": loss, "actor_loss": loss}
+    actor: Learner
 
 
-def _step_actor(actor: Learner, grads: Params, decay: Decay, hyper: Hyper) -> Learner:
-    """Adam with either form of weight decay, on all parameters as PyTorch's optimisers do."""
-    if decay == "decoupled":
-        step = optimizers.adam(
-            actor.params, actor.opt_state, grads, hyper.actor_learning_rate, weight_decay=hyper.weight_decay
-        )
-    else:
-        grads = jax.tree.map(lambda g, p: g + hyper.weight_decay * p, grads, actor.params)
-        step = optimizers.adam(actor.params, actor.opt_state, grads, hyper.actor_learning_rate)
-    return Learner(*step)
+def init_cloning(key: Array, spec: Spec, settings: Cloning) -> CloningState:
+    """The actor that `init` starts with."""
+    _, key_actor = jax.random.split(key)
+    observations = jnp.zeros((1, spec.observation_size))
+    return CloningState(Learner.create(actor_network(spec, settings), key_actor, observations))
 
 
-def act(policy: Policy, observations: Array) -> Array:
-    """The policy's mean actions [B, action_size] in [-1, 1], for evaluation."""
-    return policy.act(observations)
+def clone(state: CloningState, batch: Batch, settings: Cloning) -> tuple[CloningState, Metrics]:
+    """One step of the actor alone with all weights 1: behavior cloning by AWAC's own actor, the baseline."""
+    loss, grads = jax.value_and_grad(actor_loss)(state.actor.params, state.actor, batch)
+    return CloningState(update_actor(state.actor, grads, settings)), {"loss": loss, "actor_loss": loss}
 
 
-def explore(state: State, context: Array, observations: Array, key: Array) -> Array:
-    """Actions [B, action_size] in [-1, 1] drawn from the policy, for collecting data; there is no context."""
-    del context
-    return state.policy.distribution(observations).sample(key)
+def explore(state: State, observations: Array, key: Array) -> Array:
+    """Actions [B, action_size] in [-1, 1] drawn from the policy."""
+    return policy_of(state).distribution(observations).sample(key)
+
+
+METRICS = {
+    "loss": "sum of the losses",
+    "q_loss": "squared TD error, mean over both Q",
+    "actor_loss": "weighted negative log-likelihood of the batch's actions",
+    "value": "mean V over the batch",
+    "q": "mean of both Q over the batch",
+    "advantage": "mean advantage of the batch's actions",
+    "advantage_std": "standard deviation of their advantages",
+    "effective_sample_size": "share of the batch, 1/B to 1, that the weights leave in effect",
+    "max_weight": "largest weight in the batch",
+    "policy_std": "mean standard deviation of the policy",
+}
+
+CLONING = Stage(
+    name="cloning",
+    algorithm="cloning",
+    label="cloning (Gaussian)",
+    title="cloning",
+    settings=Cloning,
+    init=init_cloning,
+    update=clone,
+    result=policy_of,
+    learns_values=False,
+    stream=3,
+    metrics={"loss": "negative log-likelihood of the batch's actions", "actor_loss": "the same"},
+)
+
+STAGE = Stage(
+    name="awac",
+    algorithm="awac",
+    label="AWAC",
+    settings=Settings,
+    init=init,
+    update=update,
+    policy=policy_of,
+    cloning=CLONING,
+    stream=4,
+    metrics=METRICS,
+)
+
+
+@struct.dataclass
+class Online(Settings, OnlineSettings):
+    """Settings of AWAC that goes on online."""
+
+
+ONLINE = Stage(
+    name="awac_online",
+    algorithm="awac_online",
+    label="AWAC, online",
+    settings=Online,
+    init=continue_from,
+    update=update,
+    policy=policy_of,
+    needs=(STAGE,),
+    frozen=lambda results: results["awac"],
+    adapt=lambda settings: settings.replace(batch_size=settings.online_batch_size),
+    explore=explore,
+    follows=STAGE,
+    stream=8,
+    metrics=METRICS,
+)
+
+# The recipe for small budgets.
+QUICK = {"awac_batch_size": 256, "awac_actor_layers": 2, "awac_lambda": 1.0}
+
+# `examples/awac` of rlkit, whose MuJoCo example is the default of every setting. The batch of 128 is what rlkit trains
+# on offline; its example's 1024 is that of the online phase.
+_HAND = {
+    "offline_steps": 25_000,
+    "awac_actor_layers": 2,
+    "awac_lambda": 0.5,
+    "awac_advantage_clip": 0.5,
+    "awac_baseline": "mean",
+    "awac_negative_q": True,
+    "awac_bootstrap_terminals": True,
+}
+# `configs/offline/awac` of CORL.
+_CORL = {
+    "normalize_observations": True,
+    "offline_steps": 1_000_000,
+    "awac_batch_size": 256,
+    "awac_actor_layers": 3,
+    "awac_critic_layers": 3,
+    "awac_lambda": 0.3333,
+    "awac_mean": "linear",
+    "awac_log_std": "clip",
+    "awac_weighting": "exp",
+    "awac_weight_decay": 0.0,
+    "awac_small_outputs": False,
+    "online_batch_size": 256,
+    "online_warmup_steps": 0,
+}
+
+
+def _raw_rewards(family: str) -> dict[str, Any]:
+    """AWAC's code takes rewards as they are, except the 0 and 1 of mazes."""
+    return {"reward_transform": default_transform(family) if presets.is_maze(family) else "none"}
+
+
+def _quick(dataset: str, family: str) -> dict[str, Any]:
+    return presets.quick(family) | QUICK | {"reward_transform": default_transform(family)}
+
+
+def _corl(dataset: str, family: str) -> dict[str, Any]:
+    return _CORL | ({} if family == "locomotion" else {"awac_lambda": 0.1}) | _raw_rewards(family)
+
+
+METHOD = Method(
+    name="awac",
+    title="AWAC",
+    source="arXiv 2006.09359 and rail-berkeley/rlkit, commit ac45a9d",
+    stages=(CLONING, STAGE),
+    online=ONLINE,
+    presets={
+        "quick": Preset("small budgets for CPUs", _quick),
+        "official-mujoco": Preset(
+            "examples/awac/mujoco of rail-berkeley/rlkit, commit ac45a9d", lambda dataset, family: _raw_rewards(family)
+        ),
+        "official-hand": Preset(
+            "examples/awac/hand of rail-berkeley/rlkit, commit ac45a9d",
+            lambda dataset, family: _HAND | _raw_rewards(family),
+        ),
+        "corl": Preset("configs/offline/awac of corl-team/CORL, commit eeeeef2", _corl),
+    },
+)

@@ -1,136 +1,157 @@
-"""Behaviour cloning by diffusion: the score network eps(a_t | s, t) that regularises SRPO (arXiv 2310.07297, sec. 2.2).
+"""Behavior cloning by diffusion: the score network eps(a_t | s, t) that regularizes SRPO (arXiv 2310.07297, sec. 2.2).
 
 loss = E |eps(a_t | s, t) - eps|^2 summed over action dimensions, with t ~ U(0.001, 1) and eps ~ N(0, I).
 """
 
-import dataclasses
-from typing import Any, NamedTuple, cast
+from typing import ClassVar, cast
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
+from jaxrl_srpo.methods.contract import Stage
+from jaxrl_srpo.methods.settings import setting
 from jaxrl_srpo.nn import diffusion, networks, optimizers
+from jaxrl_srpo.nn.learner import Learner
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
 
-class Config(NamedTuple):
-    """What changes shapes or the program; the defaults are the published ones.
-
-    `weight_average` is the decay per step of an exponential moving average of the weights, which then becomes the
-    result of the stage; 0 keeps no average.
-    """
-
-    batch_size: int = 2048
-    width: int = 256
-    hidden: int = 1024
-    blocks: int = 3
-    dropout_rate: float = 0.1
-    cosine: bool = False
-    weight_average: float = 0.0
-
-
 @struct.dataclass
-class Hyper:
-    """Numbers that a sweep may vary; scalars of one member."""
+class Settings:
+    """Settings of the diffusion model; the defaults are the published ones."""
 
-    learning_rate: Array | float = 3e-4
-    weight_decay: Array | float = 0.01
-    total_steps: Array | float = 2e6
+    prefix: ClassVar[str] = "behavior"
+    title: ClassVar[str] = "Behavior model"
+
+    steps: int = setting(2_000_000, "updates of the behavior stage", minimum=1, scaled=True, leaf=True)
+    batch_size: int = setting(2048, "batch size of the behavior stage", minimum=1)
+    learning_rate: float = setting(3e-4, "AdamW learning rate of the score network", swept=True)
+    weight_decay: float = setting(0.01, "AdamW weight decay of the score network", swept=True)
+    cosine: bool = setting(False, "let that learning rate fall as a cosine to 0")
+    weight_average: float = setting(0.0, "decay of an average of the score network; 0: none", below=1.0)
+    width: int = setting(256, "width of the score network", flag="score_width", minimum=1)
+    hidden: int = setting(1024, "hidden width of its residual blocks", flag="score_hidden", minimum=1)
+    blocks: int = setting(3, "number of its residual blocks", flag="score_blocks", minimum=1)
+    dropout_rate: float = setting(0.1, "dropout rate in its residual blocks", flag="score_dropout", below=1.0)
+    sampler_steps: int = setting(
+        15, "solver steps of the behavior-cloning baseline", flag="sampler_steps", minimum=1, protocol=True
+    )
+
+
+# The recipe for small budgets; docs/quick.md gives the measurement behind each value.
+QUICK = {
+    "behavior_steps": 10_000,
+    "behavior_batch_size": 256,
+    "behavior_learning_rate": 1e-3,
+    "behavior_cosine": True,
+    "score_hidden": 512,
+    "score_blocks": 2,
+}
+QUICK_MAZE = {"behavior_steps": 5_000}
 
 
 @struct.dataclass
 class Model:
-    """The trained behaviour distribution mu(a | s), satisfying `types.ScoreModel`.
+    """The trained behavior distribution mu(a | s), satisfying `types.ScoreModel`.
 
     Attributes:
       params: trained weights of the score network.
       constants: its fixed Fourier frequencies.
-      config: sizes of the network.
+      network: the score network.
     """
 
     params: Params
     constants: Params
-    config: Config = struct.field(pytree_node=False)
+    network: networks.ScoreNetwork = struct.field(pytree_node=False)
 
     def noise_prediction(self, noisy_actions: Array, times: Array, observations: Array) -> Array:
         """eps(a_t | s, t) [B, action_size] without dropout."""
-        return _predict(self.config, self.params, self.constants, noisy_actions, times, observations)
+        variables = {"params": self.params, "constants": self.constants}
+        return cast(Array, self.network.apply(variables, noisy_actions, times, observations))
+
+
+@struct.dataclass
+class Policy:
+    """Behavior cloning: actions sampled from the diffusion model, the baseline of SRPO.
+
+    Attributes:
+      model: what is sampled from.
+      action_size: width of one action.
+      steps: of the solver.
+    """
+
+    model: Model
+    action_size: int = struct.field(pytree_node=False)
+    steps: int = struct.field(pytree_node=False)
+
+    def act(self, observations: Array, key: Array) -> Array:
+        """[B, observation_size] -> [B, action_size] in [-1, 1]."""
+        return diffusion.sample(self.model, key, observations, self.action_size, self.steps)
 
 
 @struct.dataclass
 class State:
-    """Training state of one member."""
+    """Training state of one member; `average` holds averaged weights, None without an average."""
 
-    params: Params
+    score: Learner
     average: Params | None
     constants: Params
-    opt_state: optax.OptState
     step: Array
-    config: Config = struct.field(pytree_node=False)
-
-    @property
-    def model(self) -> Model:
-        """The result of the stage."""
-        return Model(self.params if self.average is None else self.average, self.constants, self.config)
 
 
-def _network(config: Config) -> networks.ScoreNetwork:
-    return networks.ScoreNetwork(config.width, config.hidden, config.blocks, config.dropout_rate)
-
-
-def _predict(
-    config: Config,
-    params: Params,
-    constants: Params,
-    noisy_actions: Array,
-    times: Array,
-    observations: Array,
-    dropout_key: Array | None = None,
-) -> Array:
-    """eps(a_t | s, t) [B, action_size]; with dropout if there is a key for it."""
-    variables = {"params": params, "constants": constants}
-    rngs = None if dropout_key is None else {"dropout": dropout_key}
-    train = dropout_key is not None
-    output = _network(config).apply(variables, noisy_actions, times, observations, train=train, rngs=rngs)
-    return cast(Array, output)
-
-
-def init(key: Array, spec: Spec, config: Config, hyper: Hyper, frozen: Any = None) -> State:
-    """Fresh state of one member; behaviour cloning has no earlier stage, so `frozen` is unused."""
-    del hyper, frozen
+def init(key: Array, spec: Spec, settings: Settings) -> State:
+    """Fresh state of one member."""
+    network = networks.ScoreNetwork(settings.width, settings.hidden, settings.blocks, settings.dropout_rate)
     inputs = (jnp.zeros((1, spec.action_size)), jnp.zeros((1,)), jnp.zeros((1, spec.observation_size)))
-    variables = _network(config).init(key, *inputs)
-    params = variables["params"]
-    average = jax.tree.map(jnp.copy, params) if config.weight_average else None
-    return State(params, average, variables["constants"], optimizers.init(params), jnp.zeros((), jnp.int32), config)
+    variables = network.init(key, *inputs)
+    score = Learner.of(variables["params"], network)
+    average = score.copy_params() if settings.weight_average else None
+    return State(score, average, variables["constants"], jnp.zeros((), jnp.int32))
 
 
-def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Any = None) -> tuple[State, Metrics]:
+def score_loss(params: Params, state: State, batch: Batch, times: Array, noise: Array, key_dropout: Array) -> Array:
+    """Denoising score matching at `times` [B] with `noise` [B, action_size]."""
+    noisy_actions = diffusion.diffuse(batch.actions, noise, times)
+    variables, rngs = {"params": params, "constants": state.constants}, {"dropout": key_dropout}
+    predicted = state.score.network.apply(variables, noisy_actions, times, batch.observations, train=True, rngs=rngs)
+    return jnp.mean(jnp.sum((predicted - noise) ** 2, axis=-1))
+
+
+def update(state: State, batch: Batch, key: Array, settings: Settings) -> tuple[State, Metrics]:
     """One step of denoising score matching."""
-    del frozen
     key_time, key_noise, key_dropout = jax.random.split(key, 3)
     times = jax.random.uniform(key_time, batch.rewards.shape, minval=diffusion.TIME_MIN, maxval=1.0)
     noise = jax.random.normal(key_noise, batch.actions.shape)
-    noisy_actions = diffusion.diffuse(batch.actions, noise, times)
+    loss, grads = jax.value_and_grad(score_loss)(state.score.params, state, batch, times, noise, key_dropout)
 
-    def loss_fn(params: Params) -> Array:
-        inputs = (noisy_actions, times, batch.observations)
-        predicted = _predict(state.config, params, state.constants, *inputs, dropout_key=key_dropout)
-        return jnp.mean(jnp.sum((predicted - noise) ** 2, axis=-1))
-
-    loss, grads = jax.value_and_grad(loss_fn)(state.params)
-    schedule = optimizers.cosine(state.step, hyper.total_steps) if state.config.cosine else 1.0
-    learning_rate = hyper.learning_rate * schedule
-    params, opt_state = optimizers.adam(state.params, state.opt_state, grads, learning_rate, hyper.weight_decay)
-    average = state.average
-    if average is not None:
-        average = optimizers.polyak(average, params, 1.0 - state.config.weight_average)
-    state = dataclasses.replace(state, params=params, average=average, opt_state=opt_state, step=state.step + 1)
-    return state, {"loss": loss}
+    schedule = optimizers.cosine(state.step, settings.steps) if settings.cosine else 1.0
+    score = state.score.apply_gradients(grads, settings.learning_rate * schedule, settings.weight_decay)
+    average = optimizers.moving_average(state.average, score.params, settings.weight_average)
+    return State(score, average, state.constants, state.step + 1), {"loss": loss}
 
 
-def act(model: Model, observations: Array, key: Array, action_size: int, steps: int = 15) -> Array:
-    """Actions [B, action_size] in [-1, 1] sampled from mu(. | s): the behaviour-cloning baseline."""
-    return diffusion.sample(model, key, observations, action_size, steps)
+def model_of(state: State) -> Model:
+    """The result of the stage: averaged weights if there are any."""
+    params = state.score.params if state.average is None else state.average
+    return Model(params, state.constants, state.score.network)
+
+
+def policy_of(result: Model, settings: Settings, spec: Spec) -> Policy:
+    """Behavior cloning by sampling."""
+    return Policy(result, spec.action_size, settings.sampler_steps)
+
+
+STAGE = Stage(
+    name="behavior",
+    algorithm="bc",
+    label="behavior cloning",
+    title="behavior",
+    settings=Settings,
+    init=init,
+    update=update,
+    result=model_of,
+    policy=policy_of,
+    learns_values=False,
+    stream=0,
+    metrics={"loss": "denoising error, summed over action dimensions"},
+)

@@ -8,73 +8,59 @@ The order of the updates is that of the published SRPO code: V(s') is taken befo
 after the step of V and of the target network.
 """
 
-import dataclasses
-from typing import Any, NamedTuple
+import math
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
+from jaxrl_srpo.data.rewards import default_transform
+from jaxrl_srpo.methods import presets
+from jaxrl_srpo.methods.contract import Method, Preset, Stage
+from jaxrl_srpo.methods.settings import OnlineSettings, ValueSettings, setting
 from jaxrl_srpo.nn import networks, optimizers
+from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.policies import DeterministicPolicy, QFunction
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
 MAX_WEIGHT = 100.0
 
 
-class Config(NamedTuple):
-    """What changes shapes or the program; `actor_layers` is 2 in locomotion and 4 in mazes."""
-
-    batch_size: int = 256
-    width: int = 256
-    actor_width: int = 256
-    actor_layers: int = 2
-
-
 @struct.dataclass
-class Hyper:
-    """Numbers that a sweep may vary; scalars of one member. The actor's rate falls as a cosine over `total_steps`."""
+class Settings(ValueSettings):
+    """Settings of Q, V and the IQL actor; the defaults are those of the published locomotion runs."""
 
-    learning_rate: Array | float = 3e-4
-    actor_learning_rate: Array | float = 3e-4
-    expectile: Array | float = 0.7
-    discount: Array | float = 0.99
-    temperature: Array | float = 3.0
-    target_rate: Array | float = 0.005
-    total_steps: Array | float = 1.5e6
+    prefix: ClassVar[str] = "critic"
+    title: ClassVar[str] = "IQL"
 
-
-class Learner(NamedTuple):
-    """Parameters and optimiser state of one network."""
-
-    params: Params
-    opt_state: optax.OptState
-
-
-@struct.dataclass
-class Model:
-    """The trained critic, satisfying `types.Critic`: the target Q networks."""
-
-    params: Params
-    config: Config = struct.field(pytree_node=False)
-
-    def q_values(self, observations: Array, actions: Array) -> Array:
-        """[B, 2] target action values."""
-        return networks.forward(networks.TwinQ(self.config.width), self.params, observations, actions)
+    steps: int = setting(1_500_000, "updates of the critic stage", minimum=1, scaled=True, leaf=True)
+    batch_size: int = setting(256, "batch size of the critic stage", minimum=1)
+    learning_rate: float = setting(3e-4, "Adam learning rate of Q and V", swept=True)
+    expectile: float = setting(0.7, "expectile tau of V", flag="expectile", swept=True, below=1.0)
+    temperature: float = setting(
+        3.0, "inverse temperature of the IQL actor's weights", flag="awr_temperature", swept=True
+    )
+    actor_learning_rate: float = setting(
+        3e-4, "Adam learning rate of the IQL actor", flag="iql_actor_learning_rate", swept=True
+    )
+    width: int = setting(256, "width of Q, V, the IQL actor and the SRPO actor", minimum=1)
+    actor_layers: int = setting(2, "hidden layers of the IQL and SRPO actors", flag="actor_layers", minimum=1)
+    evaluation_interval: int = setting(
+        50_000, "updates between evaluations of the IQL actor", minimum=1, scaled=True, protocol=True
+    )
 
 
-@struct.dataclass
-class Policy:
-    """A deterministic policy, of IQL and of SRPO alike."""
-
-    params: Params
-    action_size: int = struct.field(pytree_node=False)
-    width: int = struct.field(pytree_node=False)
-    layers: int = struct.field(pytree_node=False)
-
-    def act(self, observations: Array) -> Array:
-        """[B, observation_size] -> [B, action_size] in (-1, 1)."""
-        return networks.forward(networks.Actor(self.action_size, self.width, self.layers), self.params, observations)
+# The recipe for small budgets; docs/quick.md gives the measurement behind each value.
+QUICK = {"critic_steps": 20_000, "awr_temperature": 0.3, "critic_evaluation_interval": 10_000}
+QUICK_MAZE = {
+    "critic_steps": 14_000,
+    "iql_actor_learning_rate": 1e-3,
+    "awr_temperature": 3.0,
+    "actor_layers": 2,
+    "critic_evaluation_interval": 3_500,
+}
+MAZE = {"expectile": 0.9, "awr_temperature": 10.0, "actor_layers": 4}
 
 
 @struct.dataclass
@@ -86,59 +72,48 @@ class State:
     actor: Learner
     target_q: Params
     step: Array
-    spec: Spec = struct.field(pytree_node=False)
-    config: Config = struct.field(pytree_node=False)
-
-    @property
-    def critic(self) -> Model:
-        """The result of the stage that SRPO climbs."""
-        return Model(self.target_q, self.config)
-
-    @property
-    def policy(self) -> Policy:
-        """The IQL baseline."""
-        config = self.config
-        return Policy(self.actor.params, self.spec.action_size, config.actor_width, config.actor_layers)
-
-
-def init(key: Array, spec: Spec, config: Config, hyper: Hyper, frozen: Any = None) -> State:
-    """Fresh state of one member; the critic has no earlier stage, so `frozen` is unused."""
-    del hyper, frozen
-    key_q, key_value, key_actor = jax.random.split(key, 3)
-    observations, actions = jnp.zeros((1, spec.observation_size)), jnp.zeros((1, spec.action_size))
-    q = networks.TwinQ(config.width).init(key_q, observations, actions)["params"]
-    value = networks.Value(config.width).init(key_value, observations)["params"]
-    network = networks.Actor(spec.action_size, config.actor_width, config.actor_layers)
-    actor = network.init(key_actor, observations)["params"]
-    return State(
-        q=Learner(q, optimizers.init(q)),
-        value=Learner(value, optimizers.init(value)),
-        actor=Learner(actor, optimizers.init(actor)),
-        target_q=jax.tree.map(jnp.copy, q),
-        step=jnp.zeros((), jnp.int32),
-        spec=spec,
-        config=config,
-    )
 
 
 @struct.dataclass
-class Start:
-    """Parameters of Q, V and actor to go on from."""
+class Result:
+    """What is kept of a finished critic stage.
 
-    q: Params
+    Attributes:
+      critic: the target Q, which SRPO climbs.
+      value: parameters of V.
+      policy: the IQL actor.
+    """
+
+    critic: QFunction
     value: Params
-    actor: Params
+    policy: DeterministicPolicy
 
 
-def init_from(key: Array, spec: Spec, config: Config, hyper: Hyper, frozen: Start) -> State:
-    """A state with the networks of an earlier stage; the optimisers and the cosine of the actor's rate are fresh."""
-    state = init(key, spec, config, hyper)
-    return dataclasses.replace(
-        state,
-        q=Learner(frozen.q, optimizers.init(frozen.q)),
-        value=Learner(frozen.value, optimizers.init(frozen.value)),
-        actor=Learner(frozen.actor, optimizers.init(frozen.actor)),
-        target_q=jax.tree.map(jnp.copy, frozen.q),
+def init(key: Array, spec: Spec, settings: Settings) -> State:
+    """Fresh state of one member."""
+    key_q, key_value, key_actor = jax.random.split(key, 3)
+    observations, actions = jnp.zeros((1, spec.observation_size)), jnp.zeros((1, spec.action_size))
+    actor = networks.Actor(spec.action_size, settings.width, settings.actor_layers)
+    q = Learner.create(networks.TwinQ(settings.width), key_q, observations, actions)
+    return State(
+        q=q,
+        value=Learner.create(networks.Value(settings.width), key_value, observations),
+        actor=Learner.create(actor, key_actor, observations),
+        target_q=q.copy_params(),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def init_from(key: Array, spec: Spec, settings: Settings, frozen: Result) -> State:
+    """A state with the networks of a finished stage; optimizers and the cosine of the actor's rate start afresh."""
+    state = init(key, spec, settings)
+    q = Learner.of(frozen.critic.params, state.q.network)
+    return State(
+        q=q,
+        value=Learner.of(frozen.value, state.value.network),
+        actor=Learner.of(frozen.policy.params, state.actor.network),
+        target_q=q.copy_params(),
+        step=state.step,
     )
 
 
@@ -148,65 +123,145 @@ def expectile_loss(difference: Array, expectile: Array | float) -> Array:
     return jnp.mean(weight * difference**2)
 
 
-def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Any = None) -> tuple[State, Metrics]:
+def value_loss(
+    params: Params, value: Learner, batch: Batch, target_values: Array, expectile: Array | float
+) -> tuple[Array, Array]:
+    """Expectile regression of V to `target_values` [B] (eq. 5); also V [B]."""
+    values = value.apply(params, batch.observations)
+    return expectile_loss(target_values - values, expectile), values
+
+
+def q_loss(params: Params, q: Learner, batch: Batch, targets: Array) -> tuple[Array, Array]:
+    """Squared error of both Q to `targets` [B] (eq. 6), mean over both; also Q [B, 2]."""
+    q_values = q.apply(params, batch.observations, batch.actions)
+    return jnp.mean((q_values - targets[:, None]) ** 2), q_values
+
+
+def actor_loss(params: Params, actor: Learner, batch: Batch, weights: Array) -> Array:
+    """Regression to the dataset's actions, weighted by `weights` [B] (eq. 7)."""
+    actions = actor.apply(params, batch.observations)
+    return jnp.mean(weights * jnp.sum((actions - batch.actions) ** 2, axis=-1))
+
+
+def min_q(q: Learner, params: Params, batch: Batch) -> Array:
+    """The smaller Q [B] at the dataset's actions."""
+    return jnp.min(q.apply(params, batch.observations, batch.actions), axis=-1)
+
+
+def update(state: State, batch: Batch, settings: Settings) -> tuple[State, Metrics]:
     """One step of V, of both Q, of the target and of the actor. Nothing here is random."""
-    del key, frozen
-    config = state.config
-    q_network, value_network = networks.TwinQ(config.width), networks.Value(config.width)
-    actor_network = networks.Actor(state.spec.action_size, config.actor_width, config.actor_layers)
+    target_values = min_q(state.q, state.target_q, batch)
+    targets = batch.rewards + settings.discount * batch.discounts * state.value(batch.next_observations)
 
-    def v(params: Params, observations: Array) -> Array:
-        return networks.forward(value_network, params, observations)
+    gradient = jax.value_and_grad(value_loss, has_aux=True)
+    (loss_value, values), grads = gradient(state.value.params, state.value, batch, target_values, settings.expectile)
+    value = state.value.apply_gradients(grads, settings.learning_rate)
+    (loss_q, q_values), grads = jax.value_and_grad(q_loss, has_aux=True)(state.q.params, state.q, batch, targets)
+    q = state.q.apply_gradients(grads, settings.learning_rate)
+    target_q = optimizers.polyak(state.target_q, q.params, settings.target_rate)
 
-    def min_target_q(params: Params) -> Array:
-        return jnp.min(networks.forward(q_network, params, batch.observations, batch.actions), axis=-1)
+    advantages = min_q(q, target_q, batch) - value(batch.observations)
+    weights = jnp.minimum(jnp.exp(settings.temperature * advantages), MAX_WEIGHT)
+    loss_actor, grads = jax.value_and_grad(actor_loss)(state.actor.params, state.actor, batch, weights)
+    actor_rate = settings.actor_learning_rate * optimizers.cosine(state.step, settings.steps)
+    actor = state.actor.apply_gradients(grads, actor_rate)
 
-    def value_loss(params: Params) -> tuple[Array, Array]:
-        values = v(params, batch.observations)
-        return expectile_loss(target_values - values, hyper.expectile), values
-
-    def q_loss(params: Params) -> tuple[Array, Array]:
-        q_values = networks.forward(q_network, params, batch.observations, batch.actions)
-        return jnp.mean((q_values - targets[:, None]) ** 2), q_values
-
-    def actor_loss(params: Params) -> Array:
-        actions = networks.forward(actor_network, params, batch.observations)
-        return jnp.mean(weights * jnp.sum((actions - batch.actions) ** 2, axis=-1))
-
-    target_values = min_target_q(state.target_q)
-    targets = batch.rewards + hyper.discount * batch.discounts * v(state.value.params, batch.next_observations)
-
-    (v_loss, values), grads = jax.value_and_grad(value_loss, has_aux=True)(state.value.params)
-    value = Learner(*optimizers.adam(state.value.params, state.value.opt_state, grads, hyper.learning_rate))
-    (loss_q, q_values), grads = jax.value_and_grad(q_loss, has_aux=True)(state.q.params)
-    q = Learner(*optimizers.adam(state.q.params, state.q.opt_state, grads, hyper.learning_rate))
-    target_q = optimizers.polyak(state.target_q, q.params, hyper.target_rate)
-
-    advantages = min_target_q(target_q) - v(value.params, batch.observations)
-    weights = jnp.minimum(jnp.exp(hyper.temperature * advantages), MAX_WEIGHT)
-    policy_loss, grads = jax.value_and_grad(actor_loss)(state.actor.params)
-    actor_rate = hyper.actor_learning_rate * optimizers.cosine(state.step, hyper.total_steps)
-    actor = Learner(*optimizers.adam(state.actor.params, state.actor.opt_state, grads, actor_rate))
-
-    state = dataclasses.replace(state, q=q, value=value, actor=actor, target_q=target_q, step=state.step + 1)
     metrics = {
-        "loss": v_loss + loss_q + policy_loss,
-        "value_loss": v_loss,
+        "loss": loss_value + loss_q + loss_actor,
+        "value_loss": loss_value,
         "q_loss": loss_q,
-        "actor_loss": policy_loss,
+        "actor_loss": loss_actor,
         "value": jnp.mean(values),
         "q": jnp.mean(q_values),
     }
-    return state, metrics
+    return State(q, value, actor, target_q, state.step + 1), metrics
 
 
-def act(policy: Policy, observations: Array) -> Array:
-    """Actions [B, action_size] in (-1, 1) of the IQL actor."""
-    return policy.act(observations)
+def policy_of(result: State | Result) -> DeterministicPolicy:
+    """The IQL actor of a state under way or of a finished stage."""
+    if isinstance(result, Result):
+        return result.policy
+    return DeterministicPolicy(result.actor.params, result.actor.network)
 
 
-def explore(state: State, context: Array, observations: Array, key: Array, deviation: float) -> Array:
-    """Actions [B, action_size] in [-1, 1]: the actor's with Gaussian noise; there is no context."""
-    del context
-    actions = state.policy.act(observations)
-    return jnp.clip(actions + deviation * jax.random.normal(key, actions.shape), -1.0, 1.0)
+def result_of(state: State) -> Result:
+    """What is kept of a finished stage."""
+    return Result(QFunction(state.target_q, state.q.network), state.value.params, policy_of(state))
+
+
+def explore(state: State, observations: Array, key: Array, settings: "Online") -> Array:
+    """Actions [B, action_size] in [-1, 1]: the actor's with Gaussian noise."""
+    actions = policy_of(state).act(observations)
+    return jnp.clip(actions + settings.exploration_noise * jax.random.normal(key, actions.shape), -1.0, 1.0)
+
+
+METRICS = {
+    "loss": "sum of the losses",
+    "value_loss": "expectile loss of V",
+    "q_loss": "squared TD error, mean over both Q",
+    "actor_loss": "weighted squared distance of the actor's actions to the dataset's",
+    "value": "mean V over the batch",
+    "q": "mean of both Q over the batch",
+}
+
+STAGE = Stage(
+    name="critic",
+    algorithm="iql",
+    label="IQL actor",
+    title="critic",
+    settings=Settings,
+    init=init,
+    update=update,
+    result=result_of,
+    policy=policy_of,
+    stream=1,
+    metrics=METRICS,
+)
+
+
+@struct.dataclass
+class Online(Settings, OnlineSettings):
+    """Settings of IQL that goes on online."""
+
+
+ONLINE = Stage(
+    name="iql_online",
+    algorithm="iql_online",
+    label="IQL, online",
+    settings=Online,
+    init=init_from,
+    update=update,
+    result=result_of,
+    policy=policy_of,
+    needs=(STAGE,),
+    frozen=lambda results: results["critic"],
+    # The actor's rate no longer falls.
+    adapt=lambda settings: settings.replace(batch_size=settings.online_batch_size, steps=math.inf),
+    explore=explore,
+    follows=STAGE,
+    stream=7,
+    metrics=METRICS,
+)
+
+
+def _quick(dataset: str, family: str) -> dict[str, Any]:
+    own = MAZE | QUICK | QUICK_MAZE if presets.is_maze(family) else QUICK
+    return presets.quick(family) | own | {"reward_transform": default_transform(family)}
+
+
+def _paper(dataset: str, family: str) -> dict[str, Any]:
+    own = MAZE if presets.is_maze(family) else {}
+    return own | {"reward_transform": default_transform(family)}
+
+
+METHOD = Method(
+    name="iql",
+    title="IQL",
+    source="arXiv 2110.06169, as the critic stage of thu-ml/SRPO trains it",
+    stages=(STAGE,),
+    online=ONLINE,
+    presets={
+        "quick": Preset("small budgets for CPUs, docs/quick.md", _quick),
+        "paper": Preset("arXiv 2310.07297 and thu-ml/SRPO, commit b3b916a", _paper),
+    },
+)

@@ -1,222 +1,257 @@
 """Soft Actor-Critic with automatic temperature (arXiv 1812.05905).
 
 Q(s,a) <- r + discount * (min_i Qtarget_i(s', a') - alpha log pi(a'|s')), a' ~ pi   (eq. 5 and 6, clipped double Q)
-pi(s)  <- minimises E[alpha log pi(a|s) - min_i Q_i(s, a)], a ~ pi                   (eq. 9)
-alpha  <- minimises E[-alpha (log pi(a|s) + target entropy)]                         (eq. 18)
+pi(s)  <- minimizes E[alpha log pi(a|s) - min_i Q_i(s, a)], a ~ pi                   (eq. 9)
+alpha  <- minimizes E[-alpha (log pi(a|s) + target entropy)]                         (eq. 18)
 
 The order is critic, actor, temperature, target, each with what the ones before it have just become.
 """
 
-import dataclasses
-import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl_srpo.methods.iql import Learner
+from jaxrl_srpo.data.rewards import default_transform
+from jaxrl_srpo.methods import presets
+from jaxrl_srpo.methods.contract import Method, Preset, Stage
+from jaxrl_srpo.methods.settings import OfflineSettings, OnlineSettings, ValueSettings, setting
 from jaxrl_srpo.nn import networks, optimizers
+from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.policies import TanhGaussianPolicy
+from jaxrl_srpo.population.agent import Agent
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
-MIN_LOG_STD, MAX_LOG_STD = -20.0, 2.0
-# In float32 tanh rounds to 1 from about 9 on, where its inverse is infinite.
-_INSIDE = 1.0 - 1e-6
-
-
-class Config(NamedTuple):
-    """What changes shapes."""
-
-    batch_size: int = 256
-    width: int = 256
-    layers: int = 2
-
 
 @struct.dataclass
-class Hyper:
-    """Numbers that a sweep may vary; scalars of one member.
+class Settings(ValueSettings):
+    """Settings of SAC; the customary target entropy of -|A| is -1 per action dimension."""
 
-    Attributes:
-      learning_rate: of the critic.
-      actor_learning_rate: of the actor.
-      temperature_learning_rate: of alpha; 0 keeps it at `temperature`.
-      temperature: alpha at the start.
-      target_entropy: per action dimension; the customary -|A| is -1.
-      discount: per step.
-      target_rate: of the target networks.
-    """
+    prefix: ClassVar[str] = "sac"
+    title: ClassVar[str] = "SAC"
 
-    learning_rate: Array | float = 3e-4
-    actor_learning_rate: Array | float = 3e-4
-    temperature_learning_rate: Array | float = 3e-4
-    temperature: Array | float = 1.0
-    target_entropy: Array | float = -1.0
-    discount: Array | float = 0.99
-    target_rate: Array | float = 0.005
-
-
-@struct.dataclass
-class SquashedGaussian:
-    """The distribution of a = tanh(u), u ~ N(mean, std^2) in each dimension.
-
-    Attributes:
-      mean: [B, action_size], before tanh.
-      log_std: [B, action_size].
-    """
-
-    mean: Array
-    log_std: Array
-
-    def mode(self) -> Array:
-        """[B, action_size], tanh of the mean."""
-        return jnp.tanh(self.mean)
-
-    def sample(self, key: Array) -> tuple[Array, Array]:
-        """Actions [B, action_size] and their log-densities [B], which gradients pass through."""
-        noise = jax.random.normal(key, self.mean.shape)
-        u = self.mean + jnp.exp(self.log_std) * noise
-        return jnp.tanh(u), self._log_density(u, noise)
-
-    def log_prob(self, actions: Array) -> Array:
-        """Log-densities [B] of actions [B, action_size]; those at the bounds count as the nearest inside."""
-        u = jnp.arctanh(jnp.clip(actions, -_INSIDE, _INSIDE))
-        return self._log_density(u, (u - self.mean) * jnp.exp(-self.log_std))
-
-    def _log_density(self, u: Array, noise: Array) -> Array:
-        gaussian = -0.5 * noise**2 - self.log_std - 0.5 * math.log(2.0 * math.pi)
-        # log(1 - tanh(u)^2) without the cancellation that makes it infinite for large u.
-        log_slope = 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
-        return jnp.sum(gaussian - log_slope, axis=-1)
-
-
-@struct.dataclass
-class Policy:
-    """A squashed Gaussian whose mean and spread depend on the observation."""
-
-    params: Params
-    action_size: int = struct.field(pytree_node=False)
-    width: int = struct.field(pytree_node=False)
-    layers: int = struct.field(pytree_node=False)
-
-    def distribution(self, observations: Array) -> SquashedGaussian:
-        """Of the actions for observations [B, observation_size]."""
-        network = networks.MLP(2 * self.action_size, self.width, self.layers)
-        mean, log_std = jnp.split(networks.forward(network, self.params, observations), 2, axis=-1)
-        return SquashedGaussian(mean, jnp.clip(log_std, MIN_LOG_STD, MAX_LOG_STD))
-
-    def act(self, observations: Array) -> Array:
-        """[B, observation_size] -> [B, action_size] in (-1, 1), without noise."""
-        return self.distribution(observations).mode()
+    batch_size: int = setting(256, "batch size of SAC on the dataset", minimum=1)
+    width: int = setting(256, "width of SAC's networks", minimum=1)
+    layers: int = setting(2, "hidden layers of SAC's networks", minimum=1)
+    learning_rate: float = setting(3e-4, "Adam learning rate of SAC", swept=True)
+    temperature: float = setting(1.0, "SAC's temperature at the start", swept=True, added=True, above=0.0)
+    learn_temperature: bool = setting(True, "let SAC's temperature follow its target entropy", added=True)
+    target_entropy: float = setting(
+        -1.0, "entropy that the temperature aims at, per action dimension", swept=True, added=True, minimum=-1e6
+    )
 
 
 @struct.dataclass
 class State:
-    """Training state of one member; `log_temperature` is the logarithm of alpha."""
+    """Training state of one member; the parameter of `log_temperature` is the logarithm of alpha."""
 
     q: Learner
     actor: Learner
     log_temperature: Learner
     target_q: Params
-    spec: Spec = struct.field(pytree_node=False)
-    config: Config = struct.field(pytree_node=False)
-
-    @property
-    def policy(self) -> Policy:
-        """What acts."""
-        return policy_of(self.actor.params, self.spec, self.config)
 
 
-def policy_of(params: Params, spec: Spec, config: Config) -> Policy:
-    """The policy with these parameters."""
-    return Policy(params, spec.action_size, config.width, config.layers)
-
-
-def init(key: Array, spec: Spec, config: Config, hyper: Hyper, frozen: Any = None) -> State:
-    """Fresh state of one member; nothing comes before it, so `frozen` is unused."""
-    del frozen
+def init(key: Array, spec: Spec, settings: Settings) -> State:
+    """Fresh state of one member."""
     key_q, key_actor = jax.random.split(key)
     observations, actions = jnp.zeros((1, spec.observation_size)), jnp.zeros((1, spec.action_size))
-    q = networks.TwinQ(config.width, config.layers).init(key_q, observations, actions)["params"]
-    network = networks.MLP(2 * spec.action_size, config.width, config.layers)
-    actor = network.init(key_actor, observations)["params"]
-    log_temperature = jnp.log(jnp.asarray(hyper.temperature, jnp.float32))
-    return State(
-        q=Learner(q, optimizers.init(q)),
-        actor=Learner(actor, optimizers.init(actor)),
-        log_temperature=Learner(log_temperature, optimizers.init(log_temperature)),
-        target_q=jax.tree.map(jnp.copy, q),
-        spec=spec,
-        config=config,
+    q = Learner.create(networks.TwinQ(settings.width, settings.layers), key_q, observations, actions)
+    actor = Learner.create(actor_network(spec, settings), key_actor, observations)
+    log_temperature = jnp.log(jnp.asarray(settings.temperature, jnp.float32))
+    return State(q, actor, Learner.of(log_temperature), q.copy_params())
+
+
+def actor_network(spec: Spec, settings: Settings) -> networks.MLP:
+    """Mean and log standard deviation of the policy in one output."""
+    return networks.MLP(2 * spec.action_size, settings.width, settings.layers)
+
+
+def policy_of(result: State) -> TanhGaussianPolicy:
+    """The policy of a state; it acts by its mode."""
+    return TanhGaussianPolicy(result.actor.params, result.actor.network)
+
+
+def q_loss(params: Params, q: Learner, batch: Batch, targets: Array) -> tuple[Array, Array]:
+    """Squared error of both Q to `targets` [B], mean over both; also Q [B, 2]."""
+    q_values = q.apply(params, batch.observations, batch.actions)
+    return jnp.mean((q_values - targets[:, None]) ** 2), q_values
+
+
+def actor_loss(
+    params: Params, actor: Learner, q: Learner, batch: Batch, key: Array, temperature: Array
+) -> tuple[Array, Array]:
+    """E[alpha log pi - min Q] with actions of the policy (eq. 9); also the policy's entropy []."""
+    actions, log_probs = TanhGaussianPolicy(params, actor.network).distribution(batch.observations).sample(key)
+    q_values = jnp.min(q(batch.observations, actions), axis=-1)
+    return jnp.mean(temperature * log_probs - q_values), -jnp.mean(log_probs)
+
+
+def temperature_loss(log_temperature: Array, entropy: Array, target: Array) -> Array:
+    """Alpha (entropy - target entropy) (eq. 18)."""
+    return jnp.exp(log_temperature) * (entropy - target)
+
+
+def q_targets(state: State, batch: Batch, key: Array, settings: Settings, temperature: Array) -> Array:
+    """What both Q regress to, [B]: the soft value of the next state (eq. 5 and 6)."""
+    next_actions, log_probs = policy_of(state).distribution(batch.next_observations).sample(key)
+    next_q = state.q.apply(state.target_q, batch.next_observations, next_actions)
+    next_values = jnp.min(next_q, axis=-1) - temperature * log_probs
+    return batch.rewards + settings.discount * batch.discounts * next_values
+
+
+def update(state: State, batch: Batch, key: Array, settings: Settings) -> tuple[State, Metrics]:
+    """One step of both Q, of the actor, of the temperature and of the target."""
+    key_next, key_actor = jax.random.split(key)
+    temperature = jnp.exp(state.log_temperature.params)
+
+    targets = q_targets(state, batch, key_next, settings, temperature)
+    (loss_q, q_values), grads = jax.value_and_grad(q_loss, has_aux=True)(state.q.params, state.q, batch, targets)
+    q = state.q.apply_gradients(grads, settings.learning_rate)
+
+    gradient = jax.value_and_grad(actor_loss, has_aux=True)
+    (loss_actor, entropy), grads = gradient(state.actor.params, state.actor, q, batch, key_actor, temperature)
+    actor = state.actor.apply_gradients(grads, settings.learning_rate)
+
+    target_entropy = settings.target_entropy * batch.actions.shape[-1]
+    old = state.log_temperature
+    loss_temperature, grads = jax.value_and_grad(temperature_loss)(old.params, entropy, target_entropy)
+    new = old.apply_gradients(grads, settings.learning_rate) if settings.learn_temperature else old
+
+    target_q = optimizers.polyak(state.target_q, q.params, settings.target_rate)
+    metrics = {
+        "loss": loss_q + loss_actor + loss_temperature,
+        "q_loss": loss_q,
+        "q": jnp.mean(q_values),
+        "actor_loss": loss_actor,
+        "entropy": entropy,
+        "temperature_loss": loss_temperature,
+        "temperature": temperature,
+    }
+    return State(q, actor, new, target_q), metrics
+
+
+def explore(state: State, observations: Array, key: Array) -> Array:
+    """Actions [B, action_size] drawn from the policy."""
+    return policy_of(state).distribution(observations).sample(key)[0]
+
+
+def continue_from(frozen: State) -> State:
+    """Goes on from the whole state of an earlier stage, moments of Adam included."""
+    return frozen
+
+
+AGENT = Agent(name="sac", init=init, update=update, explore=explore, policy=policy_of)
+"""SAC for environments without a dataset, as exploration uses it."""
+
+METRICS = {
+    "loss": "sum of the losses",
+    "q_loss": "squared soft TD error, mean over both Q",
+    "q": "mean of both Q over the batch",
+    "actor_loss": "alpha log pi - min Q at the policy's actions",
+    "entropy": "entropy of the policy",
+    "temperature_loss": "alpha times the entropy's distance to its target",
+    "temperature": "alpha",
+}
+
+
+@struct.dataclass
+class Offline(Settings, OfflineSettings):
+    """Settings of SAC on a dataset."""
+
+
+OFFLINE = Stage(
+    name="sac_offline",
+    algorithm="sac_offline",
+    label="SAC offline",
+    settings=Offline,
+    init=init,
+    update=update,
+    policy=policy_of,
+    stream=5,
+    metrics=METRICS,
+)
+
+
+@struct.dataclass
+class Online(Settings, OnlineSettings):
+    """Settings of SAC that goes on online."""
+
+
+def _online_batches(settings: Online) -> Online:
+    return settings.replace(batch_size=settings.online_batch_size)  # type: ignore[attr-defined]
+
+
+ONLINE = Stage(
+    name="sac_online",
+    algorithm="sac_online",
+    label="SAC offline, online",
+    settings=Online,
+    init=continue_from,
+    update=update,
+    policy=policy_of,
+    needs=(OFFLINE,),
+    frozen=lambda results: results["sac_offline"],
+    adapt=_online_batches,
+    explore=explore,
+    follows=OFFLINE,
+    stream=9,
+    metrics=METRICS,
+)
+
+
+@struct.dataclass
+class FromScratch(Online):
+    """Settings of SAC without a dataset."""
+
+    prefix: ClassVar[str] = "sac"
+    title: ClassVar[str] = "SAC"
+
+    random_steps: int = setting(
+        1_000, "environment steps before SAC from scratch acts and learns", minimum=1, scaled=True
     )
 
 
-def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Any = None) -> tuple[State, Metrics]:
-    """One step of both Q, of the actor, of the temperature and of the target."""
-    del frozen
-    key_next, key_actor = jax.random.split(key)
-    temperature = jnp.exp(state.log_temperature.params)
-    q, q_metrics = _update_q(state, batch, key_next, hyper, temperature)
-    actor, actor_metrics = _update_actor(state, q.params, batch, key_actor, hyper, temperature)
-    log_temperature, temperature_metrics = _update_temperature(state, actor_metrics["entropy"], hyper)
-    target_q = optimizers.polyak(state.target_q, q.params, hyper.target_rate)
-    metrics = q_metrics | actor_metrics | temperature_metrics
-    metrics["loss"] = metrics["q_loss"] + metrics["actor_loss"] + metrics["temperature_loss"]
-    return dataclasses.replace(state, q=q, actor=actor, log_temperature=log_temperature, target_q=target_q), metrics
+FROM_SCRATCH = Stage(
+    name="sac",
+    algorithm="sac",
+    label="SAC from scratch",
+    settings=FromScratch,
+    init=init,
+    update=update,
+    policy=policy_of,
+    adapt=_online_batches,
+    explore=explore,
+    warmup_steps="sac_random_steps",
+    uses_data=False,
+    stream=10,
+    metrics=METRICS,
+)
 
 
-def _q_values(params: Params, config: Config, observations: Array, actions: Array) -> Array:
-    """[B, 2]."""
-    return networks.forward(networks.TwinQ(config.width, config.layers), params, observations, actions)
+def _quick(dataset: str, family: str) -> dict[str, Any]:
+    return presets.quick(family) | {"reward_transform": default_transform(family)}
 
 
-def _update_q(state: State, batch: Batch, key: Array, hyper: Hyper, temperature: Array) -> tuple[Learner, Metrics]:
-    next_actions, log_probs = state.policy.distribution(batch.next_observations).sample(key)
-    next_q = _q_values(state.target_q, state.config, batch.next_observations, next_actions)
-    next_values = jnp.min(next_q, axis=-1) - temperature * log_probs
-    targets = batch.rewards + hyper.discount * batch.discounts * next_values
+_PRESETS = {
+    "quick": Preset("small budgets for CPUs", _quick),
+    "paper": Preset("arXiv 1812.05905", lambda dataset, family: {"reward_transform": default_transform(family)}),
+}
 
-    def loss_fn(params: Params) -> tuple[Array, Array]:
-        q_values = _q_values(params, state.config, batch.observations, batch.actions)
-        return jnp.mean((q_values - targets[:, None]) ** 2), q_values
+METHOD = Method(
+    name="sac",
+    title="SAC",
+    source="arXiv 1812.05905",
+    stages=(),
+    online=FROM_SCRATCH,
+    presets=_PRESETS,
+)
 
-    (loss, q_values), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.q.params)
-    q = Learner(*optimizers.adam(state.q.params, state.q.opt_state, grads, hyper.learning_rate))
-    return q, {"q_loss": loss, "q": jnp.mean(q_values)}
-
-
-def _update_actor(
-    state: State, q_params: Params, batch: Batch, key: Array, hyper: Hyper, temperature: Array
-) -> tuple[Learner, Metrics]:
-    def loss_fn(params: Params) -> tuple[Array, Array]:
-        policy = policy_of(params, state.spec, state.config)
-        actions, log_probs = policy.distribution(batch.observations).sample(key)
-        q_values = jnp.min(_q_values(q_params, state.config, batch.observations, actions), axis=-1)
-        return jnp.mean(temperature * log_probs - q_values), -jnp.mean(log_probs)
-
-    (loss, entropy), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.actor.params)
-    actor = Learner(*optimizers.adam(state.actor.params, state.actor.opt_state, grads, hyper.actor_learning_rate))
-    return actor, {"actor_loss": loss, "entropy": entropy}
-
-
-def _update_temperature(state: State, entropy: Array, hyper: Hyper) -> tuple[Learner, Metrics]:
-    target = hyper.target_entropy * state.spec.action_size
-
-    def loss_fn(log_temperature: Array) -> Array:
-        return jnp.exp(log_temperature) * (entropy - target)
-
-    old = state.log_temperature
-    loss, grads = jax.value_and_grad(loss_fn)(old.params)
-    learner = Learner(*optimizers.adam(old.params, old.opt_state, grads, hyper.temperature_learning_rate))
-    return learner, {"temperature_loss": loss, "temperature": jnp.exp(old.params)}
-
-
-def explore(state: State, context: Array, observations: Array, key: Array) -> Array:
-    """Actions [B, action_size] drawn from the policy for observations [B, observation_size]; there is no context."""
-    del context
-    return state.policy.distribution(observations).sample(key)[0]
-
-
-def act(policy: Policy, observations: Array, key: Array) -> Array:
-    """Actions [B, action_size] in (-1, 1), the mode of the policy."""
-    del key
-    return policy.act(observations)
+METHOD_OFFLINE = Method(
+    name="sac-offline",
+    title="SAC",
+    source="arXiv 1812.05905, on a dataset without any regularizer",
+    stages=(OFFLINE,),
+    online=ONLINE,
+    presets=_PRESETS,
+)

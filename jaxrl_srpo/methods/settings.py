@@ -1,319 +1,356 @@
-"""Every number and switch of a run in one flat record."""
+"""Settings: dataclass fields beside the code that reads them, from which flags, sweeps and addresses follow.
+
+A method declares its settings as a class of `flax.struct` whose fields are made by `setting`. Numbers that a sweep may
+vary are leaves of the pytree, so that one compiled program trains members with different values; everything else is
+static. `read` makes such an object of a flat mapping from flag names to values (`Values`).
+"""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import struct
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods import awac, behavior, iql, sac, srpo
-from jaxrl_srpo.nn import networks
 from jaxrl_srpo.nn.precision import Precision
 
-StageName = Literal[
-    "behavior",
-    "critic",
-    "policy",
-    "cloning",
-    "awac",
-    "sac_offline",
-    "srpo_online",
-    "iql_online",
-    "awac_online",
-    "sac_online",
-    "sac",
-]
-
-
-def _field(default: Any, stage: str, help: str, swept: bool = False, choices: tuple[str, ...] = ()) -> Any:
-    metadata = {"stage": stage, "help": help, "swept": swept, "choices": choices}
-    return dataclasses.field(default=default, metadata=metadata)
+S = TypeVar("S")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Settings of one member; the defaults are those of the published locomotion runs.
+class Setting:
+    """What is declared of one setting.
 
-    A field's metadata says which stage it belongs to (a stage is trained again only if one of its own fields or an
-    earlier stage changes; "data" belongs to all, "return" to those that learn values), and whether a sweep may vary it
-    inside one compiled program.
+    Attributes:
+      flag: its name on the command line and in `sweep.json`.
+      default: its value unless a preset or the user gives another.
+      help: one line.
+      swept: whether a sweep may vary it inside one compiled program.
+      choices: the words it may be; empty for any.
+      minimum: smallest number allowed.
+      maximum: largest number allowed.
+      above: bound that it must exceed; None for none.
+      below: bound that it must stay under; None for none.
+      scaled: whether `--budget` multiplies it.
+      protocol: whether it changes what is measured but not what is learned; it is then no part of an address.
+      added: whether the stage was once released without it; at its default it is then no part of an address, so that
+        older results are still found.
+      owner: the class that declares it.
     """
 
-    reward_transform: str = _field("none", "return", "reward transform, by dataset family unless given")
-    discount: float = _field(0.99, "return", "discount per step", swept=True)
-    target_rate: float = _field(0.005, "return", "Polyak rate of the target Q", swept=True)
+    flag: str
+    default: Any
+    help: str
+    swept: bool
+    choices: tuple[str, ...]
+    minimum: float
+    maximum: float
+    above: float | None
+    below: float | None
+    scaled: bool
+    protocol: bool
+    added: bool
+    owner: type
 
-    normalize_observations: bool = _field(False, "data", "observations to mean 0 and deviation 1, per dataset")
-    precision: str = _field("auto", "data", "precision of matrix products", choices=get_args(Precision))
-    trajectory_weighting: float = _field(0.0, "data", "inverse temperature of weights on better episodes; 0: none")
+    def convert(self, value: Any) -> Any:
+        """`value` in the setting's type, so that 1 and 1.0 name the same results; NumPy's numbers too.
 
-    behavior_steps: int = _field(2_000_000, "behavior", "updates of the behaviour stage")
-    behavior_batch_size: int = _field(2048, "behavior", "batch size of the behaviour stage")
-    behavior_learning_rate: float = _field(3e-4, "behavior", "AdamW learning rate of the score network", swept=True)
-    behavior_weight_decay: float = _field(0.01, "behavior", "AdamW weight decay of the score network", swept=True)
-    behavior_cosine: bool = _field(False, "behavior", "let that learning rate fall as a cosine to 0")
-    behavior_weight_average: float = _field(0.0, "behavior", "decay of an average of the score network; 0: none")
-    score_width: int = _field(256, "behavior", "width of the score network")
-    score_hidden: int = _field(1024, "behavior", "hidden width of its residual blocks")
-    score_blocks: int = _field(3, "behavior", "number of its residual blocks")
-    score_dropout: float = _field(0.1, "behavior", "dropout rate in its residual blocks")
+        Raises:
+          UserError: it is of another type, no choice, or out of range.
+        """
+        converted = self._typed(value)
+        self._check(converted)
+        return converted
 
-    critic_steps: int = _field(1_500_000, "critic", "updates of the critic stage")
-    critic_batch_size: int = _field(256, "critic", "batch size of the critic stage")
-    critic_learning_rate: float = _field(3e-4, "critic", "Adam learning rate of Q and V", swept=True)
-    expectile: float = _field(0.7, "critic", "expectile tau of V", swept=True)
-    awr_temperature: float = _field(3.0, "critic", "inverse temperature of the IQL actor's weights", swept=True)
-    iql_actor_learning_rate: float = _field(3e-4, "critic", "Adam learning rate of the IQL actor", swept=True)
-    critic_width: int = _field(256, "critic", "width of Q, V and the IQL actor")
-    actor_layers: int = _field(2, "critic", "hidden layers of the IQL and SRPO actors")
+    def parse(self, text: str) -> tuple[Any, ...]:
+        """The values of a comma-separated list.
 
-    policy_steps: int = _field(1_000_000, "policy", "updates of the policy stage")
-    policy_batch_size: int = _field(256, "policy", "batch size of the policy stage")
-    policy_learning_rate: float = _field(3e-4, "policy", "Adam learning rate of the SRPO actor", swept=True)
-    beta: float = _field(0.05, "policy", "temperature beta: larger is greedier", swept=True)
-    time_min: float = _field(0.02, "policy", "smallest diffusion time of the regulariser", swept=True)
-    time_max: float = _field(0.98, "policy", "largest diffusion time of the regulariser", swept=True)
-    weighting: str = _field("sigma2", "policy", "weight omega(t)", choices=get_args(srpo.Weighting))
-    minus_noise: bool = _field(False, "policy", "subtract the noise from its prediction (less variance)")
-    q_gradient: str = _field("raw", "policy", "normalisation of the Q gradient", choices=get_args(srpo.QGradient))
-    policy_start: str = _field("random", "policy", "where the SRPO actor starts", choices=("random", "iql"))
-    policy_weight_average: float = _field(0.0, "policy", "decay of an average of the SRPO actor; 0: none")
+        Raises:
+          UserError: one of them is no such value.
+        """
+        kind = type(self.default)
+        try:
+            return tuple(kind(part) for part in text.split(","))
+        except ValueError:
+            what = "whole numbers" if kind is int else "numbers"
+            raise UserError(
+                f"--{self.flag}={text}: expects {what}, for instance --{self.flag}={self.default}"
+            ) from None
 
-    offline_steps: int = _field(50_000, "cloning", "updates of AWAC and of its cloning baseline on the dataset")
-    awac_batch_size: int = _field(128, "cloning", "batch size of AWAC on the dataset")
-    awac_actor_width: int = _field(256, "cloning", "width of the AWAC actor")
-    awac_actor_layers: int = _field(4, "cloning", "hidden layers of the AWAC actor")
-    awac_actor_learning_rate: float = _field(3e-4, "cloning", "Adam learning rate of the AWAC actor", swept=True)
-    awac_weight_decay: float = _field(1e-4, "cloning", "weight decay of the AWAC actor", swept=True)
-    awac_decay: str = _field("l2", "cloning", "form of that decay", choices=get_args(awac.Decay))
-    awac_mean: str = _field("tanh", "cloning", "mean of the AWAC actor", choices=get_args(networks.Mean))
-    awac_log_std: str = _field("sigmoid", "cloning", "its log deviation", choices=get_args(networks.LogStd))
-    awac_small_outputs: bool = _field(True, "cloning", "start AWAC's output layers near 0")
+    def _typed(self, value: Any) -> Any:
+        kind = type(self.default)
+        if kind in (bool, str):
+            if not isinstance(value, kind):
+                raise UserError(f"--{self.flag}={value}: expects {'true or false' if kind is bool else 'a word'}")
+            return value
+        try:
+            number = kind(value)
+        except (OverflowError, TypeError, ValueError):
+            number = None
+        if number is None or isinstance(value, (bool, str)) or (number != value and value == value):
+            raise UserError(f"--{self.flag}={value}: expects a {'whole ' if kind is int else ''}number")
+        return number
 
-    awac_lambda: float = _field(2.0, "awac", "temperature lambda of AWAC: smaller is greedier", swept=True)
-    awac_advantage_clip: float = _field(0.0, "awac", "largest advantage in AWAC's weights; 0: any", swept=True)
-    awac_reward_scale: float = _field(1.0, "awac", "factor of rewards in AWAC, after the transform", swept=True)
-    awac_learning_rate: float = _field(3e-4, "awac", "Adam learning rate of AWAC's critics", swept=True)
-    awac_critic_width: int = _field(256, "awac", "width of AWAC's critics")
-    awac_critic_layers: int = _field(2, "awac", "hidden layers of AWAC's critics")
-    awac_weighting: str = _field("softmax", "awac", "form of AWAC's weights", choices=get_args(awac.Weighting))
-    awac_baseline: str = _field("sample", "awac", "action of V in the advantage", choices=get_args(awac.Baseline))
-    awac_negative_q: bool = _field(False, "awac", "keep AWAC's Q at or below 0, for rewards of -1 and 0")
-    awac_bootstrap_terminals: bool = _field(False, "awac", "bootstrap through terminations in AWAC")
-
-    sac_batch_size: int = _field(256, "sac_offline", "batch size of SAC on the dataset")
-    sac_width: int = _field(256, "sac_offline", "width of SAC's networks")
-    sac_layers: int = _field(2, "sac_offline", "hidden layers of SAC's networks")
-    sac_learning_rate: float = _field(3e-4, "sac_offline", "Adam learning rate of SAC", swept=True)
-    sac_random_steps: int = _field(1_000, "sac", "environment steps before SAC from scratch acts and learns")
-
-    online_steps: int = _field(0, "online", "environment steps of learning online afterwards; 0: none")
-    online_batch_size: int = _field(1024, "online", "batch size online")
-    online_warmup_steps: int = _field(1_000, "online", "environment steps before the first update online")
-    update_to_data: float = _field(1.0, "online", "updates per environment step")
-    exploration_noise: float = _field(0.1, "online", "deviation of the noise on IQL's actions online")
-
-    episodes: int = _field(20, "evaluation", "episodes of an evaluation")
-    critic_evaluation_interval: int = _field(50_000, "evaluation", "updates between evaluations of the IQL actor")
-    policy_evaluation_interval: int = _field(20_000, "evaluation", "updates between evaluations of the SRPO actor")
-    offline_evaluation_interval: int = _field(5_000, "evaluation", "updates between evaluations of AWAC offline")
-    online_evaluation_interval: int = _field(5_000, "evaluation", "environment steps between evaluations online")
-    sampler_steps: int = _field(15, "evaluation", "solver steps of the behaviour-cloning baseline")
-    log_interval: int = _field(10_000, "evaluation", "updates between rows of metrics.csv, the compiled chunk")
+    def _check(self, value: Any) -> None:
+        if self.choices and value not in self.choices:
+            raise UserError(f"--{self.flag}={value}: choose one of {', '.join(self.choices)}")
+        if isinstance(value, (bool, str)):
+            return
+        problem = ""
+        if not math.isfinite(value) or (value < 0 and self.minimum >= 0):
+            problem = "must be a finite number" + (", not negative" if self.minimum >= 0 else "")
+        elif value < self.minimum:
+            problem = f"must be at least {self.minimum:g}"
+        elif value > self.maximum:
+            problem = f"must be at most {self.maximum:g}"
+        elif self.above is not None and value <= self.above:
+            problem = f"must be above {self.above:g}"
+        elif self.below is not None and value >= self.below:
+            problem = f"must be below {self.below:g}"
+        if problem:
+            raise UserError(f"--{self.flag}={value}: {problem}")
 
 
-FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
-SWEPT = tuple(name for name, field in FIELDS.items() if field.metadata["swept"])
+def setting(
+    default: Any,
+    help: str,
+    *,
+    swept: bool = False,
+    flag: str = "",
+    choices: tuple[str, ...] = (),
+    minimum: float = 0.0,
+    maximum: float = math.inf,
+    above: float | None = None,
+    below: float | None = None,
+    scaled: bool = False,
+    leaf: bool = False,
+    protocol: bool = False,
+    added: bool = False,
+) -> Any:
+    """A field of a settings class; see `Setting`.
+
+    Args:
+      default: its type is the setting's type.
+      help: one line without a full stop.
+      swept: numbers only; the field is then a leaf of the pytree.
+      flag: full name of the flag; `<prefix of the class>_<name of the field>` by default.
+      choices: words.
+      minimum: inclusive.
+      maximum: inclusive.
+      above: exclusive lower bound.
+      below: exclusive upper bound.
+      scaled: whether `--budget` multiplies it.
+      leaf: whether the program gets it as an array although no sweep varies it, such as the length of a schedule.
+      protocol: whether it changes only what is measured.
+      added: whether the stage was once released without it.
+    """
+    declared = {
+        "flag": flag,
+        "help": help,
+        "swept": swept,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "below": below,
+        "scaled": scaled,
+        "protocol": protocol,
+        "added": added,
+    }
+    return struct.field(pytree_node=swept or leaf, default=default, metadata={"setting": declared})
 
 
-def scale_budget(settings: Settings, budget: float) -> Settings:
-    """`settings` with the updates of every stage, and those between evaluations and log rows, times `budget`.
+def borrowed(settings: type, name: str) -> Any:
+    """A field that another class declares and owns: the same flag, default and help."""
+    field = next(field for field in dataclasses.fields(settings) if field.name == name)
+    owner = _owner(settings, name)
+    metadata = {**field.metadata, "owner": owner, "owner_name": name}
+    return struct.field(pytree_node=field.metadata["pytree_node"], default=field.default, metadata=metadata)
+
+
+class _Field(NamedTuple):
+    """A setting and the name of its field in a class."""
+
+    name: str
+    setting: Setting
+
+
+@functools.cache
+def fields_of(settings: Any) -> tuple[_Field, ...]:
+    """The settings that a class declares, inherits or borrows, in order."""
+    found = []
+    for field in dataclasses.fields(settings):
+        if "setting" not in field.metadata:
+            continue
+        owner = field.metadata.get("owner") or _owner(settings, field.name)
+        name = field.metadata.get("owner_name", field.name)
+        declared = dict(field.metadata["setting"])
+        prefix = owner.__dict__.get("prefix", "")
+        declared["flag"] = declared["flag"] or (f"{prefix}_{name}" if prefix else name)
+        found.append(_Field(field.name, Setting(default=field.default, owner=owner, **declared)))
+    return tuple(found)
+
+
+def declared(*classes: type) -> dict[str, Setting]:
+    """The settings of classes by flag, in order.
+
+    Raises:
+      UserError: two classes declare different settings under one name.
+    """
+    found: dict[str, Setting] = {}
+    for cls in classes:
+        for field in fields_of(cls):
+            flag = field.setting.flag
+            if found.setdefault(flag, field.setting) != field.setting:
+                owners = f"{found[flag].owner.__module__} and {field.setting.owner.__module__}"
+                raise UserError(f"--{flag}: {owners} both declare a setting of this name; give one another prefix")
+    return found
+
+
+def _owner(settings: type, name: str) -> type:
+    return next(cls for cls in settings.__mro__ if name in cls.__dict__.get("__annotations__", {}))
+
+
+class Values(Mapping[str, Any]):
+    """An immutable, hashable mapping from flag names to values."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Values) and self._values == other._values
+
+    def __repr__(self) -> str:
+        return f"Values({self._values})"
+
+    def replace(self, **changes: Any) -> "Values":
+        """The same with some values replaced."""
+        return Values(self._values | changes)
+
+
+def read(settings: type[S], values: Mapping[str, Any]) -> S:
+    """The settings of a class out of a flat mapping; what the mapping lacks is at its default."""
+    given = {field.name: values.get(field.setting.flag, field.setting.default) for field in fields_of(settings)}
+    return settings(**given)
+
+
+def with_arrays(settings: S) -> S:
+    """Settings whose leaves are float32 scalars, as update functions get them inside a compiled program."""
+    return jax.tree.map(jnp.float32, settings)
+
+
+def text_of(value: Any) -> str:
+    """A value as tables and member names print it: as short as possible, and never equal for different numbers."""
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def scale_budget(values: Values, settings: Mapping[str, Setting], budget: float) -> Values:
+    """`values` with updates, environment steps and the intervals between evaluations and log rows times `budget`.
 
     Raises:
       UserError: for a budget that is not a positive number.
     """
-    if not 0 < budget < float("inf"):
+    if not 0 < budget < math.inf:
         raise UserError(f"--budget={budget}: must be a positive number, for instance 0.1")
-    names = [name for name in FIELDS if name.endswith(("_steps", "_interval")) and name != "sampler_steps"]
-    names = [name for name in names if getattr(settings, name) > 0]
-    return dataclasses.replace(settings, **{name: max(1, round(budget * getattr(settings, name))) for name in names})
+    names = [name for name, setting in settings.items() if setting.scaled and values[name] > 0]
+    return values.replace(**{name: max(1, round(budget * values[name])) for name in names})
 
 
-def override(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    """`settings` with some fields replaced.
+@struct.dataclass
+class DataSettings:
+    """How all members see their data."""
 
-    Raises:
-      UserError: for an unknown field or a value out of its range.
-    """
-    values = {name: _converted(name, value) for name, value in values.items()}
-    for name, value in values.items():
-        _check(name, value)
-    return dataclasses.replace(settings, **values)
+    title: ClassVar[str] = "Data"
 
-
-def _converted(name: str, value: Any) -> Any:
-    """A number in the type of its setting, so that 1 and 1.0 name the same results; NumPy's numbers too."""
-    if name not in FIELDS:
-        return value
-    kind: Any = type(FIELDS[name].default)
-    if kind in (bool, str):
-        if not isinstance(value, kind):
-            raise UserError(f"--{name}={value}: expects {'true or false' if kind is bool else 'a word'}")
-        return value
-    try:
-        number = kind(value)
-    except (OverflowError, TypeError, ValueError):
-        number = None
-    if number is None or isinstance(value, (bool, str)) or (number != value and value == value):
-        raise UserError(f"--{name}={value}: expects a {'whole ' if kind is int else ''}number")
-    return number
+    normalize_observations: bool = setting(False, "observations to mean 0 and deviation 1, per dataset")
+    precision: str = setting("auto", "precision of matrix products", choices=get_args(Precision))
+    trajectory_weighting: float = setting(0.0, "inverse temperature of weights on better episodes; 0: none")
 
 
-def _check(name: str, value: Any) -> None:
-    if name not in FIELDS:
-        raise UserError(f"{name}: no such setting; `jaxrl-srpo train --help` lists them")
-    choices = FIELDS[name].metadata["choices"]
-    if choices and value not in choices:
-        raise UserError(f"--{name}={value}: choose one of {', '.join(choices)}")
-    if isinstance(value, (bool, str)):
-        return
-    if not value >= 0 or value == float("inf"):
-        raise UserError(f"--{name}={value}: must be a finite number, not negative")
-    zero_allowed = ("online_steps", "online_warmup_steps")
-    positive = (
-        name not in zero_allowed
-        and name.endswith(("_steps", "_size", "_interval", "_layers", "_width", "_hidden", "_blocks"))
-    ) or (name == "episodes")
-    if positive and value < 1:
-        raise UserError(f"--{name}={value}: must be at least 1")
-    if name == "awac_lambda" and value == 0:
-        raise UserError(f"--{name}={value}: must be above 0")
-    below_one = ("expectile", "score_dropout", "behavior_weight_average", "policy_weight_average")
-    if name in below_one and value >= 1:
-        raise UserError(f"--{name}={value}: must be below 1")
-    if name in ("discount", "target_rate", "time_min", "time_max") and value > 1:
-        raise UserError(f"--{name}={value}: must be at most 1")
+@struct.dataclass
+class ValueSettings:
+    """What all critics share."""
+
+    title: ClassVar[str] = "Values"
+
+    discount: float = setting(0.99, "discount per step", swept=True, maximum=1.0)
+    target_rate: float = setting(0.005, "Polyak rate of the target Q", swept=True, maximum=1.0)
 
 
-def behavior_config(settings: Settings) -> behavior.Config:
-    """Static configuration of the behaviour stage."""
-    return behavior.Config(
-        batch_size=settings.behavior_batch_size,
-        width=settings.score_width,
-        hidden=settings.score_hidden,
-        blocks=settings.score_blocks,
-        dropout_rate=settings.score_dropout,
-        cosine=settings.behavior_cosine,
-        weight_average=settings.behavior_weight_average,
+@struct.dataclass
+class RewardSettings:
+    """How methods that learn values see their rewards."""
+
+    title: ClassVar[str] = "Values"
+
+    reward_transform: str = setting("none", "reward transform, by dataset family unless given")
+
+
+@struct.dataclass
+class OfflineSettings:
+    """The offline budget that AWAC, its cloning baseline and offline SAC share."""
+
+    title: ClassVar[str] = "Offline budget of AWAC and SAC"
+
+    steps: int = setting(
+        50_000,
+        "updates of AWAC, of its cloning baseline and of SAC on the dataset",
+        flag="offline_steps",
+        minimum=1,
+        scaled=True,
+    )
+    evaluation_interval: int = setting(
+        5_000,
+        "updates between evaluations of AWAC and SAC offline",
+        flag="offline_evaluation_interval",
+        minimum=1,
+        scaled=True,
+        protocol=True,
     )
 
 
-def behavior_hyper(settings: Settings) -> behavior.Hyper:
-    """Swept numbers of the behaviour stage."""
-    return behavior.Hyper(
-        settings.behavior_learning_rate, settings.behavior_weight_decay, float(settings.behavior_steps)
+@struct.dataclass
+class OnlineSettings:
+    """How learning goes on in the environment."""
+
+    title: ClassVar[str] = "Learning online"
+
+    online_steps: int = setting(0, "environment steps of learning online afterwards; 0: none", scaled=True)
+    online_batch_size: int = setting(1024, "batch size online", minimum=1)
+    online_warmup_steps: int = setting(1_000, "environment steps before the first update online", scaled=True)
+    update_to_data: float = setting(1.0, "updates per environment step")
+    exploration_noise: float = setting(0.1, "deviation of the noise on IQL's actions online")
+    online_evaluation_interval: int = setting(
+        5_000, "environment steps between evaluations online", minimum=1, scaled=True, protocol=True
     )
 
 
-def critic_config(settings: Settings) -> iql.Config:
-    """Static configuration of the critic stage."""
-    return iql.Config(settings.critic_batch_size, settings.critic_width, settings.critic_width, settings.actor_layers)
+@struct.dataclass
+class EvaluationSettings:
+    """How members are evaluated and logged."""
 
+    title: ClassVar[str] = "Evaluation and logs"
 
-def critic_hyper(settings: Settings) -> iql.Hyper:
-    """Swept numbers of the critic stage."""
-    return iql.Hyper(
-        learning_rate=settings.critic_learning_rate,
-        actor_learning_rate=settings.iql_actor_learning_rate,
-        expectile=settings.expectile,
-        discount=settings.discount,
-        temperature=settings.awr_temperature,
-        target_rate=settings.target_rate,
-        total_steps=float(settings.critic_steps),
+    episodes: int = setting(20, "episodes of an evaluation", minimum=1, protocol=True)
+    log_interval: int = setting(
+        10_000, "updates between rows of metrics.csv, the compiled chunk", minimum=1, scaled=True, protocol=True
     )
-
-
-def policy_config(settings: Settings) -> srpo.Config:
-    """Static configuration of the policy stage."""
-    return srpo.Config(
-        batch_size=settings.policy_batch_size,
-        width=settings.critic_width,
-        layers=settings.actor_layers,
-        weighting=settings.weighting,  # type: ignore[arg-type]  # Checked against the choices by `override`.
-        minus_noise=settings.minus_noise,
-        q_gradient=settings.q_gradient,  # type: ignore[arg-type]
-        weight_average=settings.policy_weight_average,
-    )
-
-
-def policy_hyper(settings: Settings) -> srpo.Hyper:
-    """Swept numbers of the policy stage."""
-    return srpo.Hyper(
-        beta=settings.beta,
-        learning_rate=settings.policy_learning_rate,
-        time_min=settings.time_min,
-        time_max=settings.time_max,
-        total_steps=float(settings.policy_steps),
-    )
-
-
-def awac_config(settings: Settings) -> awac.Config:
-    """Static configuration of AWAC and of its cloning baseline."""
-    return awac.Config(
-        batch_size=settings.awac_batch_size,
-        actor_width=settings.awac_actor_width,
-        actor_layers=settings.awac_actor_layers,
-        critic_width=settings.awac_critic_width,
-        critic_layers=settings.awac_critic_layers,
-        mean=settings.awac_mean,  # type: ignore[arg-type]
-        log_std=settings.awac_log_std,  # type: ignore[arg-type]
-        weighting=settings.awac_weighting,  # type: ignore[arg-type]
-        baseline=settings.awac_baseline,  # type: ignore[arg-type]
-        decay=settings.awac_decay,  # type: ignore[arg-type]
-        negative_q=settings.awac_negative_q,
-        bootstrap_terminals=settings.awac_bootstrap_terminals,
-        small_outputs=settings.awac_small_outputs,
-    )
-
-
-def cloning_config(settings: Settings) -> awac.Config:
-    """Static configuration of the cloning baseline: AWAC's, for what it does not read is left at its default."""
-    chosen = awac_config(settings)
-    actor = ("batch_size", "actor_width", "actor_layers", "mean", "log_std", "decay", "small_outputs")
-    return awac.Config(**{name: getattr(chosen, name) for name in actor})
-
-
-def awac_hyper(settings: Settings) -> awac.Hyper:
-    """Swept numbers of AWAC."""
-    return awac.Hyper(
-        lambda_=settings.awac_lambda,
-        advantage_clip=settings.awac_advantage_clip or float("inf"),
-        learning_rate=settings.awac_learning_rate,
-        actor_learning_rate=settings.awac_actor_learning_rate,
-        weight_decay=settings.awac_weight_decay,
-        discount=settings.discount,
-        target_rate=settings.target_rate,
-        reward_scale=settings.awac_reward_scale,
-    )
-
-
-def srpo_online_config(settings: Settings) -> awac.Config:
-    """AWAC's configuration with the sizes of the SRPO actor and of its critic."""
-    return awac_config(settings)._replace(
-        batch_size=settings.online_batch_size,
-        actor_width=settings.critic_width,
-        actor_layers=settings.actor_layers,
-        critic_width=settings.critic_width,
-        critic_layers=2,
-        mean="tanh",
-    )
-
-
-def sac_config(settings: Settings) -> sac.Config:
-    """Static configuration of SAC on a dataset."""
-    return sac.Config(settings.sac_batch_size, settings.sac_width, settings.sac_layers)
-
-
-def sac_hyper(settings: Settings) -> sac.Hyper:
-    """Swept numbers of SAC."""
-    rate = settings.sac_learning_rate
-    return sac.Hyper(rate, rate, rate, discount=settings.discount, target_rate=settings.target_rate)

@@ -9,58 +9,76 @@ backward pass through it. `beta` multiplies the Q gradient: larger is greedier, 
 `regularization` at `beta` 1.
 """
 
-import dataclasses
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
-from jaxrl_srpo.methods.iql import Policy
+from jaxrl_srpo.data.rewards import default_transform
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.methods import awac, behavior, iql, presets
+from jaxrl_srpo.methods.contract import Method, Preset, Stage
+from jaxrl_srpo.methods.settings import borrowed, setting
 from jaxrl_srpo.nn import diffusion, networks, optimizers
+from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.policies import DeterministicPolicy
 from jaxrl_srpo.types import Array, Batch, Critic, Metrics, Params, ScoreModel, Spec
 
 Weighting = Literal["sigma2", "one", "alpha_over_sigma"]
 QGradient = Literal["raw", "sample", "batch"]
-
-
-class Config(NamedTuple):
-    """What changes shapes or the program; the defaults are the published ones.
-
-    Attributes:
-      batch_size: B.
-      width: of the actor's hidden layers.
-      layers: of the actor; 2 in locomotion, 4 in mazes.
-      weighting: omega(t): "sigma2" is sigma_t^2 ("VDS" in the released code), "one" is 1 ("stable"),
-        "alpha_over_sigma" is alpha_t / sigma_t ("score").
-      minus_noise: subtract eps from the noise prediction; same expectation, less variance. Advised by the paper, off
-        in the released code.
-      q_gradient: "raw" leaves grad_a Q alone; "sample" divides it by its root mean square over the action dimensions
-        of each sample ("regq" of the released code, used in mazes); "batch" by its root mean square over the batch.
-      weight_average: decay per step of an exponential moving average of the actor's weights, which then becomes the
-        result; 0 keeps no average.
-    """
-
-    batch_size: int = 256
-    width: int = 256
-    layers: int = 2
-    weighting: Weighting = "sigma2"
-    minus_noise: bool = False
-    q_gradient: QGradient = "raw"
-    weight_average: float = 0.0
+PolicyStart = Literal["random", "iql"]
 
 
 @struct.dataclass
-class Hyper:
-    """Numbers that a sweep may vary; scalars of one member. The rate falls as a cosine over `total_steps`."""
+class Settings:
+    """Settings of the SRPO actor; the defaults are the published ones.
 
-    beta: Array | float = 0.05
-    regularization: Array | float = 1.0
-    learning_rate: Array | float = 3e-4
-    time_min: Array | float = 0.02
-    time_max: Array | float = 0.98
-    total_steps: Array | float = 1e6
+    weighting: omega(t): "sigma2" is sigma_t^2 ("VDS" in the released code), "one" is 1 ("stable"), "alpha_over_sigma"
+      is alpha_t / sigma_t ("score").
+    minus_noise: subtracts eps from the noise prediction; same expectation, less variance. Advised by the paper, off in
+      the released code.
+    q_gradient: "raw" leaves grad_a Q alone; "sample" divides it by its root mean square over the action dimensions of
+      each sample ("regq" of the released code, used in mazes); "batch" by its root mean square over the batch.
+    """
+
+    prefix: ClassVar[str] = "policy"
+    title: ClassVar[str] = "SRPO"
+
+    steps: int = setting(1_000_000, "updates of the policy stage", minimum=1, scaled=True, leaf=True)
+    batch_size: int = setting(256, "batch size of the policy stage", minimum=1)
+    learning_rate: float = setting(3e-4, "Adam learning rate of the SRPO actor", swept=True)
+    beta: float = setting(0.05, "temperature beta: larger is greedier", flag="beta", swept=True)
+    regularization: float = setting(
+        1.0, "weight of the score's part of the gradient", flag="regularization", swept=True, added=True
+    )
+    time_min: float = setting(
+        0.02, "smallest diffusion time of the regularizer", flag="time_min", swept=True, maximum=1.0
+    )
+    time_max: float = setting(
+        0.98, "largest diffusion time of the regularizer", flag="time_max", swept=True, maximum=1.0
+    )
+    weighting: Weighting = setting("sigma2", "weight omega(t)", flag="weighting", choices=get_args(Weighting))
+    minus_noise: bool = setting(False, "subtract the noise from its prediction (less variance)", flag="minus_noise")
+    q_gradient: QGradient = setting(
+        "raw", "normalization of the Q gradient", flag="q_gradient", choices=get_args(QGradient)
+    )
+    start: PolicyStart = setting("random", "where the SRPO actor starts", choices=get_args(PolicyStart))
+    weight_average: float = setting(0.0, "decay of an average of the SRPO actor; 0: none", below=1.0)
+    evaluation_interval: int = setting(
+        20_000, "updates between evaluations of the SRPO actor", minimum=1, scaled=True, protocol=True
+    )
+    width: int = borrowed(iql.Settings, "width")
+    layers: int = borrowed(iql.Settings, "actor_layers")
+
+    def check(self) -> None:
+        """Refuses an empty interval of times.
+
+        Raises:
+          UserError: if it is.
+        """
+        if self.time_min > self.time_max:
+            raise UserError(f"--time_min={self.time_min}: must not be above --time_max={self.time_max}")
 
 
 @struct.dataclass
@@ -74,35 +92,26 @@ class Frozen:
 
 @struct.dataclass
 class State:
-    """Training state of one member."""
+    """Training state of one member; `average` holds averaged weights, None without an average."""
 
-    params: Params
+    actor: Learner
     average: Params | None
-    opt_state: optax.OptState
     step: Array
-    spec: Spec = struct.field(pytree_node=False)
-    config: Config = struct.field(pytree_node=False)
-
-    @property
-    def policy(self) -> Policy:
-        """The result of the stage."""
-        params = self.params if self.average is None else self.average
-        return Policy(params, self.spec.action_size, self.config.width, self.config.layers)
 
 
-def init(key: Array, spec: Spec, config: Config, hyper: Hyper, frozen: Frozen) -> State:
+def init(key: Array, spec: Spec, settings: Settings, frozen: Frozen) -> State:
     """Fresh state of one member."""
-    del hyper
-    params = frozen.initial_actor
-    if params is None:
-        network = networks.Actor(spec.action_size, config.width, config.layers)
-        params = network.init(key, jnp.zeros((1, spec.observation_size)))["params"]
-    average = jax.tree.map(jnp.copy, params) if config.weight_average else None
-    return State(params, average, optimizers.init(params), jnp.zeros((), jnp.int32), spec, config)
+    network = networks.Actor(spec.action_size, settings.width, settings.layers)
+    if frozen.initial_actor is None:
+        actor = Learner.create(network, key, jnp.zeros((1, spec.observation_size)))
+    else:
+        actor = Learner.of(frozen.initial_actor, network)
+    average = actor.copy_params() if settings.weight_average else None
+    return State(actor, average, jnp.zeros((), jnp.int32))
 
 
 def omega(times: Array, weighting: Weighting) -> Array:
-    """The weight of the regulariser at each diffusion time, of the shape of `times`."""
+    """The weight of the regularizer at each diffusion time, of the shape of `times`."""
     alpha, sigma = diffusion.marginal(times)
     match weighting:
         case "sigma2":
@@ -114,7 +123,7 @@ def omega(times: Array, weighting: Weighting) -> Array:
 
 
 def q_action_gradient(critic: Critic, observations: Array, actions: Array, form: QGradient) -> Array:
-    """grad_a of the mean of the target Qs, [B, action_size], normalised as `form` says."""
+    """grad_a of the mean of the target Qs, [B, action_size], normalized as `form` says."""
     gradient = jax.grad(lambda a: jnp.sum(jnp.mean(critic.q_values(observations, a), axis=-1)))(actions)
     # The floor only matters where Q is flat, where 0 / 0 would freeze the member.
     match form:
@@ -126,40 +135,174 @@ def q_action_gradient(critic: Critic, observations: Array, actions: Array, form:
             return gradient / jnp.maximum(jnp.sqrt(jnp.mean(gradient**2)), 1e-12)
 
 
-def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Frozen) -> tuple[State, Metrics]:
+def score_gradient(
+    behavior: ScoreModel, observations: Array, actions: Array, times: Array, noise: Array, settings: Settings
+) -> Array:
+    """The regularizer's gradient at the actions, [B, action_size]: omega(t) times the predicted noise."""
+    predicted = behavior.noise_prediction(diffusion.diffuse(actions, noise, times), times, observations)
+    error = predicted - noise if settings.minus_noise else predicted
+    return omega(times, settings.weighting)[:, None] * error
+
+
+def actor_loss(
+    params: Params, actor: Learner, observations: Array, times: Array, noise: Array, settings: Settings, frozen: Frozen
+) -> tuple[Array, Metrics]:
+    """A loss whose gradient at the actions is that of eq. 14 and 15, at `times` [B] and `noise` [B, action_size]."""
+    actions = actor.apply(params, observations)
+    fixed = jax.lax.stop_gradient(actions)
+    regularizer = score_gradient(frozen.behavior, observations, fixed, times, noise, settings)
+    q_gradient = q_action_gradient(frozen.critic, observations, fixed, settings.q_gradient)
+    gradient = settings.regularization * regularizer - settings.beta * q_gradient
+    loss = jnp.mean(jnp.sum(jax.lax.stop_gradient(gradient) * actions, axis=-1))
+    metrics = {
+        "regularizer_norm": jnp.mean(jnp.linalg.norm(regularizer, axis=-1)),
+        "q_gradient_norm": jnp.mean(jnp.linalg.norm(q_gradient, axis=-1)),
+    }
+    return loss, metrics
+
+
+def update(state: State, batch: Batch, key: Array, settings: Settings, frozen: Frozen) -> tuple[State, Metrics]:
     """One step of the actor; of the batch it reads the observations only."""
-    config = state.config
-    network = networks.Actor(state.spec.action_size, config.width, config.layers)
     key_time, key_noise = jax.random.split(key)
-    size = batch.observations.shape[0]
-    times = jax.random.uniform(key_time, (size,), minval=hyper.time_min, maxval=hyper.time_max)
-    noise = jax.random.normal(key_noise, (size, state.spec.action_size))
+    size, action_size = batch.actions.shape
+    times = jax.random.uniform(key_time, (size,), minval=settings.time_min, maxval=settings.time_max)
+    noise = jax.random.normal(key_noise, (size, action_size))
 
-    def loss_fn(params: Params) -> tuple[Array, Metrics]:
-        actions = networks.forward(network, params, batch.observations)
-        fixed = jax.lax.stop_gradient(actions)
-        predicted = frozen.behavior.noise_prediction(diffusion.diffuse(fixed, noise, times), times, batch.observations)
-        error = predicted - noise if config.minus_noise else predicted
-        regularizer = omega(times, config.weighting)[:, None] * error
-        q_gradient = q_action_gradient(frozen.critic, batch.observations, fixed, config.q_gradient)
-        gradient = hyper.regularization * regularizer - hyper.beta * q_gradient
-        loss = jnp.mean(jnp.sum(jax.lax.stop_gradient(gradient) * actions, axis=-1))
-        metrics = {
-            "regularizer_norm": jnp.mean(jnp.linalg.norm(regularizer, axis=-1)),
-            "q_gradient_norm": jnp.mean(jnp.linalg.norm(q_gradient, axis=-1)),
-        }
-        return loss, metrics
-
-    (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    learning_rate = hyper.learning_rate * optimizers.cosine(state.step, hyper.total_steps)
-    params, opt_state = optimizers.adam(state.params, state.opt_state, grads, learning_rate)
-    average = state.average
-    if average is not None:
-        average = optimizers.polyak(average, params, 1.0 - config.weight_average)
-    state = dataclasses.replace(state, params=params, average=average, opt_state=opt_state, step=state.step + 1)
-    return state, {"loss": loss, **metrics}
+    gradient = jax.value_and_grad(actor_loss, has_aux=True)
+    inputs = (state.actor, batch.observations, times, noise, settings, frozen)
+    (loss, metrics), grads = gradient(state.actor.params, *inputs)
+    actor = state.actor.apply_gradients(grads, settings.learning_rate * optimizers.cosine(state.step, settings.steps))
+    average = optimizers.moving_average(state.average, actor.params, settings.weight_average)
+    return State(actor, average, state.step + 1), {"loss": loss, **metrics}
 
 
-def act(policy: Policy, observations: Array) -> Array:
-    """Actions [B, action_size] in (-1, 1): one forward pass."""
-    return policy.act(observations)
+def policy_of(state: State) -> DeterministicPolicy:
+    """The result of the stage: averaged weights if there are any."""
+    params = state.actor.params if state.average is None else state.average
+    return DeterministicPolicy(params, state.actor.network)
+
+
+def _frozen(results: dict[str, Any], settings: Settings) -> Frozen:
+    critic: iql.Result = results["critic"]
+    start = critic.policy.params if settings.start == "iql" else None
+    return Frozen(results["behavior"], critic.critic, start)
+
+
+STAGE = Stage(
+    name="policy",
+    algorithm="srpo",
+    label="SRPO",
+    title="policy",
+    settings=Settings,
+    init=init,
+    update=update,
+    result=policy_of,
+    needs=(behavior.STAGE, iql.STAGE),
+    frozen=_frozen,
+    learns_values=False,
+    cloning=behavior.STAGE,
+    stream=2,
+    metrics={
+        "loss": "inner product of the actions with the gradient that they follow; its value means nothing",
+        "regularizer_norm": "mean norm of the score's part of the gradient, before its weight",
+        "q_gradient_norm": "mean norm of the critic's part of the gradient, before beta",
+    },
+)
+
+
+@struct.dataclass
+class Online(awac.Online):
+    """Settings of AWAC that goes on from the SRPO actor and its critic, with their sizes."""
+
+    srpo_width: int = borrowed(iql.Settings, "width")
+    srpo_layers: int = borrowed(iql.Settings, "actor_layers")
+
+
+def _sizes_of_srpo(settings: Online) -> Online:
+    return settings.replace(  # type: ignore[attr-defined]
+        batch_size=settings.online_batch_size,
+        actor_width=settings.srpo_width,
+        actor_layers=settings.srpo_layers,
+        critic_width=settings.srpo_width,
+        critic_layers=2,
+        mean="tanh",
+    )
+
+
+ONLINE = Stage(
+    name="srpo_online",
+    algorithm="srpo_online",
+    label="SRPO, online",
+    settings=Online,
+    init=awac.init_from,
+    update=awac.update,
+    policy=awac.policy_of,
+    needs=(iql.STAGE, STAGE),
+    frozen=lambda results: awac.Start(results["policy"].params, results["critic"].critic.params),
+    adapt=_sizes_of_srpo,
+    explore=awac.explore,
+    follows=STAGE,
+    stream=6,
+    metrics=awac.METRICS,
+)
+
+# Section 5 of the released code's configuration: beta per dataset, the larger the greedier.
+PAPER_BETA = {
+    "antmaze-umaze-v2": 0.02,
+    "antmaze-umaze-diverse-v2": 0.04,
+    "antmaze-medium-play-v2": 0.08,
+    "antmaze-medium-diverse-v2": 0.05,
+    "antmaze-large-play-v2": 0.06,
+    "antmaze-large-diverse-v2": 0.05,
+    "hopper-medium-expert-v2": 0.01,
+    "hopper-medium-v2": 0.05,
+    "hopper-medium-replay-v2": 0.2,
+    "walker2d-medium-expert-v2": 0.1,
+    "walker2d-medium-v2": 0.05,
+    "walker2d-medium-replay-v2": 0.5,
+    "halfcheetah-medium-expert-v2": 0.01,
+    "halfcheetah-medium-v2": 0.2,
+    "halfcheetah-medium-replay-v2": 0.2,
+}
+
+# The recipe for small budgets; docs/quick.md gives the measurement behind each value.
+_QUICK = {
+    "policy_steps": 5_000,
+    "minus_noise": True,
+    "q_gradient": "batch",
+    "policy_start": "iql",
+    "beta": 0.01,
+    "policy_evaluation_interval": 1_000,
+}
+_QUICK_MAZE = {"policy_steps": 3_000}
+
+
+def _quick(dataset: str, family: str) -> dict[str, Any]:
+    own = behavior.QUICK | awac.QUICK | _QUICK
+    own |= behavior.QUICK_MAZE | _QUICK_MAZE if presets.is_maze(family) else {}
+    return {**iql.METHOD.presets["quick"].values(dataset, family), **own}
+
+
+def _paper(dataset: str, family: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"reward_transform": default_transform(family)}
+    values |= iql.MAZE | {"q_gradient": "sample"} if presets.is_maze(family) else {}
+    return values | ({"beta": PAPER_BETA[dataset]} if dataset in PAPER_BETA else {})
+
+
+def _paper_note(dataset: str, family: str) -> str:
+    if dataset in PAPER_BETA:
+        return ""
+    return f"{dataset}: the paper has no beta for it; --beta chooses one, 0.05 otherwise"
+
+
+METHOD = Method(
+    name="srpo",
+    title="SRPO",
+    source="arXiv 2310.07297 and thu-ml/SRPO, commit b3b916a",
+    stages=(behavior.STAGE, iql.STAGE, STAGE),
+    online=ONLINE,
+    presets={
+        "quick": Preset("small budgets for CPUs, docs/quick.md", _quick),
+        "paper": Preset("arXiv 2310.07297 and thu-ml/SRPO, commit b3b916a", _paper, _paper_note),
+    },
+)

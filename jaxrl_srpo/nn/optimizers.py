@@ -12,7 +12,7 @@ _ADAM = optax.scale_by_adam()
 
 
 class Step(NamedTuple):
-    """Parameters and optimiser state after one step."""
+    """Parameters and optimizer state after one step."""
 
     params: Params
     opt_state: optax.OptState
@@ -47,3 +47,8 @@ def cosine(step: Array, total_steps: Array | float) -> Array:
 def polyak(target: Params, params: Params, rate: Array | float) -> Params:
     """Target + rate (params - target), the moving average of target networks and of weight averaging."""
     return jax.tree.map(lambda t, p: t + rate * (p - t), target, params)
+
+
+def moving_average(average: Params | None, params: Params, decay: float) -> Params | None:
+    """An exponential moving average of weights; None stays None."""
+    return None if average is None else polyak(average, params, 1.0 - decay)

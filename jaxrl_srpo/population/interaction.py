@@ -1,4 +1,4 @@
-"""One iteration of learning online, as pure functions of one member, which `online` lifts to a population.
+"""One iteration of learning online, as pure functions of one member, which `online` vectorizes.
 
 1. act: one policy call; uniformly random actions for the first `random_steps`.
 2. learn: `update_to_data` updates per environment step on batches of the buffer as it is before this step, so that
@@ -22,7 +22,7 @@ from jaxrl_srpo.envs import functional
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.population import replay as replay_lib
 from jaxrl_srpo.population.agent import Agent
-from jaxrl_srpo.population.offline import Carry, Members, Totals, empty_totals, guarded_update, init_member
+from jaxrl_srpo.population.member import Carry, Members, Totals, call, empty_totals, guarded_update, init_member
 from jaxrl_srpo.population.replay import Replay
 from jaxrl_srpo.types import Array, Batch, Spec
 
@@ -132,13 +132,11 @@ class Problem:
     Attributes:
       agent: the method.
       spec: sizes of the environment.
-      config: the agent's `Config`, with a `batch_size`.
       loop: how experience is gathered and used.
     """
 
     agent: Agent
     spec: Spec
-    config: Any
     loop: Loop
 
     @property
@@ -153,7 +151,7 @@ def _key(members: Members, purpose: int, iteration: Array) -> Array:
 
 def first_carry(problem: Problem, members: Members, frozen: Any) -> Carry:
     """A fresh agent of one member."""
-    return init_member(problem.agent.init, problem.agent_spec, problem.config, members, frozen)
+    return init_member(problem.agent.init, problem.agent_spec, members, frozen)
 
 
 def first_replay(problem: Problem, members: Members, rows: Array) -> Replay:
@@ -163,8 +161,7 @@ def first_replay(problem: Problem, members: Members, rows: Array) -> Replay:
 
 def no_totals(problem: Problem, carry: Carry, members: Members, frozen: Any) -> Totals:
     """Totals of a chunk before its first update."""
-    agent, spec, batch_size = problem.agent, problem.agent_spec, problem.config.batch_size
-    return empty_totals(agent.update, spec, batch_size, carry.state, members.hyper, frozen)
+    return empty_totals(problem.agent.update, problem.agent_spec, carry.state, members.settings, frozen)
 
 
 def act(
@@ -173,16 +170,23 @@ def act(
     """The contexts of the episodes under way and actions [n, action_size] of one member."""
     agent, loop = problem.agent, problem.loop
     key_context, key_explore, key_random = jax.random.split(_key(members, _ACT, iteration), 3)
-    fresh = jax.vmap(agent.context, (None, 0))(carry.state, jax.random.split(key_context, loop.environments))
+    fresh = jax.vmap(agent.context)(jax.random.split(key_context, loop.environments))
     contexts = jnp.where(arrival.starts[:, None], fresh, contexts)
-    actions = agent.explore(carry.state, contexts, arrival.observations, key_explore)
+    actions = call(
+        agent.explore,
+        state=carry.state,
+        context=contexts,
+        observations=arrival.observations,
+        key=key_explore,
+        settings=members.settings,
+    )
     random = jax.random.uniform(key_random, actions.shape, minval=-1.0, maxval=1.0)
     return contexts, jnp.where(iteration * loop.environments < loop.random_steps, random, actions)
 
 
 def draw(problem: Problem, replay: Replay, members: Members, iteration: Array) -> Array:
     """The rows [updates, B, width] that one member learns from in an iteration."""
-    updates, batch_size = problem.loop.updates, problem.config.batch_size
+    updates, batch_size = problem.loop.updates, members.settings.batch_size
     rows = replay_lib.sample(replay, updates * batch_size, _key(members, _REPLAY, iteration))
     return rows.reshape(updates, batch_size, -1)
 
@@ -197,7 +201,7 @@ def learn(
     def update(i: Array, carried: tuple[Carry, Totals]) -> tuple[Carry, Totals]:
         batch = table.unpack(rows[i], problem.agent_spec)
         own = jax.random.fold_in(key, i)
-        return guarded_update(problem.agent.update, *carried, batch, own, members.hyper, frozen, first + i)
+        return guarded_update(problem.agent.update, *carried, batch, own, members.settings, frozen, first + i)
 
     return jax.lax.fori_loop(0, jnp.where(first < 0, 0, problem.loop.updates), update, (carry, totals))
 
@@ -218,7 +222,8 @@ def observe(problem: Problem, carry: Carry, contexts: Array, actions: Array, bef
     """What the agent makes of the last step; a member that diverged no longer changes."""
     if problem.agent.observe is None:
         return carry
-    state = problem.agent.observe(carry.state, transitions(contexts, actions, before, after))
+    batch = transitions(contexts, actions, before, after)
+    state = call(problem.agent.observe, state=carry.state, batch=batch)
     keep = functools.partial(jnp.where, carry.diverged_at < 0)
     return dataclasses.replace(carry, state=jax.tree.map(keep, state, carry.state))
 

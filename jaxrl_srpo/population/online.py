@@ -22,14 +22,15 @@ import numpy as np
 
 from jaxrl_srpo.data import table
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.data.units import Units
 from jaxrl_srpo.envs import functional
-from jaxrl_srpo.envs.episodes import MemberEnvironments, Units
-from jaxrl_srpo.population import interaction as iteration_lib
+from jaxrl_srpo.envs.episodes import MemberEnvironments
+from jaxrl_srpo.population import interaction
 from jaxrl_srpo.population.agent import Agent
 from jaxrl_srpo.population.interaction import Arrival, EpisodeTotals, Experience, Loop, OnDevice, Problem
-from jaxrl_srpo.population.offline import Carry, Members, Totals
+from jaxrl_srpo.population.member import Carry, Members, Totals
 from jaxrl_srpo.population.replay import Replay
-from jaxrl_srpo.population.vectorize import Argument, PlacedMembers, Strategy
+from jaxrl_srpo.population.vectorize import PlacedMembers, Strategy
 from jaxrl_srpo.types import Array, Metrics, Spec
 
 
@@ -85,11 +86,13 @@ class OnlineRun:
         self._problem, self._shape, self.iteration = problem, (groups, size), 0
         self._population = PlacedMembers((groups, size), strategy, devices)
         self._members, self._frozen = self._population.place(members), self._population.place_frozen(frozen)
-        lift = self._population.lift
-        begin = lift(functools.partial(iteration_lib.first_carry, problem), ("member", "group"))
-        self._carry = begin(self._members, self._frozen)
-        start = lift(functools.partial(iteration_lib.first_replay, problem), ("member", "shared"), strategy="vmap")
-        self._replay = start(self._members, self._population.place_table(rows))
+        vectorize = self._population.vectorize
+        begin = vectorize(functools.partial(interaction.first_carry, problem), members="member", frozen="group")
+        self._carry = begin(members=self._members, frozen=self._frozen)
+        start = vectorize(
+            functools.partial(interaction.first_replay, problem), members="member", rows="shared", strategy="vmap"
+        )
+        self._replay = start(members=self._members, rows=self._population.place_table(rows))
         self._contexts = self._population.place(
             np.zeros((groups, size, problem.loop.environments, problem.agent.context_size), np.float32)
         )
@@ -139,31 +142,35 @@ class FunctionalRun(OnlineRun):
     Args:
       environment: the same for all members.
       agent: the method.
-      config: its `Config`.
       loop: how experience is gathered and used.
       **arguments: the others of `OnlineRun`.
     """
 
-    def __init__(
-        self, environment: functional.Environment, agent: Agent, config: Any, loop: Loop, **arguments: Any
-    ) -> None:
-        problem = Problem(agent, environment.spec, config, loop)
+    def __init__(self, environment: functional.Environment, agent: Agent, loop: Loop, **arguments: Any) -> None:
+        problem = Problem(agent, environment.spec, loop)
         super().__init__(problem, **arguments)
-        lift = self._population.lift
-        begin = lift(functools.partial(iteration_lib.first_episodes, environment, loop), ("member",))
-        self._episodes, self._arrival = begin(self._members)
-        play = functools.partial(iteration_lib.play, problem, environment)
-        self._play = lift(play, ("member", "member", "group", "shared", "shared"), donate=(0,))
+        vectorize = self._population.vectorize
+        begin = vectorize(functools.partial(interaction.first_episodes, environment, loop), members="member")
+        self._episodes, self._arrival = begin(members=self._members)
+        self._play = vectorize(
+            functools.partial(interaction.play, problem, environment),
+            current="member",
+            members="member",
+            frozen="group",
+            start="shared",
+            iterations="shared",
+            donate="current",
+        )
 
     def run(self, iterations: int) -> Progress:
         """Some iterations of every member."""
         experience = Experience(self._replay, self._contexts, self._arrival)
         current, totals, ended = self._play(
-            OnDevice(self._carry, experience, self._episodes),
-            self._members,
-            self._frozen,
-            jnp.int32(self.iteration),
-            jnp.int32(iterations),
+            current=OnDevice(self._carry, experience, self._episodes),
+            members=self._members,
+            frozen=self._frozen,
+            start=jnp.int32(self.iteration),
+            iterations=jnp.int32(iterations),
         )
         self._take(current)
         self.iteration += iterations
@@ -192,7 +199,6 @@ class GymnasiumRun(OnlineRun):
     Args:
       specs: the environment of each member.
       agent: the method.
-      config: its `Config`.
       loop: how experience is gathered and used.
       units: how each member sees its environment; as it is by default.
       workers: threads that step; see `envs.batched.make_simulator`.
@@ -206,7 +212,6 @@ class GymnasiumRun(OnlineRun):
         self,
         specs: Sequence[EnvironmentSpec],
         agent: Agent,
-        config: Any,
         loop: Loop,
         *,
         members: Members,
@@ -217,28 +222,35 @@ class GymnasiumRun(OnlineRun):
         entropy = np.asarray(jax.random.key_data(members.keys)).reshape(len(specs), -1).tolist()
         units = units or [Units()] * len(specs)
         self._environments = MemberEnvironments(specs, units, entropy, loop.environments, workers)
-        spec = Spec(self._environments.observation_size, self._environments.action_size)
-        problem = Problem(agent, spec, config, loop)
-        super().__init__(problem, members=members, **arguments)
-        self._compile(problem)
-        self._arrival = self._population.place(self._begin())
+        try:
+            spec = Spec(self._environments.observation_size, self._environments.action_size)
+            problem = Problem(agent, spec, loop)
+            super().__init__(problem, members=members, **arguments)
+            self._compile(problem)
+            self._arrival = self._population.place(self._begin())
+        except BaseException:
+            self._environments.close()
+            raise
 
     def run(self, iterations: int) -> Progress:
         """Some iterations of every member."""
-        totals = self._no_totals(self._carry, self._members, self._frozen)
+        totals = self._no_totals(carry=self._carry, members=self._members, frozen=self._frozen)
         ended = [np.zeros(self._shape) for _ in range(3)]
         for iteration in range(self.iteration, self.iteration + iterations):
             number = np.int32(iteration)
             before = self._arrival
-            self._contexts, actions = self._act(self._carry, self._members, self._contexts, before, number)
+            self._contexts, actions = self._act(
+                carry=self._carry, members=self._members, contexts=self._contexts, arrival=before, iteration=number
+            )
             if iteration >= self._problem.loop.first_learning:
-                learned = (self._carry, totals, self._replay, self._members, self._frozen, number)
-                self._carry, totals = self._learn(*learned)
+                self._carry, totals = self._learn(
+                    self._carry, totals, self._replay, self._members, self._frozen, number
+                )
             self._arrival = self._step(actions, ended)
-            happened = (self._contexts, actions, before, self._arrival)
+            happened = {"contexts": self._contexts, "actions": actions, "before": before, "after": self._arrival}
             if self._problem.agent.observe is not None:
-                self._carry = self._observe(self._carry, *happened)
-            self._replay = self._record(self._replay, *happened)
+                self._carry = self._observe(carry=self._carry, **happened)
+            self._replay = self._record(replay=self._replay, **happened)
         self.iteration += iterations
         return self._progress(totals, EpisodeTotals(*map(jnp.asarray, ended)))
 
@@ -248,6 +260,15 @@ class GymnasiumRun(OnlineRun):
         return {
             "iteration": np.int32(self.iteration),
             "members": self._population.unpad(placed),
+            "environments": self._environments.state(),
+        }
+
+    def checkpoint_shapes(self) -> dict[str, Any]:
+        """Shapes and types of a checkpoint; nothing is copied from the devices."""
+        placed = (self._carry, Experience(self._replay, self._contexts, self._arrival))
+        return {
+            "iteration": np.int32(self.iteration),
+            "members": self._population.shapes(placed),
             "environments": self._environments.state(),
         }
 
@@ -263,22 +284,65 @@ class GymnasiumRun(OnlineRun):
         self._environments.close()
 
     def _compile(self, problem: Problem) -> None:
-        lift = self._population.lift
-        draw = lift(functools.partial(iteration_lib.draw, problem), ("member", "member", "shared"), strategy="vmap")
-        kinds: tuple[Argument, ...] = ("member", "member", "member", "member", "group", "shared")
-        update = lift(functools.partial(iteration_lib.learn, problem), kinds)
+        vectorize = self._population.vectorize
+        draw = vectorize(
+            functools.partial(interaction.draw, problem),
+            replay="member",
+            members="member",
+            iteration="shared",
+            strategy="vmap",
+        )
+        update = vectorize(
+            functools.partial(interaction.learn, problem),
+            carry="member",
+            totals="member",
+            rows="member",
+            members="member",
+            frozen="group",
+            iteration="shared",
+        )
 
         def learn(
             carry: Carry, totals: Totals, replay: Replay, members: Members, frozen: Any, iteration: Array
         ) -> tuple[Carry, Totals]:
-            return update(carry, totals, draw(replay, members, iteration), members, frozen, iteration)
+            rows = draw(replay=replay, members=members, iteration=iteration)
+            learned: tuple[Carry, Totals] = update(
+                carry=carry, totals=totals, rows=rows, members=members, frozen=frozen, iteration=iteration
+            )
+            return learned
 
         self._learn = jax.jit(learn, donate_argnums=(0, 1))
-        self._act = lift(functools.partial(iteration_lib.act, problem), ("member",) * 4 + ("shared",))
-        self._arrive = lift(iteration_lib.arrival_of, ("member",), strategy="vmap")
-        self._record = lift(iteration_lib.record, ("member",) * 5, donate=(0,), strategy="vmap")
-        self._observe = lift(functools.partial(iteration_lib.observe, problem), ("member",) * 5, donate=(0,))
-        self._no_totals = lift(functools.partial(iteration_lib.no_totals, problem), ("member", "member", "group"))
+        self._act = vectorize(
+            functools.partial(interaction.act, problem),
+            carry="member",
+            members="member",
+            contexts="member",
+            arrival="member",
+            iteration="shared",
+        )
+        self._arrive = vectorize(interaction.arrival_of, packed="member", strategy="vmap")
+        self._record = vectorize(
+            interaction.record,
+            replay="member",
+            contexts="member",
+            actions="member",
+            before="member",
+            after="member",
+            donate="replay",
+            strategy="vmap",
+        )
+        self._observe = vectorize(
+            functools.partial(interaction.observe, problem),
+            carry="member",
+            contexts="member",
+            actions="member",
+            before="member",
+            after="member",
+            donate="carry",
+        )
+        self._no_totals = vectorize(
+            functools.partial(interaction.no_totals, problem), carry="member", members="member", frozen="group"
+        )
 
     def _begin(self) -> Arrival:
         """Begins all first episodes."""
@@ -300,7 +364,7 @@ class GymnasiumRun(OnlineRun):
         """The columns of `iteration.arrival_of`, [members, n] or [members, n, observation_size], on the devices."""
         wide = [x if x.ndim == 3 else x[..., None] for x in columns]
         packed = np.concatenate(wide, axis=-1, dtype=np.float32, casting="unsafe")
-        arrival: Arrival = self._arrive(self._population.place(self._by_group(packed)))
+        arrival: Arrival = self._arrive(packed=self._population.place(self._by_group(packed)))
         return arrival
 
     def _by_group(self, values: np.ndarray) -> np.ndarray:

@@ -1,19 +1,19 @@
-"""Lifts pure functions of one member to a population; the only place that knows vmap, meshes and donation.
+"""Turns pure functions of one member into functions of a population; the only place that knows vmap, meshes, donation.
 
 A population is laid out as groups x members. The members of a group share the results of earlier stages (`frozen`),
-which are therefore stored and applied once per group: a sweep of K temperatures over one behaviour model and critic
+which are therefore stored and applied once per group: a sweep of K temperatures over one behavior model and critic
 is one group of K members, and their forward passes through the frozen networks merge into one product.
 
-Three ways to run it, equal in result up to rounding:
+Two ways to run it, equal in result up to rounding:
   vmap: all members in one batched program, for accelerators.
   map: members one after another inside the compiled program, for CPUs, where batched small matrices are slow.
 Either is spread over the devices of a mesh without communication: groups (or the members of a group, whichever
 divides better) are dealt to devices, and padded when they do not come out even. The devices may belong to several
-processes (`hosts`): each of them then has all of the population's inputs and keeps its devices' part.
+processes: each of them then has all of the population's inputs and keeps its devices' part.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -22,11 +22,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrl_srpo.types import Array
+from jaxrl_srpo.population.member import call
+from jaxrl_srpo.types import Act, Array
 
 Strategy = Literal["auto", "vmap", "map"]
-Argument = Literal["member", "group", "shared"]
-Act = Callable[[Any, Array, Array], Array]
+Axes = Literal["member", "group", "shared"]
 
 
 class Layout(NamedTuple):
@@ -57,26 +57,30 @@ class PlacedMembers:
         self._strategy: Strategy = strategy
         self._mesh = Mesh(np.asarray(devices), ("devices",))
 
-    def lift(
-        self,
-        function: Callable,
-        arguments: Sequence[Argument],
-        donate: Sequence[int] = (),
-        strategy: Strategy | None = None,
-    ) -> Any:
-        """The compiled function of all members made of a pure function of one.
+    def vectorize(
+        self, function: Callable[..., Any], *, donate: str = "", strategy: Strategy | None = None, **axes: Axes
+    ) -> Callable[..., Any]:
+        """The compiled function of all members made of a pure function of one; it takes the same arguments by name.
 
         Args:
           function: its results get leading axes [groups, members].
-          arguments: what each argument is: "member", placed by `place`; "group", placed by `place_frozen` and the same
-            for the members of a group; or "shared", the same for all.
-          donate: arguments [groups, members, ...] that the first results, in the same order, replace in memory; these
-            have their shapes.
+          donate: argument [groups, members, ...] that the result, or the first result, replaces in memory; they have
+            equal shapes. Several are separated by spaces, and replaced by as many first results.
           strategy: in place of the population's. Reading and writing large arrays is vmapped everywhere, for a map
             would copy the whole array of each member.
+          **axes: what each argument of the function is: "member", placed by `place`; "group", placed by `place_frozen`
+            and the same for the members of a group; or "shared", the same for all.
         """
-        lifted = _lift(function, arguments, donate, strategy or self._strategy, self.layout, self._mesh)
-        return jax.jit(lifted, donate_argnums=tuple(donate))
+        names = tuple(axes)
+        donated = [names.index(name) for name in donate.split()]
+        lifted = _lift(function, axes, donated, strategy or self._strategy, self.layout, self._mesh)
+        compiled = jax.jit(lifted, donate_argnums=tuple(donated))
+
+        def run(**arguments: Any) -> Any:
+            return compiled(*(arguments[name] for name in names))
+
+        run.lower = lambda **arguments: compiled.lower(*(arguments[name] for name in names))  # type: ignore[attr-defined]
+        return run
 
     def place(self, tree: Any) -> Any:
         """Pads leaves [groups, members, ...] and deals them to the devices."""
@@ -106,6 +110,11 @@ class PlacedMembers:
         """Host copies of leaves [groups, members, ...] without the padding; all processes of the mesh must ask."""
         return jax.tree.map(lambda x: _fetch(x)[: self.layout.groups, : self.layout.members], tree)
 
+    def shapes(self, tree: Any) -> Any:
+        """Shapes and types of what `unpad` would give, without copying anything."""
+        shape = (self.layout.groups, self.layout.members)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*shape, *x.shape[2:]), x.dtype), tree)
+
 
 def _put(x: Any, sharding: NamedSharding) -> Array:
     """`jax.device_put`, which refuses keys where some devices belong to other processes."""
@@ -134,38 +143,39 @@ def _member_spec(layout: Layout) -> PartitionSpec:
 
 
 def _lift(
-    function: Callable,
-    arguments: Sequence[Argument],
-    donate: Sequence[int],
+    function: Callable[..., Any],
+    axes: Mapping[str, Axes],
+    donated: Sequence[int],
     strategy: Strategy,
     layout: Layout,
     mesh: Mesh,
-) -> Callable:
-    """Turns a function of one member into one of the population."""
-    over = _batched if strategy == "vmap" else functools.partial(_in_turn, replaced=len(donate))
-    own = [*donate, *(i for i, kind in enumerate(arguments) if kind == "member" and i not in donate)]
-    of_group = [i for i, kind in enumerate(arguments) if kind == "group"]
+) -> Callable[..., Any]:
+    """Turns a function of one member into one of the population, with the arguments of `axes` in their order."""
+    over = _batched if strategy == "vmap" else functools.partial(_in_turn, replaced=len(donated))
+    names, kinds = tuple(axes), tuple(axes.values())
+    own = [*donated, *(i for i, kind in enumerate(kinds) if kind == "member" and i not in donated)]
+    of_group = [i for i, kind in enumerate(kinds) if kind == "group"]
 
     def local(*given: Any) -> Any:
-        def call(shared: Sequence[Any], members: Sequence[Any]) -> Any:
+        def one(shared: Sequence[Any], members: Sequence[Any]) -> Any:
             replaced = dict(zip(of_group + own, [*shared, *members], strict=True))
-            return function(*(replaced.get(i, argument) for i, argument in enumerate(given)))
+            return function(**{name: replaced.get(i, given[i]) for i, name in enumerate(names)})
 
-        return over(call, [given[i] for i in of_group], [given[i] for i in own])
+        return over(one, [given[i] for i in of_group], [given[i] for i in own])
 
     member = _member_spec(layout)
     group_spec = PartitionSpec("devices" if layout.sharded == "groups" else None)
-    specs: dict[Argument, PartitionSpec] = {"member": member, "group": group_spec, "shared": PartitionSpec()}
-    in_specs = tuple(specs[kind] for kind in arguments)
+    specs: dict[Axes, PartitionSpec] = {"member": member, "group": group_spec, "shared": PartitionSpec()}
+    in_specs = tuple(specs[kind] for kind in kinds)
     return jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=member, check_vma=False)
 
 
-def _batched(call: Callable, of_groups: Sequence[Any], of_members: Sequence[Any]) -> Any:
+def _batched(call: Callable[..., Any], of_groups: Sequence[Any], of_members: Sequence[Any]) -> Any:
     """All groups and members at once; leaves [groups, ...] and [groups, members, ...]."""
     return jax.vmap(lambda shared, own: jax.vmap(functools.partial(call, shared))(own))(of_groups, of_members)
 
 
-def _in_turn(call: Callable, of_groups: Sequence[Any], of_members: Sequence[Any], replaced: int) -> Any:
+def _in_turn(call: Callable[..., Any], of_groups: Sequence[Any], of_members: Sequence[Any], replaced: int) -> Any:
     """Likewise, one member after another; the results take the place of the first `replaced` of `of_members`.
 
     Writing them there saves a copy of each member's state, which counts where an update is all that a call does.
@@ -191,16 +201,22 @@ def _in_turn(call: Callable, of_groups: Sequence[Any], of_members: Sequence[Any]
     return tuple(all_results) if len(all_results) > 1 else all_results[0]
 
 
-@functools.partial(jax.jit, static_argnames="act")
-def act_members(act: Act, policies: Any, observations: Array, keys: Array) -> Array:
+@functools.partial(jax.jit, static_argnames=("act", "batched"))
+def act_members(act: Act, policies: Any, observations: Array, keys: Array, batched: bool = False) -> Array:
     """Actions [members, episodes, action_size] of every member for `observations` [members, episodes, ...].
 
     Args:
-      act: (policy, observations [episodes, ...], key) of one member.
+      act: how one member acts; it may declare a key or not.
       policies: leaves [members, ...].
       observations: of all members.
       keys: [members] typed random keys.
+      batched: all members in one batched call, for accelerators; one after another otherwise.
     """
-    if jax.devices()[0].platform != "cpu":
-        return jax.vmap(act)(policies, observations, keys)
-    return jax.lax.map(lambda xs: act(*xs), (policies, observations, keys))
+
+    def one(policy: Any, observations: Array, key: Array) -> Array:
+        actions: Array = call(act, policy=policy, observations=observations, key=key)
+        return actions
+
+    if batched:
+        return jax.vmap(one)(policies, observations, keys)
+    return jax.lax.map(lambda xs: one(*xs), (policies, observations, keys))

@@ -1,10 +1,12 @@
-"""Several processes (hosts) that train one population together; the first of them decides and writes the files."""
+"""Several processes (hosts) that train one population together; the first, the coordinator, decides and writes."""
 
 import contextlib
 import socket
 import time
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -72,13 +74,31 @@ def wait_for_server(flag: str, address: str, patience: float) -> None:
     raise UserError(f"{flag}: nothing answers there after {patience:g} s; is it the right address?")
 
 
-def leads() -> bool:
+def coordinator() -> bool:
     """Whether this process decides and writes; true for a process alone."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def agree(value: int) -> int:
-    """The first process's value, in all of them."""
+def broadcast(value: int) -> int:
+    """The coordinator's value, in all processes."""
     if not jax.distributed.is_initialized():
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def broadcast_tree(tree: Any) -> Any:
+    """The coordinator's arrays, in all processes; the others give a tree of equal shapes and types.
+
+    Only the coordinator needs to see the files that the arrays come from: on a shared file system that lags, what one
+    process has written another may not find.
+    """
+    if not jax.distributed.is_initialized():
+        return tree
+
+    def send(x: Any) -> Any:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = multihost_utils.broadcast_one_to_all(jax.random.key_data(x))
+            return jax.random.wrap_key_data(data)
+        return np.asarray(multihost_utils.broadcast_one_to_all(x)).astype(x.dtype)
+
+    return jax.tree.map(send, tree)

@@ -1,18 +1,17 @@
-"""What a population says once about a member while it trains: that it diverged, or that it soon may."""
+"""What training says once about a member: that it diverged, or that it soon may."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-# Throw-away runs and docs/awac.md: Q left its scale some thousand updates after the weights had come this far.
-LEAST_EFFECTIVE_SAMPLE_SIZE = 0.02
+from jaxrl_srpo.report.records import LEAST_EFFECTIVE_SAMPLE_SIZE
 
 
-class Notices:
+class Messages:
     """Each thing is said once per member.
 
     Args:
-      names: of the members.
+      names: what messages call the members.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -20,14 +19,11 @@ class Notices:
         self._diverged: set[int] = set()
         self._concentrated: set[int] = set()
 
-    def diverged(self, at: np.ndarray) -> dict[str, str]:
-        """Lines by name of the members that newly diverged; `at` [members] is the update, -1 while all is well."""
-        new = _new(at >= 0, self._diverged)
+    def diverged(self, at: np.ndarray) -> dict[int, str]:
+        """Lines by number of the members that newly diverged; `at` [members] is the update, -1 while all is well."""
         return {
-            self._names[
-                i
-            ]: f"diverged: {self._names[i]} at update {at[i]}; it keeps its last good state, the others go on"
-            for i in new
+            i: f"diverged: {self._names[i]} at update {at[i]}; it keeps its last good state, the others go on"
+            for i in _new(at >= 0, self._diverged)
         }
 
     def concentrated(self, means: Mapping[str, np.ndarray]) -> list[str]:

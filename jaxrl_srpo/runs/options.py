@@ -18,7 +18,7 @@ class Options:
       evaluate: False trains only; `evaluate` can follow later, elsewhere.
       allow_invalid_data: train on data that failed its checks.
       mirror: address to download D4RL files from instead of D4RL's own.
-      strategy: `vmap`, `map` or `auto`, see `population`.
+      strategy: `vmap`, `map` or `auto`, see `population.vectorize`.
       checkpoint_seconds: least time between two checkpoints of a stage; 0 saves one after every chunk.
       members_per_population: most members trained together, so that several workers have something to do; 0 for all
         that can be.

@@ -1,6 +1,7 @@
 """Trained policies of a run directory, ready to act."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -10,17 +11,24 @@ import jax
 import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.data.facts import DatasetFacts
 from jaxrl_srpo.data.observations import flatten_observation
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods.iql import Policy as ActorParameters
-from jaxrl_srpo.methods.settings import FIELDS
-from jaxrl_srpo.methods.stages import STAGES, Stage
-from jaxrl_srpo.runs.run_directory import DatasetFacts, RunDirectory
-from jaxrl_srpo.runs.sweep import Member
-from jaxrl_srpo.types import Params
+from jaxrl_srpo.methods.contract import Method, Stage
+from jaxrl_srpo.nn.policies import DeterministicPolicy
+from jaxrl_srpo.nn.policies import act as act_by_policy
+from jaxrl_srpo.population.member import call
+from jaxrl_srpo.report.records import Evaluation, Result, read_evaluations
+from jaxrl_srpo.report.rows import last_evaluation
+from jaxrl_srpo.runs.run_directory import RunDirectory
+from jaxrl_srpo.runs.scorer import acting_device
+from jaxrl_srpo.runs.setup import load_result
+from jaxrl_srpo.runs.sweep import Member, stages_of
+from jaxrl_srpo.runs.workers import own_methods
+from jaxrl_srpo.types import Act, Array, Params
 
-Act = Callable[[np.ndarray], np.ndarray]
-"""Observations [B, observation_size] float32 to actions [B, action_size]."""
+HostAct = Callable[[np.ndarray], np.ndarray]
+"""Observations [B, observation_size] float32 to actions [B, action_size], all on the host."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Policy:
 
     member: Member
     environment: EnvironmentSpec | None
-    _act: Act
+    _act: HostAct
 
     def __call__(self, observation: Any) -> np.ndarray:
         """Actions in the environment's units.
@@ -72,7 +80,7 @@ def load_policy(
     dataset: str | None = None,
     seed: int | None = None,
     beta: float | None = None,
-    algorithm: str = "srpo",
+    algorithm: str | Method | None = None,
     artefacts: pathlib.Path | None = None,
     **values: float,
 ) -> Policy:
@@ -86,77 +94,101 @@ def load_policy(
       dataset: name in the table.
       seed: of the member.
       beta: temperature of the member.
-      algorithm: `srpo`, the baseline `iql` trained beside the critic, `awac`, or its baseline `cloning`.
+      algorithm: word of the policy in `evaluations.csv`: `srpo`, the baseline `iql` trained beside the critic, `awac`,
+        its baseline `cloning`, and so on; or a method of a user's own. By default the last offline stage of the run's
+        first member.
       artefacts: directory of finished stages, if the run used a shared one.
       **values: other swept settings of the member, for instance `expectile=0.9`.
 
     Raises:
       UserError: if the run has no such finished member.
     """
-    from jaxrl_srpo.runs.trainer import load_result
-
-    stages = {stage.algorithm: stage for stage in STAGES.values() if stage.algorithm != "bc"}
-    if algorithm not in stages:
-        raise UserError(f"algorithm {algorithm}: choose one of {', '.join(sorted(stages))}")
-    stage = stages[algorithm]
-    run = RunDirectory(pathlib.Path(run_dir), artefacts)
-    wanted = {"dataset": dataset, "seed": seed} | {"beta": beta} | values
-    members = [m for m in run.members() if _matches(m, wanted)]
-    finished = [m for m in members if run.artefact(stage, m.address(stage)).exists()]
+    own = own_methods([algorithm]) if isinstance(algorithm, Method) else []
+    run = RunDirectory(pathlib.Path(run_dir), artefacts, own)
+    members = run.members()
+    stage = _stage(members, own[0].stages[-1].algorithm if own else algorithm)
+    wanted = {"dataset": dataset, "seed": seed, "beta": beta} | values
+    _check_names(members, wanted)
+    members = [member for member in members if stage in member.stages and _matches(member, wanted)]
+    finished = [member for member in members if run.has_result(stage, member)]
     if not finished:
         asked = ", ".join(f"{name}={value}" for name, value in wanted.items() if value is not None)
         state = "is not finished" if members else "does not exist"
-        raise UserError(f"{run_dir}: a member with {asked or algorithm} {state}; sweep.json lists the members")
-    member = max(finished, key=lambda m: _last_score(run.path, stage, m))
+        raise UserError(f"{run_dir}: a member with {asked or stage.algorithm} {state}; sweep.json lists the members")
+    scores = _last_scores(run.path)
+    member = max(finished, key=lambda member: scores.get(result_of(member, stage), float("-inf")))
     facts = run.facts()[member.dataset]
-    policy = stage.policy(load_result(run, stage, member))
-    return Policy(member, facts.environment_spec, _actor(policy, facts))
+    policy = stage.make_policy(member.settings, member.spec, load_result(run, stage, member))
+    return Policy(member, facts.environment_spec, _in_units(act_on_host(policy, stage.act), facts))
+
+
+def result_of(member: Member, stage: Stage) -> Result:
+    """What the rows of a stage of a member are named by."""
+    row = member.row(stage)
+    return Result(stage.name, row["dataset"], row["seed"], row["setting"], float(row["beta"]) if row["beta"] else None)
+
+
+def _stage(members: Sequence[Member], algorithm: str | None) -> Stage:
+    if algorithm is None:
+        first = members[0]
+        return (first.method.stages or first.method.all_stages)[-1]
+    stages = {stage.algorithm: stage for stage in stages_of(members)}
+    if algorithm not in stages:
+        raise UserError(f"algorithm {algorithm}: choose one of {', '.join(sorted(stages))}")
+    return stages[algorithm]
+
+
+def _check_names(members: Sequence[Member], wanted: dict[str, Any]) -> None:
+    known = {"dataset", "seed", "beta"}.union(*(member.settings for member in members))
+    if unknown := wanted.keys() - known:
+        raise UserError(f"{', '.join(sorted(unknown))}: no such setting; one of {', '.join(sorted(known))}")
 
 
 def _matches(member: Member, wanted: dict[str, Any]) -> bool:
-    own = {"dataset": member.dataset, "seed": member.seed} | dataclasses.asdict(member.settings)
-    unknown = wanted.keys() - own.keys()
-    if unknown:
-        raise UserError(f"{', '.join(sorted(unknown))}: no such setting; one of {', '.join(FIELDS)}")
-    return all(value is None or own[name] == value for name, value in wanted.items())
+    own = {"dataset": member.dataset, "seed": member.seed} | dict(member.settings)
+    return all(value is None or own.get(name) == value for name, value in wanted.items())
 
 
-def _last_score(run_dir: pathlib.Path, stage: Stage, member: Member) -> float:
-    from jaxrl_srpo.report.records import read_evaluations
-
-    row = {name: str(value) for name, value in member.row(stage).items()}
-    own = [
-        entry
-        for entry in (read_evaluations(run_dir) if (run_dir / "evaluations.csv").exists() else [])
-        if (entry.stage, entry.dataset, str(entry.seed), entry.setting) == tuple(row.values())[:4]
-        and (entry.beta is None or f"{entry.beta:g}" == row["beta"])
-    ]
-    return own[-1].mean if own else float("-inf")
+def _last_scores(run_dir: pathlib.Path) -> dict[Result, float]:
+    """The last evaluation's mean of every stage of every member."""
+    rows: dict[Result, list[Evaluation]] = {}
+    for row in read_evaluations(run_dir):
+        rows.setdefault(row.result, []).append(row)
+    return {result: last_evaluation(own).mean for result, own in rows.items()}
 
 
-def _actor(policy: Any, facts: DatasetFacts) -> Act:
-    act = act_on_cpu(policy)
-    return lambda observations: facts.scale(act(facts.normalize(observations)))
+def _in_units(act: HostAct, facts: DatasetFacts) -> HostAct:
+    units = facts.units
+    return lambda observations: units.denormalize_actions(act(units.normalize_observations(observations)))
 
 
-def act_on_cpu(policy: Any) -> Act:
-    """Acts on this CPU as soon as possible: observations [B, observation_size] float32 to actions [B, action_size].
+def act_on_host(policy: Any, act: Act = act_by_policy) -> HostAct:
+    """Acts on this machine's CPU as soon as possible, by a compiled call or by NumPy.
 
     Batches run compiled. A single observation is so little work that handing it to JAX would take several times as
     long as the work itself, and waiting for JAX's threads makes the slowest calls hundreds of times as long; NumPy
-    computes the same within rounding, for the policies of SRPO and IQL.
-    """
-    layers = _layers(policy.params) if isinstance(policy, ActorParameters) else []
-    # Observations follow committed parameters, which is faster than placing them.
-    placed = jax.device_put(policy, jax.local_devices(backend="cpu")[0])
-    forward = jax.jit(lambda policy, observations: policy.act(observations))
+    computes the same within rounding, for deterministic policies.
 
-    def act(observations: np.ndarray) -> np.ndarray:
+    Args:
+      policy: a pytree.
+      act: how it acts; a random one draws with a key of its own for each call.
+    """
+    layers = _layers(policy.params) if isinstance(policy, DeterministicPolicy) and act is act_by_policy else []
+    # Observations follow committed parameters, which is faster than placing them.
+    placed = jax.device_put(policy, acting_device())
+    calls = itertools.count()
+
+    @jax.jit
+    def forward(policy: Any, observations: Array, number: Array) -> Array:
+        actions: Array = call(act, policy=policy, observations=observations, key=jax.random.key(number))
+        return actions
+
+    def run(observations: np.ndarray) -> np.ndarray:
         if layers and len(observations) == 1:
             return _forward(layers, observations)
-        return np.asarray(forward(placed, observations))
+        return np.asarray(forward(placed, observations, np.uint32(next(calls))))
 
-    return act
+    return run
 
 
 class _Layer(NamedTuple):

@@ -7,107 +7,63 @@ import pathlib
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from jaxrl_srpo.data.dataset import EnvironmentSpec, ReferenceReturns
+from jaxrl_srpo import methods as methods_lib
+from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.data.facts import DatasetFacts
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io import csv_log
 from jaxrl_srpo.io.checkpoint import Progress
 from jaxrl_srpo.io.files import locked, write_atomically
-from jaxrl_srpo.methods.settings import FIELDS, Settings
-from jaxrl_srpo.methods.stages import Stage
-from jaxrl_srpo.runs.sweep import Member, Sweep, reach
+from jaxrl_srpo.methods.contract import Method, Stage
+from jaxrl_srpo.methods.settings import DataSettings, RewardSettings, Values, declared
+from jaxrl_srpo.report.records import read_sweep
+from jaxrl_srpo.runs.sweep import Member, Sweep
 from jaxrl_srpo.types import Spec
 
-_PROTOCOL = tuple(name for name, field in FIELDS.items() if field.metadata["stage"] == "evaluation")
 # A run keeps one set of rows and of facts for each of its datasets.
-_SHARED_BY_DATASET = (
-    "reward_transform",
-    *(name for name, field in FIELDS.items() if field.metadata["stage"] == "data"),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetFacts:
-    """What is kept of a dataset in `sweep.json`: enough to evaluate and load policies without the data.
-
-    `data_mean` and `data_std` are over the dataset's episodes, in `metric`. Policies see
-    `(observation - observation_mean) / observation_std`; these are 0 and 1 where observations are not normalised.
-    Learners are paid `reward_scale * reward + reward_shift`, as the transform says.
-    `given` is the name or absolute path by which any worker loads the data.
-    """
-
-    name: str
-    source: str
-    transitions: int
-    episodes: int
-    fingerprint: str
-    family: str
-    observation_size: int
-    action_size: int
-    action_low: list[float]
-    action_high: list[float]
-    observation_mean: list[float]
-    observation_std: list[float]
-    reward_transform: str
-    metric: str
-    data_mean: float
-    data_std: float
-    return_mean: float
-    environment: dict[str, Any] | None
-    reference: dict[str, float] | None
-    data_success_rate: float | None = None
-    given: str | None = None
-    reward_scale: float = 1.0
-    reward_shift: float = 0.0
-
-    def normalize(self, observations: np.ndarray) -> np.ndarray:
-        """Observations [..., observation_size] as the networks see them, float32."""
-        mean, std = np.asarray(self.observation_mean, np.float32), np.asarray(self.observation_std, np.float32)
-        return (observations - mean) / std
-
-    def scale(self, actions: np.ndarray) -> np.ndarray:
-        """Actions [..., action_size] in [-1, 1] to the environment's units."""
-        low, high = np.asarray(self.action_low, np.float32), np.asarray(self.action_high, np.float32)
-        return low + 0.5 * (actions + 1.0) * (high - low)
-
-    @property
-    def environment_spec(self) -> EnvironmentSpec | None:
-        """Where its policies are evaluated; None if unknown."""
-        return None if self.environment is None else EnvironmentSpec.from_json(self.environment)
-
-    @property
-    def reference_returns(self) -> ReferenceReturns | None:
-        """Reference returns; None if there are none."""
-        return None if self.reference is None else ReferenceReturns(**self.reference)
+_SHARED_BY_DATASET = tuple(declared(DataSettings, RewardSettings))
 
 
 class RunDirectory:
     """The plain files of one run.
 
     sweep.json         everything needed to run it again
-    csv_log.csv        one row per member and chunk
+    metrics.csv        one row per member and chunk
     evaluations.csv    one row per member and evaluation
     checkpoints/       Orbax: results by stage and address, and the stages under way
     leases/            which worker has which population
     report/            tables and pictures
 
     Any number of processes, on any number of machines, may work on it at the same time.
+
+    Args:
+      path: of the directory.
+      artefacts: directory of finished stages that runs share; None keeps them in the run directory.
+      methods: methods of a user's own whose members it holds; those of the package need not be named.
     """
 
-    def __init__(self, path: pathlib.Path, artefacts: pathlib.Path | None = None) -> None:
+    def __init__(
+        self, path: pathlib.Path, artefacts: pathlib.Path | None = None, methods: Sequence[Method] = ()
+    ) -> None:
         self.path = path
         self._artefacts = artefacts or path / "checkpoints"
+        self._methods = {method.name: method for method in (*methods_lib.METHODS, *methods)}
 
     def create(self) -> None:
-        """Makes the directory and its CSV files, or repairs lines cut short by a kill."""
+        """Makes the directory and its CSV files, or repairs lines cut short by a kill.
+
+        Raises:
+          UserError: it cannot be written.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.metrics = csv_log.CsvLog(self.path / "csv_log.csv", csv_log.METRICS_COLUMNS)
+            self.metrics = csv_log.CsvLog(self.path / "metrics.csv", csv_log.METRICS_COLUMNS)
             self.evaluations = csv_log.CsvLog(self.path / "evaluations.csv", csv_log.EVALUATION_COLUMNS)
         except OSError as error:
             raise self._unwritable(error) from None
@@ -119,13 +75,17 @@ class RunDirectory:
         """Where the result of a stage lies once it is finished."""
         return self._artefacts / stage.name / address
 
+    def has_result(self, stage: Stage, member: Member) -> bool:
+        """Whether a stage of a member is finished."""
+        return self.artefact(stage, member.address(stage)).exists()
+
     @property
     def shares_artefacts(self) -> bool:
         """Whether other runs may have trained its results."""
         return self._artefacts != self.path / "checkpoints"
 
     def save_measured(self, stage: Stage, address: str, row: Mapping[str, str]) -> None:
-        """Keeps a result's last row of `csv_log.csv` beside it, for other runs that find it."""
+        """Keeps a result's last row of `metrics.csv` beside it, for other runs that find it."""
         write_atomically(self._measured(stage, address), json.dumps(row))
 
     def measured(self, stage: Stage, address: str) -> dict[str, str]:
@@ -139,10 +99,6 @@ class RunDirectory:
     def progress(self, stage: Stage, members: Sequence[Member]) -> Progress:
         """Checkpoints of a population under way."""
         return Progress(self.path / "checkpoints" / "under_way" / population_name(stage, members))
-
-    def interrupted(self, stage: Stage, population: Sequence[Member], missing: Sequence[Member]) -> Sequence[Member]:
-        """The members to train now: all of the population if a kill came while its results were being saved."""
-        return population if self.progress(stage, population).latest() is not None else missing
 
     def add_trajectories(self, dataset: str, paths: Mapping[str, np.ndarray]) -> None:
         """Adds positions [T, 2] to `trajectories/<dataset>.npz`; keys are `<algorithm>_<episode>`."""
@@ -160,21 +116,16 @@ class RunDirectory:
         """The content of `sweep.json`.
 
         Raises:
-          UserError: if there is none, or it cannot be read.
+          UserError: there is none, or it cannot be read.
         """
-        path = self.path / "sweep.json"
-        try:
-            return json.loads(path.read_text())
-        except FileNotFoundError:
-            raise UserError(f"{self.path}: not a run directory (it has no sweep.json)") from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: damaged ({error}); remove it and train again") from None
+        return read_sweep(self.path)
 
-    def add_diverged(self, names: Iterable[str]) -> None:
-        """Adds members to those that `sweep.json` tells as diverged."""
+    def add_diverged(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Adds members to those that `sweep.json` tells as diverged, by the columns that name them and the update."""
         with locked(self.path / "sweep.json"):
             content = self.read()
-            self._write(content | {"diverged": sorted({*content["diverged"], *names})})
+            new = [dict(entry) for entry in entries if dict(entry) not in content["diverged"]]
+            self._write(content | {"diverged": [*content["diverged"], *new]})
 
     def _write(self, content: Mapping[str, Any]) -> None:
         write_atomically(self.path / "sweep.json", json.dumps(content, indent=1) + "\n")
@@ -190,7 +141,7 @@ class RunDirectory:
         """Writes `sweep.json`, or checks that the one there is of a sweep that this one continues or extends.
 
         Raises:
-          UserError: if the directory holds a sweep with other settings, or cannot be written.
+          UserError: the directory holds a sweep with other settings, or cannot be written.
         """
         try:
             with locked(self.path / "sweep.json"):
@@ -205,7 +156,7 @@ class RunDirectory:
         content: dict[str, Any] = {
             "datasets": [dataclasses.asdict(fact) for fact in facts],
             "preset": sweep.preset,
-            "settings": {member.dataset: dataclasses.asdict(member.settings) for member in reversed(members)},
+            "settings": {member.dataset: dict(member.settings) for member in reversed(members)},
             "members": [],
             "command": list(command),
             "versions": versions(),
@@ -222,6 +173,8 @@ class RunDirectory:
             content["datasets"] += [entry for entry in before["datasets"] if entry["name"] not in names]
             content["settings"] = before["settings"] | content["settings"]
             every += [member for member in old if member not in members]
+        methods = list(dict.fromkeys(member.method for member in every))
+        content["stages"] = [stage.describe() for stage in methods_lib.stages_in_order(methods)]
         content["members"] = [_member_json(member, content["settings"][member.dataset]) for member in every]
         return content
 
@@ -237,17 +190,22 @@ class RunDirectory:
             before = datasets.get(member.dataset, member)
             if before.fingerprint != member.fingerprint:
                 raise UserError(f"--out={self.path}: holds a run on other data named {member.dataset}; choose another")
-            theirs, ours = before.environment, member.environment
-            if theirs is not None and ours is not None and theirs != ours:
-                raise UserError(f"--out={self.path}: holds a run in another environment, {theirs.id}; choose another")
+            self._refuse_other_environment(before.environment, member.environment)
             self._refuse_unequal(before, member, _SHARED_BY_DATASET)
             for stage in member.stages:
                 before = known.get(row(member, stage), member)
-                self._refuse_unequal(before, member, (*sorted(reach(stage)), *_PROTOCOL))
+                protocol = [name for name, one in member.method.settings().items() if one.protocol]
+                self._refuse_unequal(before, member, (*sorted(stage.reach()), *protocol))
+
+    def _refuse_other_environment(self, theirs: EnvironmentSpec | None, ours: EnvironmentSpec | None) -> None:
+        if theirs is not None and ours is not None and theirs != ours:
+            raise UserError(f"--out={self.path}: holds a run in another environment, {theirs.id}; choose another")
 
     def _refuse_unequal(self, before: Member, member: Member, names: Sequence[str]) -> None:
         for name in names:
-            ours, theirs = getattr(member.settings, name), getattr(before.settings, name)
+            if name not in before.settings or name not in member.settings:
+                continue
+            ours, theirs = member.settings[name], before.settings[name]
             if ours != theirs:
                 raise UserError(
                     f"--out={self.path}: holds a run with {name}={theirs}, not {ours}; choose another --out, "
@@ -255,12 +213,39 @@ class RunDirectory:
                 )
 
     def members(self) -> list[Member]:
-        """The members of the sweep on disk."""
+        """The members of the sweep on disk.
+
+        Raises:
+          UserError: one of them is of a method that is not known here.
+        """
         content, facts = self.read(), self.facts()
         return [
-            _member(entry, content["settings"][entry["dataset"]], facts[entry["dataset"]])
+            self._member(entry, content["settings"][entry["dataset"]], facts[entry["dataset"]])
             for entry in content["members"]
         ]
+
+    def _member(self, entry: Mapping[str, Any], common: Mapping[str, Any], facts: DatasetFacts) -> Member:
+        """The inverse of `_member_json`."""
+        name = entry.get("algorithm", "srpo")
+        if name not in self._methods:
+            raise UserError(
+                f"{self.path}: holds members of {name}, which is no method of this package; name the code that they "
+                "were trained with: --algorithm=package.module:METHOD"
+            )
+        method = self._methods[name]
+        given = dict(common) | dict(entry["values"])
+        settings = {flag: given.get(flag, one.default) for flag, one in method.settings().items()}
+        return Member(
+            dataset=entry["dataset"],
+            fingerprint=facts.fingerprint,
+            spec=Spec(facts.observation_size, facts.action_size),
+            seed=entry["seed"],
+            settings=Values(settings),
+            method=method,
+            setting=entry["setting"],
+            environment=facts.environment_spec,
+            recorded=Values(entry.get("results", {})),
+        )
 
     def facts(self) -> dict[str, DatasetFacts]:
         """Facts of the datasets by name."""
@@ -275,29 +260,14 @@ def population_name(stage: Stage, members: Sequence[Member]) -> str:
 
 def _member_json(member: Member, common: Mapping[str, Any]) -> dict[str, Any]:
     """A member with the settings in which it differs from the first of its dataset."""
-    own = dataclasses.asdict(member.settings)
     return {
         "dataset": member.dataset,
         "seed": member.seed,
         "setting": member.setting,
         "algorithm": member.algorithm,
-        "values": {name: value for name, value in own.items() if value != common[name]},
+        "values": {name: value for name, value in member.settings.items() if common.get(name, None) != value},
         "results": {stage.name: member.address(stage) for stage in member.stages},
     }
-
-
-def _member(entry: Mapping[str, Any], common: Mapping[str, Any], facts: DatasetFacts) -> Member:
-    """The inverse of `_member_json`."""
-    return Member(
-        dataset=entry["dataset"],
-        fingerprint=facts.fingerprint,
-        spec=Spec(facts.observation_size, facts.action_size),
-        seed=entry["seed"],
-        settings=Settings(**(common | entry["values"])),
-        setting=entry["setting"],
-        algorithm=entry.get("algorithm", "srpo"),
-        environment=facts.environment_spec,
-    )
 
 
 def versions() -> dict[str, str]:

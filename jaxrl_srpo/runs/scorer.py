@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.data.facts import DatasetFacts
 from jaxrl_srpo.envs import rollouts
 from jaxrl_srpo.envs.rollouts import BackgroundEvaluator, Episodes, Rollouts
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods.stages import Stage
+from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.population.vectorize import act_members
-from jaxrl_srpo.runs.run_directory import DatasetFacts, RunDirectory
+from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.sweep import Member
 
 EVALUATION_SEED = 0
@@ -80,7 +81,9 @@ class Scorer:
             self._jobs.remove(job)
 
     def drop(self) -> None:
-        """Forgets the evaluations under way; nothing is written of them."""
+        """Stops the evaluations under way; nothing is written of them."""
+        self._background.close()
+        self._background = BackgroundEvaluator()
         self._jobs.clear()
 
     def resume(self, stage: Stage, members: Sequence[Member], step: int, results: Any) -> None:
@@ -117,31 +120,34 @@ class Scorer:
     def _rollouts_of(self, members: Sequence[Member]) -> Rollouts:
         """Environments of the members; kept while the same ones are asked for."""
         environments = [self._environment(member) for member in members]
-        key = (environments, members[0].settings.episodes)
+        key = (environments, members[0].settings["episodes"])
         if self._rollouts is None or self._rollouts[0] != key:
             if self._rollouts is not None:
                 self._rollouts[1].close()
-            self._rollouts = (key, Rollouts(environments, members[0].settings.episodes, EVALUATION_SEED))
+                self._rollouts = None
+            self._rollouts = (key, Rollouts(environments, members[0].settings["episodes"], EVALUATION_SEED))
         return self._rollouts[1]
 
     def _act(self, stage: Stage, members: Sequence[Member], results: Any) -> Callable[[np.ndarray], np.ndarray]:
         """One batched call for all members and episodes, from flat observations to the environments' units."""
-        # Always on the CPU: a call on an accelerator would queue behind the chunk that trains meanwhile.
-        device = jax.local_devices(backend="cpu")[0]
-        policies = jax.device_put(stage.policy(results), device)
+        # Beside training on an accelerator, a call there would queue behind the chunk under way.
+        device = acting_device()
         first = members[0]
-        act = stage.act(first.settings, first.spec)
+        policies = jax.device_put(stage.make_policy(first.settings, first.spec, results), device)
         facts = [self._facts[member.dataset] for member in members]
         keys = jax.device_put(jnp.stack([jax.random.key(member.seed) for member in members]), device)
         fold = jax.jit(jax.vmap(jax.random.fold_in, (0, None)))
+        batched = device.platform != "cpu"
+        units = [fact.units for fact in facts]
         steps = 0
 
         def call(observations: np.ndarray) -> np.ndarray:
             nonlocal steps
             steps += 1
-            inputs = np.stack([fact.normalize(own) for fact, own in zip(facts, observations, strict=True)])
-            actions = np.asarray(act_members(act, policies, jax.device_put(inputs, device), fold(keys, steps)))
-            return np.stack([fact.scale(own) for fact, own in zip(facts, actions, strict=True)])
+            inputs = np.stack([one.normalize_observations(own) for one, own in zip(units, observations, strict=True)])
+            placed = jax.device_put(inputs, device)
+            actions = np.asarray(act_members(stage.act, policies, placed, fold(keys, steps), batched))
+            return np.stack([one.denormalize_actions(own) for one, own in zip(units, actions, strict=True)])
 
         return call
 
@@ -185,6 +191,14 @@ class Scorer:
             self._run.add_trajectories(
                 dataset, {f"{job.stage.algorithm}_{k}": path[:, :2] for k, path in enumerate(paths)}
             )
+
+
+def acting_device() -> jax.Device:
+    """The CPU where JAX may use it beside an accelerator, else the default device."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
 
 
 def usable_environments(

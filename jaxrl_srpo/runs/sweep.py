@@ -2,8 +2,8 @@
 
 The result of a stage is addressed by what determines it: the dataset's fingerprint, the seed, the stage's own settings
 and code version, the addresses of the earlier stages it uses, and the environment if it learns online. Members that
-differ in beta alone therefore share behaviour and critic, and a sweep that is extended or killed trains only what is
-missing.
+differ in beta alone therefore share behavior model and critic, and a sweep that is extended or killed trains only what
+is missing.
 """
 
 import dataclasses
@@ -13,17 +13,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxrl_srpo import methods as methods_lib
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods.presets import preset
-from jaxrl_srpo.methods.settings import SWEPT, Settings, StageName, override, scale_budget
-from jaxrl_srpo.methods.stages import ALGORITHMS, STAGES, Stage, stages_of
+from jaxrl_srpo.methods.contract import Method, Stage, merged_settings, preset_values
+from jaxrl_srpo.methods.settings import Setting, Values, fields_of, read, scale_budget, text_of
 from jaxrl_srpo.types import Spec
 
 NAMING_COLUMNS = ("stage", "dataset", "seed", "setting", "beta")
 """The columns that name a member in `metrics.csv` and `evaluations.csv`."""
-
-_LOOP = ("update_to_data", "online_warmup_steps", "sac_random_steps", "exploration_noise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,63 +33,67 @@ class Member:
       fingerprint: of its transitions.
       spec: sizes of the problem.
       seed: of all random numbers.
-      settings: concrete values.
+      settings: concrete values by flag.
+      method: what it trains.
       setting: the swept settings other than beta, as `expectile=0.9`, ';' between them; empty if there are none.
-      algorithm: out of `ALGORITHMS`, whose stages it trains.
       environment: where its policies act and learn online; None if unknown.
+      recorded: addresses by stage under which a run directory of another version keeps its results.
     """
 
     dataset: str
     fingerprint: str
     spec: Spec
     seed: int
-    settings: Settings
+    settings: Values
+    method: Method
     setting: str = ""
-    algorithm: str = "srpo"
     environment: EnvironmentSpec | None = dataclasses.field(default=None, compare=False)
+    recorded: Values = dataclasses.field(default=Values({}), compare=False)
+
+    @property
+    def algorithm(self) -> str:
+        """Name of its method."""
+        return self.method.name
 
     @property
     def stages(self) -> list[Stage]:
         """What it trains, in order."""
-        return stages_of(self.algorithm, self.settings)
+        return self.method.stages_of(self.settings)
 
     def address(self, stage: Stage) -> str:
         """Name of the stage's result; equal for members whose stage would compute the same."""
+        if stage.name in self.recorded:
+            return str(self.recorded[stage.name])
         payload = {
             "stage": stage.name,
             "version": stage.version,
             "fingerprint": self.fingerprint,
             "seed": self.seed,
-            "settings": stage.own_settings(self.settings),
-            "needs": [self.address(STAGES[name]) for name in stage.needs],
+            "settings": {
+                flag: self.settings[flag]
+                for flag, setting in stage.own_settings().items()
+                if not (setting.added and self.settings[flag] == setting.default)
+            },
+            "needs": [self.address(earlier) for earlier in stage.needs],
         }
-        if stage.explore is not None and self.environment is not None:
+        if stage.online and self.environment is not None:
             payload["environment"] = self.environment.to_json()
         return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:16]
 
     def row(self, stage: Stage) -> dict[str, Any]:
         """The columns that name this member in `metrics.csv` and `evaluations.csv`."""
-        beta = f"{self.settings.beta:g}" if "beta" in reach(stage) else ""
-        values = (stage.name, self.dataset, self.seed, _label(self.setting, stage), beta)
+        reached = stage.reach()
+        beta = text_of(self.settings["beta"]) if "beta" in reached else ""
+        setting = ";".join(part for part in self.setting.split(";") if part.split("=")[0] in reached)
+        values = (stage.name, self.dataset, self.seed, setting, beta)
         return dict(zip(NAMING_COLUMNS, values, strict=True))
 
     def name(self, stage: Stage) -> str:
-        """What messages and `sweep.json` call it, for instance `srpo pointmaze/umaze seed=0 beta=0.1`."""
+        """What messages call it, for instance `srpo pointmaze/umaze seed=0 beta=0.1`."""
         row = self.row(stage)
         beta = f"beta={row['beta']}" if row["beta"] else ""
         parts = (stage.algorithm, row["dataset"], f"seed={row['seed']}", beta, *row["setting"].split(";"))
         return " ".join(part for part in parts if part)
-
-
-def reach(stage: Stage) -> set[str]:
-    """The settings that determine the result of a stage: its own and those of the stages it needs."""
-    own = set(stage.own_settings(Settings()))
-    return own.union(*(reach(STAGES[name]) for name in stage.needs))
-
-
-def _label(setting: str, stage: Stage) -> str:
-    """Only the swept settings that reach a stage."""
-    return ";".join(part for part in setting.split(";") if part.split("=")[0] in reach(stage))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,11 +103,11 @@ class Sweep:
     Attributes:
       datasets: names or paths.
       seeds: one member per seed.
-      preset: out of `PRESETS`; gives each dataset its settings.
+      preset: gives each dataset its settings; every method has presets of its own.
       overrides: settings that replace the preset's; a sequence of several values of a swept setting makes members of
         all of them.
       budget: share of the preset's updates, see `settings.scale_budget`; `overrides` are taken as they are.
-      algorithms: out of `ALGORITHMS`; members of each.
+      algorithms: names of methods, methods of a user's own as `package.module:METHOD`, or methods; members of each.
     """
 
     datasets: tuple[str, ...]
@@ -113,60 +115,70 @@ class Sweep:
     preset: str = "quick"
     overrides: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     budget: float = 1.0
-    algorithms: tuple[str, ...] = ("srpo",)
+    algorithms: tuple[str | Method, ...] = ("srpo",)
+    methods: tuple[Method, ...] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be trained."""
+        """Refuses what cannot be trained.
+
+        Raises:
+          UserError: saying what.
+        """
         if not self.datasets:
             raise UserError("--datasets: name at least one dataset, for instance pointmaze/umaze")
         if not self.seeds:
             raise UserError("--seeds: name at least one seed, for instance 0:4")
-        if not self.algorithms or any(name not in ALGORITHMS for name in self.algorithms):
-            raise UserError(f"--algorithm={','.join(self.algorithms)}: choose from {', '.join(ALGORITHMS)}")
-        given = {"datasets": self.datasets, "seeds": self.seeds, "algorithm": self.algorithms}
+        if not self.algorithms:
+            raise UserError("--algorithm: name at least one, for instance srpo")
+        object.__setattr__(self, "methods", tuple(methods_lib.find_method(name) for name in self.algorithms))
+        names = tuple(method.name for method in self.methods)
+        given = {"datasets": self.datasets, "seeds": self.seeds, "algorithm": names}
         for what, values in (*given.items(), *self.overrides.items()):
             if len(set(values)) < len(values):
                 raise UserError(f"--{what}: a value is given twice in {', '.join(map(str, values))}")
-        for name, values in self.overrides.items():
-            if len(values) > 1 and name not in SWEPT:
-                raise UserError(f"--{name}: takes one value; settings that take several are {', '.join(SWEPT)}")
-        for values in itertools.islice(itertools.product(*self.overrides.values()), 1000):
-            settings = override(scale_budget(Settings(), self.budget), dict(zip(self.overrides, values, strict=True)))
-            if "sac" in self.algorithms and not settings.online_steps:
-                raise UserError("--algorithm=sac: learns online alone; give --online_steps")
-            if settings.time_min > settings.time_max:
-                raise UserError(f"--time_min={settings.time_min}: must not be above --time_max={settings.time_max}")
+        methods_lib.stages_in_order(self.methods)
+        self._check_overrides()
 
-    def settings_of(self, dataset: Dataset) -> list[tuple[str, Settings]]:
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """The settings of all its methods by flag."""
+        return merged_settings(self.methods)
+
+    def settings_of(self, dataset: Dataset) -> list[tuple[str, Values]]:
         """All combinations of the swept settings for a dataset, each with its label."""
-        base = scale_budget(preset(self.preset, dataset.name, dataset.family), self.budget)
+        base = preset_values(self.methods, self.preset, dataset.name, dataset.family, tuple(self.overrides))
+        base = scale_budget(base, self.settings, self.budget)
+        converted = self._converted()
         combinations = []
-        for values in itertools.product(*self.overrides.values()):
-            chosen = dict(zip(self.overrides, values, strict=True))
-            varied = [name for name in chosen if len(self.overrides[name]) > 1 and name != "beta"]
-            label = ";".join(f"{name}={chosen[name]:g}" for name in varied)
-            combinations.append((label, override(base, chosen)))
+        for values in itertools.product(*converted.values()):
+            chosen = dict(zip(converted, values, strict=True))
+            varied = [name for name in chosen if len(converted[name]) > 1 and name != "beta"]
+            label = ";".join(f"{name}={text_of(chosen[name])}" for name in varied)
+            combinations.append((label, base.replace(**chosen)))
         return combinations
 
     def members(self, datasets: Sequence[Dataset]) -> list[Member]:
         """Every member, datasets outermost and hyperparameters innermost.
 
-        Combinations that differ in nothing that their algorithm reads make one member.
+        Combinations that differ in nothing that their method reads make one member.
+
+        Raises:
+          UserError: for a preset that a method does not have.
         """
         members = [
             Member(
-                dataset.name,
-                dataset.fingerprint,
-                Spec(dataset.observation_size, dataset.action_size),
-                seed,
-                settings,
-                label,
-                algorithm,
-                dataset.environment,
+                dataset=dataset.name,
+                fingerprint=dataset.fingerprint,
+                spec=Spec(dataset.observation_size, dataset.action_size),
+                seed=seed,
+                settings=Values({flag: settings[flag] for flag in method.settings()}),
+                method=method,
+                setting=label,
+                environment=dataset.environment,
             )
             for dataset in datasets
             for seed in self.seeds
-            for algorithm in self.algorithms
+            for method in self.methods
             for label, settings in self.settings_of(dataset)
         ]
         different: dict[Any, Member] = {}
@@ -174,6 +186,47 @@ class Sweep:
             addresses = tuple(member.address(stage) for stage in member.stages)
             different.setdefault((member.dataset, member.algorithm, *addresses), member)
         return list(different.values())
+
+    def notes(self, datasets: Sequence[Dataset]) -> list[str]:
+        """What the presets tell about datasets, unless an override settles it."""
+        notes = []
+        for dataset in datasets:
+            for method in self.methods:
+                preset = method.presets.get(self.preset)
+                note = preset.note(dataset.name, dataset.family) if preset else ""
+                if note and not any(f"--{name} " in note for name in self.overrides):
+                    notes.append(note)
+        return notes
+
+    def _converted(self) -> dict[str, tuple[Any, ...]]:
+        settings = self.settings
+        return {name: tuple(settings[name].convert(one) for one in values) for name, values in self.overrides.items()}
+
+    def _check_overrides(self) -> None:
+        settings = self.settings
+        for name, values in self.overrides.items():
+            if name not in settings:
+                raise UserError(f"{name}: no such setting; `jaxrl-srpo train --helpfull` lists them")
+            if len(values) > 1 and not settings[name].swept:
+                several = ", ".join(flag for flag, one in settings.items() if one.swept)
+                raise UserError(f"--{name}: takes one value; settings that take several are {several}")
+        converted = self._converted()
+        for method in self.methods:
+            if not method.stages and not any(steps > 0 for steps in converted.get("online_steps", (0,))):
+                raise UserError(f"--algorithm={method.name}: learns online alone; give --online_steps")
+            if method.online is None and any(steps > 0 for steps in converted.get("online_steps", (0,))):
+                raise UserError(f"--online_steps: {method.name} does not learn online")
+            for stage in method.all_stages:
+                _check_combinations(stage, converted)
+
+
+def _check_combinations(stage: Stage, overrides: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuses values that do not go together, in every combination of the settings that the stage reads."""
+    if not hasattr(stage.settings, "check"):
+        return
+    own = [field.setting.flag for field in fields_of(stage.settings) if field.setting.flag in overrides]
+    for values in itertools.product(*(overrides[flag] for flag in own)):
+        read(stage.settings, dict(zip(own, values, strict=True))).check()
 
 
 def unique(members: Sequence[Member], stage: Stage) -> list[Member]:
@@ -185,17 +238,37 @@ def unique(members: Sequence[Member], stage: Stage) -> list[Member]:
     return list({(member.dataset, member.address(stage)): member for member in reversed(own)}.values())[::-1]
 
 
+def stages_of(members: Sequence[Member]) -> list[Stage]:
+    """The stages of some members in the order of training."""
+    own = {stage.name for member in members for stage in member.stages}
+    methods = list(dict.fromkeys(member.method for member in members))
+    return [stage for stage in methods_lib.stages_in_order(methods) if stage.name in own]
+
+
 def populations(members: Sequence[Member], stage: Stage, size: int = 0) -> list[list[Member]]:
     """Members of equal shapes and budgets, which share a compiled program; at most `size` of them together if given."""
     groups: dict[Any, list[Member]] = {}
     for member in members:
-        settings = member.settings
-        schedule = (stage.steps(settings), stage.interval(settings), settings.log_interval, settings.episodes)
-        extra: tuple[Any, ...] = (settings.precision, settings.policy_start if stage.needs else None)
-        if stage.explore is not None:
-            extra += tuple(getattr(settings, name) for name in _LOOP)
-        groups.setdefault((member.spec, stage.config(settings), schedule, extra), []).append(member)
+        groups.setdefault(_program(member, stage), []).append(member)
     return [part for group in groups.values() for part in _parts(shared_groups(group, stage), size)]
+
+
+def _program(member: Member, stage: Stage) -> Any:
+    """What members of one population have in common: everything but the numbers that a sweep may vary."""
+    values = member.settings
+    static = tuple(
+        values[field.setting.flag]
+        for each in (stage, *_needed(stage))
+        for field in fields_of(each.settings)
+        if not field.setting.swept and not (field.setting.protocol and each is not stage)
+    )
+    schedule = (stage.steps(values), stage.interval(values), values["log_interval"], values["episodes"])
+    extra = (values[stage.warmup_steps],) if stage.online else ()
+    return member.spec, static, schedule, values["precision"], extra
+
+
+def _needed(stage: Stage) -> list[Stage]:
+    return [one for earlier in stage.needs for one in (*_needed(earlier), earlier)]
 
 
 def _parts(groups: Sequence[list[Member]], size: int) -> list[list[Member]]:
@@ -212,13 +285,8 @@ def shared_groups(members: Sequence[Member], stage: Stage) -> list[list[Member]]
         return [[member] for member in members]
     groups: dict[Any, list[Member]] = {}
     for member in members:
-        needs: tuple[str, ...] = tuple(member.address(STAGES[name]) for name in stage.needs)
+        needs = tuple(member.address(earlier) for earlier in stage.needs)
         groups.setdefault(needs, []).append(member)
     if len({len(group) for group in groups.values()}) > 1:
         return [[member] for member in members]
     return list(groups.values())
-
-
-def results_of(member: Member, stage: Stage) -> dict[StageName, str]:
-    """Addresses of the earlier results that a stage of a member uses."""
-    return {name: member.address(STAGES[name]) for name in stage.needs}

@@ -4,41 +4,41 @@ import functools
 import itertools
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from jaxrl_srpo import methods as methods_lib
 from jaxrl_srpo import report
-from jaxrl_srpo.data import loading, table
-from jaxrl_srpo.data.dataset import Dataset
-from jaxrl_srpo.data.rewards import transform_rewards
-from jaxrl_srpo.data.weighting import take_rows, weighted_rows
+from jaxrl_srpo.data.facts import DatasetFacts
+from jaxrl_srpo.data.packing import pack_dataset
+from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods.settings import Settings
-from jaxrl_srpo.methods.stages import STAGES
-from jaxrl_srpo.runs.distributed import leads
+from jaxrl_srpo.io.files import print_message
+from jaxrl_srpo.methods.contract import Method
+from jaxrl_srpo.methods.settings import Values
+from jaxrl_srpo.runs.distributed import coordinator
 from jaxrl_srpo.runs.leases import Leases
 from jaxrl_srpo.runs.options import Options
-from jaxrl_srpo.runs.run_directory import DatasetFacts, RunDirectory
+from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.scorer import Scorer, usable_environments
-from jaxrl_srpo.runs.sweep import Member, populations, unique
-from jaxrl_srpo.runs.trainer import Trainer, TrainingData, load_results
+from jaxrl_srpo.runs.setup import TrainingData, load_results
+from jaxrl_srpo.runs.sweep import Member, populations, stages_of, unique
+from jaxrl_srpo.runs.trainer import Trainer
 
 
-def print_message(message: str) -> None:
-    """Messages go to standard error, results to standard output."""
-    print(message, file=sys.stderr, flush=True)
+def own_methods(named: Sequence[str | Method]) -> list[Method]:
+    """The methods of a user's own that a person named for a run directory.
 
-
-def pack_rows(dataset: Dataset, settings: Settings) -> np.ndarray:
-    """What members learn from: rows [N, width], rewards transformed, observations as the networks see them.
-
-    Better episodes come more often if they are weighted.
+    Raises:
+      UserError: there is no such method.
     """
-    rewards = transform_rewards(dataset, settings.reward_transform)
-    rows = weighted_rows(dataset, settings.trajectory_weighting)
-    return table.pack_rows(take_rows(dataset, rows), rewards[rows], settings.normalize_observations)
+    return [methods_lib.find_method(name) for name in named]
+
+
+def data_settings(settings: Values) -> dict[str, str | float | bool]:
+    """What determines the rows that members learn from, as keyword arguments of `pack_dataset` and `dataset_facts`."""
+    return {name: settings[name] for name in ("reward_transform", "trajectory_weighting", "normalize_observations")}
 
 
 def train_members(
@@ -57,7 +57,7 @@ def train_members(
       usable: datasets by name whose members are evaluated.
       options: how to run.
     """
-    scorer = make_scorer(run, usable) if usable and options.evaluate and leads() else None
+    scorer = make_scorer(run, usable) if usable and options.evaluate and coordinator() else None
     try:
         Trainer(
             run,
@@ -74,15 +74,20 @@ def train_members(
 
 def make_scorer(run: RunDirectory, usable: Mapping[str, DatasetFacts]) -> Scorer:
     """What evaluates the members of a run whose datasets are `usable`."""
-    return Scorer(run, usable, lambda stage, members: load_results(run, stage, members))
+    return Scorer(run, usable, functools.partial(load_results, run))
 
 
-def work(run_dir: str | os.PathLike[str], log: Callable[[str], None] | None = None) -> list[report.Row]:
+def work(
+    run_dir: str | os.PathLike[str],
+    log: Callable[[str], None] | None = None,
+    algorithm: Sequence[str | Method] = (),
+) -> list[report.Row]:
     """Trains and evaluates what a run lacks, beside any other workers, and writes its report when all is done.
 
     Args:
       run_dir: a run directory made by `api.prepare` or `api.train`, on storage that all workers see.
       log: receives messages; they go to standard error by default.
+      algorithm: methods of a user's own whose members the run holds.
 
     Returns:
       The rows of the table.
@@ -94,30 +99,46 @@ def work(run_dir: str | os.PathLike[str], log: Callable[[str], None] | None = No
     log = log or print_message
     path = pathlib.Path(run_dir)
     options = Options.from_json(RunDirectory(path).read().get("options", {}))
-    run = RunDirectory(path, options.artefacts)
+    run = RunDirectory(path, options.artefacts, own_methods(algorithm))
     members, facts = run.members(), list(run.facts().values())
-    online = any(member.settings.online_steps for member in members)
-    required = online or options.environment is not None
-    usable = usable_environments(run, facts, required, log, online) if online or options.evaluate else {}
-    if leads():
+    usable = find_usable(run, members, facts, options, log)
+    if coordinator():
         run.create()
     train_members(run, members, _rows_of(run, members, options), usable, options)
-    if not leads():
+    if not coordinator():
         return []
     _write_report(run, log)
     return report.collect(path)
 
 
-def side_by_side(run_dir: str | os.PathLike[str]) -> int:
+def find_usable(
+    run: RunDirectory,
+    members: Sequence[Member],
+    facts: Sequence[DatasetFacts],
+    options: Options,
+    log: Callable[[str], None],
+) -> dict[str, DatasetFacts]:
+    """The datasets by name whose members can be evaluated, or learn online, here.
+
+    Raises:
+      UserError: see `scorer.usable_environments`.
+    """
+    online = any(stage.online for member in members for stage in member.stages)
+    if not (online or options.evaluate):
+        return {}
+    return usable_environments(run, facts, online or options.environment is not None, log, online)
+
+
+def side_by_side(run_dir: str | os.PathLike[str], algorithm: Sequence[str | Method] = ()) -> int:
     """Members of a run that can be trained side by side and share no earlier result.
 
     Raises:
       UserError: if it is no run directory.
     """
-    run = RunDirectory(pathlib.Path(run_dir))
+    run = RunDirectory(pathlib.Path(run_dir), methods=own_methods(algorithm))
     size = Options.from_json(run.read().get("options", {})).members_per_population
     members = run.members()
-    groups = (populations(unique(members, stage), stage, size) for stage in STAGES.values() if not stage.needs)
+    groups = (populations(unique(members, stage), stage, size) for stage in stages_of(members) if not stage.needs)
     return max(map(len, itertools.chain(*groups)), default=1)
 
 
@@ -129,7 +150,7 @@ def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> 
     @functools.cache
     def rows(name: str) -> np.ndarray:
         fact = facts[name]
-        dataset = loading.load_dataset(
+        dataset = load_dataset(
             fact.given or fact.source,
             mirror=options.mirror,
             allow_invalid=options.allow_invalid_data,
@@ -137,7 +158,7 @@ def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> 
         )
         if dataset.fingerprint != fact.fingerprint:
             raise UserError(f"{dataset.source}: holds other transitions than {name} in {run.path}/sweep.json")
-        return pack_rows(dataset, settings[name])
+        return pack_dataset(dataset, **data_settings(settings[name]))  # type: ignore[arg-type]
 
     return rows
 
