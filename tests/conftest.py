@@ -1,6 +1,9 @@
 """JAX made strict for every test, and what the tests share."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -12,11 +15,26 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 
 def pytest_configure() -> None:
     """Fixes JAX's settings before its backends start: sharding is tested on 8 devices made of one processor."""
+    _share_compiled_programs()
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_default_matmul_precision", "highest")
     hypothesis.settings.load_profile("repeatable")
+
+
+def _share_compiled_programs() -> None:
+    """Compiles equal programs once per session, in this process and in those that tests start."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        directory = tempfile.mkdtemp(prefix="jaxrl_srpo_compiled_")
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    # JAX is imported already and has read its environment variables.
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session")

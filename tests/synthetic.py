@@ -1,13 +1,9 @@
 """Small datasets in D4RL's HDF5 layout, and the smallest settings that run every stage, for tests of whole runs."""
 
-import atexit
-import functools
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import IO, Any
 
@@ -101,20 +97,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def environment() -> dict[str, str]:
-    """Environment variables under which this package is importable from anywhere, and each program compiled once."""
+    """Environment variables under which this package is importable from anywhere."""
     root = str(pathlib.Path(jaxrl_srpo.__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "JAX_COMPILATION_CACHE_DIR": _compiled(),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-
-
-@functools.cache
-def _compiled() -> str:
-    """A folder of compiled programs that the processes of one test session share; removed at its end."""
-    path = tempfile.mkdtemp(prefix="jaxrl_srpo_compiled_")
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
