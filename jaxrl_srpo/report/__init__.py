@@ -3,13 +3,14 @@
 import os
 import pathlib
 import zipfile
+from collections.abc import Mapping
 
 import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.report.records import read_sweep
-from jaxrl_srpo.report.rows import ALGORITHM_LABELS, Row, collect
+from jaxrl_srpo.report.records import read_labels, read_sweep
+from jaxrl_srpo.report.rows import Row, collect
 from jaxrl_srpo.report.table import format_table, write_table
 
 __all__ = ["Row", "collect", "format_table", "write_maze_pictures", "write_report", "write_table"]
@@ -33,51 +34,44 @@ def write_report(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
 def write_maze_pictures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     """Draws the trajectories that a run saved for its mazes; nothing for runs that saved none.
 
-    `trajectories/<dataset, '/' replaced by '_'>.npz` holds arrays [T, 2] of x, y positions in metres, named by
+    `trajectories/<dataset, '/' replaced by '_'>.npz` holds arrays [T, 2] of x, y positions in meters, named by
     algorithm and episode: `data_0`, `bc_0`, `iql_3`, `srpo_1`.
+
+    Returns:
+      The files written.
 
     Raises:
       UserError: not a run directory, or a file in it is damaged.
     """
     run_dir = pathlib.Path(run_dir)
+    sweep = read_sweep(run_dir)
     written = []
-    for entry in read_sweep(run_dir)["datasets"]:
+    for entry in sweep["datasets"]:
         stem = entry["name"].replace("/", "_")
         source = run_dir / "trajectories" / f"{stem}.npz"
         if entry.get("environment") is None or not source.is_file():
             continue
-        panels = _read_trajectories(source)
+        panels = _read_trajectories(source, read_labels(sweep))
         if panels:
+            from jaxrl_srpo.report.mazes import draw_maze_trajectories
+
             target = run_dir / "report" / f"trajectories_{stem}.png"
-            _draw_maze(EnvironmentSpec.from_json(entry["environment"]), panels, target)
+            draw_maze_trajectories(EnvironmentSpec.from_json(entry["environment"]), panels, target)
             written.append(target)
     return written
 
 
-def _read_trajectories(path: pathlib.Path) -> dict[str, list[np.ndarray]]:
-    """Trajectories [T, 2] by panel label, in the order of the table and of the episodes."""
+def _read_trajectories(path: pathlib.Path, labels: Mapping[str, str]) -> dict[str, list[np.ndarray]]:
+    """Trajectories [T, 2] by panel title, in the order of the table and of the episodes."""
     panels: dict[str, list[np.ndarray]] = {}
     try:
         # NumPy leaves a file that it opened itself open when the archive turns out to be damaged.
         with path.open("rb") as file, np.load(file) as arrays:
-            for algorithm, label in ALGORITHM_LABELS.items():
+            saved = dict.fromkeys(key.rpartition("_")[0] for key in arrays.files)
+            for algorithm in sorted(saved, key=lambda name: [*labels, name].index(name)):
                 keys = [key for key in arrays.files if key.rpartition("_")[0] == algorithm]
                 keys.sort(key=lambda key: int(key.rpartition("_")[2]))
-                if keys:
-                    panels[label] = [arrays[key] for key in keys]
+                panels[labels.get(algorithm, algorithm)] = [arrays[key] for key in keys]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it or evaluate again") from error
     return panels
-
-
-def _draw_maze(spec: EnvironmentSpec, panels: dict[str, list[np.ndarray]], target: pathlib.Path) -> None:
-    """Draws one maze picture under a temporary name, then renames it."""
-    from jaxrl_srpo.report.mazes import draw_maze_trajectories
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{os.getpid()}.{target.name}")
-    try:
-        draw_maze_trajectories(spec, panels, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

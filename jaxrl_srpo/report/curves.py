@@ -5,7 +5,7 @@ import itertools
 import os
 import pathlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -30,28 +30,26 @@ from jaxrl_srpo.report.drawing import (
 )
 from jaxrl_srpo.report.published import published_score
 from jaxrl_srpo.report.records import (
+    DATA,
     Evaluation,
+    StageInfo,
     TrainingMetrics,
+    beta_text,
     read_evaluations,
     read_metrics,
+    read_stages,
     read_sweep,
 )
-from jaxrl_srpo.report.rows import ALGORITHM_LABELS, ONLINE_ALGORITHMS, Row, collect
+from jaxrl_srpo.report.rows import Row, collect
 from jaxrl_srpo.report.table import METRIC_LABELS
 
-_BC_COLOR, _DATA_COLOR, _PUBLISHED_COLOR = "#CC4C02", "#6B6B6B", "#000000"
-# What is evaluated while it trains.
-_CURVES = ("iql", "srpo", "awac")
-# What learns online, and what it goes on from.
-_BEFORE = {"awac_online": "awac", "srpo_online": "srpo", "iql_online": "iql", "sac_online": "sac_offline", "sac": ""}
-_STAGE_TITLES = {
-    "behavior": "behaviour",
-    "critic": "critic",
-    "policy": "policy",
-    "cloning": "cloning",
-    "awac": "AWAC",
-} | {name: ALGORITHM_LABELS[name] for name in ("sac_offline", *ONLINE_ALGORITHMS)}
+_CLONING_COLOR, _DATA_COLOR, _PUBLISHED_COLOR = "#CC4C02", "#6B6B6B", "#000000"
+_CLONING_DASHES = ((0, (5, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+# The second color of the palette is too near to that of cloning.
+_ONLINE_COLORS = (PALETTE[0], *PALETTE[2:])
 _WIDTH = 9.6
+# Letters that fit above a panel of losses.
+_LETTERS = 26
 _CAPTION = "thick lines: mean over seeds    bands: lowest to highest seed    thin lines: single seeds"
 
 
@@ -79,7 +77,7 @@ def write_curves(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
 
 
 def draw_learning_curves(run_dir: str | os.PathLike[str]) -> Figure | None:
-    """Scores over training, one row per dataset and one panel per algorithm that is evaluated meanwhile.
+    """Scores over updates on the dataset, one row per dataset and one panel per algorithm evaluated while it trains.
 
     Thick lines are means over seeds, bands reach from the lowest to the highest seed, thin lines are single seeds.
 
@@ -89,26 +87,31 @@ def draw_learning_curves(run_dir: str | os.PathLike[str]) -> Figure | None:
     Raises:
       UserError: not a run directory, or a file in it is damaged.
     """
-    evaluations = [row for row in read_evaluations(run_dir) if row.algorithm in _CURVES]
-    shown = [algorithm for algorithm in _CURVES if any(row.algorithm == algorithm for row in evaluations)]
-    evaluated = {row.dataset for row in evaluations}
-    datasets = [entry["name"] for entry in read_sweep(run_dir)["datasets"] if entry["name"] in evaluated]
+    sweep = read_sweep(run_dir)
+    stages = {stage.algorithm: stage for stage in read_stages(sweep).values() if stage.curve and not stage.online}
+    evaluations = [row for row in read_evaluations(run_dir) if row.algorithm in stages]
+    datasets = _datasets(sweep, evaluations)
     rows = collect(run_dir)
     if not datasets:
         return None
+    evaluated = {row.algorithm for row in evaluations}
+    shown = [stage for stage in stages.values() if stage.algorithm in evaluated]
+    # Titles of one line would overlap where panels are narrow.
+    between = "  ·  " if len(shown) <= 2 else "\n"
     dashes = dash_patterns(row.setting for row in evaluations)
     colors = beta_colors(row.beta for row in evaluations)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(_WIDTH, 3.0 * len(datasets) + 1.3), layout="constrained")
+        figure = Figure(figsize=(max(_WIDTH, 2.9 * len(shown)), 3.0 * len(datasets) + 1.3), layout="constrained")
         panels = figure.subplots(len(datasets), len(shown), sharey="row", squeeze=False)
         for dataset, line in zip(datasets, panels, strict=True):
             own = [row for row in evaluations if row.dataset == dataset]
             levels = [row for row in rows if row.dataset == dataset]
-            for panel, algorithm in zip(line, shown, strict=True):
-                _draw_levels(panel, levels, algorithm)
-                curves = curves_of([row for row in own if row.algorithm == algorithm])
-                _draw_scores(panel, curves, ALGORITHM_LABELS[algorithm], colors, dashes)
-                panel.set_title(f"{dataset}  ·  {ALGORITHM_LABELS[algorithm]}")
+            for panel, stage in zip(line, shown, strict=True):
+                _draw_levels(panel, levels, [stage.cloning])
+                _draw_published(panel, levels, stage.algorithm)
+                curves = curves_of([row for row in own if row.algorithm == stage.algorithm])
+                _draw_scores(panel, curves, stage.label, colors, dashes)
+                panel.set_title(f"{dataset}{between}{stage.label}")
             line[0].set_ylabel(METRIC_LABELS.get(own[0].metric, own[0].metric))
         for panel in panels[-1]:
             panel.set_xlabel("updates")
@@ -121,7 +124,7 @@ def draw_learning_curves(run_dir: str | os.PathLike[str]) -> Figure | None:
 def draw_fine_tuning(run_dir: str | os.PathLike[str]) -> Figure | None:
     """Scores before and after the switch from the dataset to the environment, one panel per dataset.
 
-    Updates on the dataset count up to 0, where the switch is marked; environment steps count from there. Colours tell
+    Updates on the dataset count up to 0, where the switch is marked; environment steps count from there. Colors tell
     methods apart, dashes tell betas and settings apart.
 
     Returns:
@@ -130,26 +133,33 @@ def draw_fine_tuning(run_dir: str | os.PathLike[str]) -> Figure | None:
     Raises:
       UserError: not a run directory, or a file in it is damaged.
     """
-    evaluations = read_evaluations(run_dir)
-    online = [row for row in evaluations if row.algorithm in _BEFORE]
-    datasets = [
-        entry["name"] for entry in read_sweep(run_dir)["datasets"] if entry["name"] in {r.dataset for r in online}
-    ]
+    sweep, evaluations = read_sweep(run_dir), read_evaluations(run_dir)
+    stages = read_stages(sweep)
+    evaluated = {row.algorithm for row in evaluations}
+    shown = [stage for stage in stages.values() if stage.online and stage.algorithm in evaluated]
+    online = [row for row in evaluations if row.algorithm in {stage.algorithm for stage in shown}]
+    datasets = _datasets(sweep, online)
     if not datasets:
         return None
+    followed = list(dict.fromkeys(stage.follows for stage in shown if stage.follows))
+    cloning = [stage.cloning for stage in stages.values() if stage in shown or stage.algorithm in followed]
     dashes = dash_patterns(_variant(row) for row in online)
+    rows = collect(run_dir)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, 3.2 * len(datasets) + 1.1), layout="constrained")
         panels = figure.subplots(len(datasets), 1, squeeze=False)[:, 0]
         for panel, dataset in zip(panels, datasets, strict=True):
             own = [row for row in evaluations if row.dataset == dataset]
-            _draw_levels(panel, [row for row in collect(run_dir) if row.dataset == dataset], "awac")
-            # The second colour of the palette is too near to that of cloning.
-            for algorithm, color in zip(_BEFORE, (PALETTE[0], *PALETTE[2:]), strict=False):
-                curves = curves_of([row for row in own if row.algorithm == algorithm])
-                before = curves_of([_before_switch(row, own) for row in own if row.algorithm == _BEFORE[algorithm]])
+            levels = [row for row in rows if row.dataset == dataset]
+            _draw_levels(panel, levels, cloning)
+            # A line for each of several methods would not say whose it is.
+            if len(followed) == 1:
+                _draw_published(panel, levels, followed[0])
+            for stage, color in zip(shown, itertools.cycle(_ONLINE_COLORS), strict=False):
+                curves = curves_of([row for row in own if row.algorithm == stage.algorithm])
+                before = curves_of([_before_switch(row, own) for row in own if row.algorithm == stage.follows])
                 for key, lines in curves.items():
-                    look = Look(ALGORITHM_LABELS[algorithm], color, dashes[_name(key)])
+                    look = Look(stage.label, color, dashes[_name(key)])
                     draw_mean(panel, list(lines.values()), look)
                     if key in before:
                         draw_mean(panel, list(before[key].values()), look._replace(label=""))
@@ -162,6 +172,12 @@ def draw_fine_tuning(run_dir: str | os.PathLike[str]) -> Figure | None:
         return figure
 
 
+def _datasets(sweep: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> list[str]:
+    """The evaluated datasets in the order of the sweep."""
+    evaluated = {row.dataset for row in evaluations}
+    return [entry["name"] for entry in sweep["datasets"] if entry["name"] in evaluated]
+
+
 def _before_switch(row: Evaluation, rows: Sequence[Evaluation]) -> Evaluation:
     """An offline evaluation with its step counted back from the last one of its stage."""
     last = max(other.step for other in rows if other.algorithm == row.algorithm)
@@ -171,7 +187,7 @@ def _before_switch(row: Evaluation, rows: Sequence[Evaluation]) -> Evaluation:
 def _name(key: Key) -> str:
     """A curve's beta and setting, for legends."""
     beta, setting = key
-    return ";".join(part for part in ("" if beta is None else f"beta={beta:g}", setting) if part)
+    return ";".join(part for part in ("" if beta is None else f"beta={beta_text(beta)}", setting) if part)
 
 
 def _variant(row: Evaluation) -> str:
@@ -181,8 +197,8 @@ def _variant(row: Evaluation) -> str:
 def draw_losses(run_dir: str | os.PathLike[str]) -> Figure | None:
     """What each stage measured while it trained, one small panel per stage and quantity.
 
-    Thick lines are means over seeds, thin lines are single seeds. Colour tells datasets apart, in a run on one dataset
-    it tells betas apart; dashes tell other settings apart.
+    Thick lines are means over seeds, thin lines are single seeds. Colors tell datasets apart, or betas in a run on one
+    dataset; dashes tell other settings apart.
 
     Returns:
       The figure; None if no metrics were written.
@@ -190,15 +206,16 @@ def draw_losses(run_dir: str | os.PathLike[str]) -> Figure | None:
     Raises:
       UserError: not a run directory, or a file in it is damaged.
     """
-    names = [entry["name"] for entry in read_sweep(run_dir)["datasets"]]
-    metrics = read_metrics(run_dir)
+    sweep, metrics = read_sweep(run_dir), read_metrics(run_dir)
+    names = [entry["name"] for entry in sweep["datasets"]]
     # Dictionaries keep the order of stages and of columns in the file.
     quantities = list(dict.fromkeys((row.stage, name) for row in metrics for name in row.values))
     if not quantities:
         return None
-    known = list(_STAGE_TITLES)
-    stages = sorted({stage for stage, _ in quantities}, key=lambda stage: [*known, stage].index(stage))
-    quantities = [quantity for stage in stages for quantity in quantities if quantity[0] == stage]
+    stages = read_stages(sweep)
+    # Sorting is stable: stages that are not in the list follow in the order of the file.
+    quantities.sort(key=lambda quantity: [*stages, quantity[0]].index(quantity[0]))
+    online = any(_is_online(stages.get(stage)) for stage, _ in quantities)
     by_dataset = dict(zip(names, itertools.cycle(PALETTE), strict=False)) if len(names) > 1 else None
     dashes = dash_patterns(row.setting for row in metrics)
     colors = beta_colors(row.beta for row in metrics)
@@ -210,13 +227,20 @@ def draw_losses(run_dir: str | os.PathLike[str]) -> Figure | None:
         for index, (panel, (stage, name)) in enumerate(zip(panels, quantities, strict=False)):
             rows = [row for row in metrics if row.stage == stage and name in row.values]
             _draw_metric(panel, rows, name, by_dataset, colors, dashes)
-            panel.set_title(f"{_STAGE_TITLES.get(stage, stage)}: {name.replace('_', ' ')}", fontsize=10)
-            if index + columns >= len(quantities):
-                panel.set_xlabel("updates", fontsize=9)
+            title, quantity = stages[stage].title if stage in stages else stage, name.replace("_", " ")
+            between = " " if len(title) + len(quantity) <= _LETTERS else "\n"
+            panel.set_title(f"{title}:{between}{quantity}", fontsize=10)
+            if online or index + columns >= len(quantities):
+                label = "environment steps" if _is_online(stages.get(stage)) else "updates"
+                panel.set_xlabel(label, fontsize=9)
         for panel in panels[len(quantities) :]:
             panel.set_axis_off()
         draw_legend(figure, figure.axes, dashes)
         return figure
+
+
+def _is_online(stage: StageInfo | None) -> bool:
+    return stage is not None and stage.online
 
 
 def _draw_scores(
@@ -224,7 +248,7 @@ def _draw_scores(
 ) -> None:
     """The learning curves of one panel, last scores marked by a dot."""
     for beta, setting in sorted(curves, key=lambda key: (key[1], key[0] or 0.0)):
-        label = name if beta is None else f"{name}, beta {beta:g}"
+        label = name if beta is None else f"{name}, beta {beta_text(beta)}"
         look = Look(label, colors[beta], dashes[setting])
         lines = list(curves[beta, setting].values())
         steps, values = draw_mean(panel, lines, look)
@@ -236,14 +260,20 @@ def _draw_scores(
         panel.text(0.5, 0.5, "not evaluated yet", transform=panel.transAxes, ha="center", va="center", color="#6B6B6B")
 
 
-def _draw_levels(panel: Axes, rows: Sequence[Row], algorithm: str) -> None:
-    """Horizontal lines to compare with: the data's own average, cloning, and the published score."""
+def _draw_levels(panel: Axes, rows: Sequence[Row], cloning: Iterable[str]) -> None:
+    """Horizontal lines to compare with: the data's own average, and the algorithms that clone the data."""
     for row in rows:
-        if row.algorithm == "data":
-            panel.axhline(row.mean, color=_DATA_COLOR, linestyle=(0, (6, 3)), linewidth=1.4, label="behaviour data")
-        if row.algorithm == ("cloning" if algorithm == "awac" else "bc"):
-            label = ALGORITHM_LABELS[row.algorithm]
-            panel.axhline(row.mean, color=_BC_COLOR, linestyle=(0, (5, 2, 1, 2)), linewidth=1.4, label=label)
+        if row.algorithm == DATA:
+            panel.axhline(row.mean, color=_DATA_COLOR, linestyle=(0, (6, 3)), linewidth=1.4, label=row.title)
+    own = [row for row in rows if row.algorithm in set(cloning)]
+    dashes = dict(zip(dict.fromkeys(row.algorithm for row in own), itertools.cycle(_CLONING_DASHES), strict=False))
+    for row in own:
+        pattern = dashes[row.algorithm]
+        panel.axhline(row.mean, color=_CLONING_COLOR, linestyle=pattern, linewidth=1.4, label=row.title)
+
+
+def _draw_published(panel: Axes, rows: Sequence[Row], algorithm: str) -> None:
+    """A horizontal line at the published score, where there is one."""
     metric = rows[0].metric if rows else ""
     score = published_score(rows[0].dataset, algorithm) if metric == "normalized_score" else None
     if score is not None:
@@ -269,7 +299,7 @@ def _draw_metric(
         if by_dataset is not None:
             look = Look(dataset, by_dataset[dataset], dashes[setting])
         else:
-            look = Look("" if beta is None else f"beta {beta:g}", colors[beta], dashes[setting])
+            look = Look("" if beta is None else f"beta {beta_text(beta)}", colors[beta], dashes[setting])
         draw_mean(panel, lines, look)
     finite = np.array([row.values[name] for row in rows if np.isfinite(row.values[name])])
     # Losses that fall by orders of magnitude are flat on a linear axis.

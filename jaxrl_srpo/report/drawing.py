@@ -1,4 +1,4 @@
-"""What the pictures of runs share: style, colours, dashes, curves over seeds, legends."""
+"""What the pictures of runs share: style, colors, dashes, curves over seeds, legends."""
 
 import io
 import itertools
@@ -18,9 +18,8 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.records import Evaluation
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; ordered values take viridis instead.
+# Okabe and Ito's palette, which color-blind readers can tell apart; ordered values take viridis instead.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_IQL_COLOR = "#0072B2"
 _DASHES: tuple[Any, ...] = (
     "-",
     (0, (4, 1.5)),
@@ -76,7 +75,7 @@ def save(figure: Figure, path: pathlib.Path, dpi: int = STYLE["savefig.dpi"]) ->
 
 
 def beta_colors(betas: Iterable[float | None]) -> dict[float | None, Any]:
-    """A colour for each beta, dark to light as beta grows; None, no beta, is the IQL actor or an earlier stage."""
+    """A color for each beta, dark to light as beta grows; None stands for algorithms without a beta."""
     ordered = sorted({beta for beta in betas if beta is not None})
     # The light end of the map is too pale for lines on white.
     shades = (
@@ -84,7 +83,7 @@ def beta_colors(betas: Iterable[float | None]) -> dict[float | None, Any]:
         if len(ordered) > 1
         else np.array([[0.0, 0.47, 0.37, 1.0]])
     )
-    return {None: _IQL_COLOR, **{beta: tuple(shade) for beta, shade in zip(ordered, shades, strict=False)}}
+    return {None: PALETTE[0], **{beta: tuple(shade) for beta, shade in zip(ordered, shades, strict=False)}}
 
 
 def dash_patterns(settings: Iterable[str]) -> dict[str, Any]:
@@ -118,15 +117,33 @@ def _stack(lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, 
 
 
 def draw_mean(panel: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], look: Look) -> tuple[np.ndarray, np.ndarray]:
-    """Draws seeds thin and their mean thick; returns the steps [T] they share and the values [seeds, T] there."""
+    """Draws seeds as thin lines and their mean as a thick one; what has a single step is a dot.
+
+    Args:
+      panel: where to draw.
+      lines: steps [T] and values [T] of each seed.
+      look: of the curve.
+
+    Returns:
+      The steps [T] that all seeds have and the values [seeds, T] there.
+    """
     if len(lines) > 1:
         for steps, values in lines:
-            panel.plot(steps, values, color=look.color, linestyle=look.dashes, linewidth=0.7, alpha=0.4)
+            style: dict[str, Any] = {"linestyle": look.dashes, "linewidth": 0.7, "marker": _marker(steps)}
+            panel.plot(steps, values, color=look.color, alpha=0.4, **style)
     steps, values = _stack(lines)
     # A diverged member has no numbers any more; the mean goes on over the others.
-    mean = np.ma.masked_invalid(values).mean(0)
-    panel.plot(steps, mean, color=look.color, linestyle=look.dashes, linewidth=2.0, label=look.label)
+    finite = np.isfinite(values)
+    total, count = np.where(finite, values, 0.0).sum(0), finite.sum(0)
+    mean = np.divide(total, count, out=np.full(len(steps), np.nan), where=count > 0)
+    style = {"linestyle": look.dashes, "linewidth": 2.0, "marker": _marker(steps)}
+    panel.plot(steps, mean, color=look.color, label=look.label, **style)
     return steps, values
+
+
+def _marker(steps: np.ndarray) -> str:
+    """A line through a single point cannot be seen."""
+    return "o" if len(steps) == 1 else ""
 
 
 def format_steps(panel: Axes) -> None:

@@ -1,6 +1,5 @@
 """Pictures of exploration: where states were visited, and how well over training."""
 
-import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,13 +8,11 @@ import numpy as np
 
 from jaxrl_srpo.envs.marginals import Grid
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
-    from matplotlib.figure import Figure
 
-_INK = "#22262c"
+_INK, _DPI = "#22262c", 110
 # Two-sided 97.5% points of Student's t for 1 to 10 degrees of freedom; 1.96 from there on.
 _T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
@@ -46,7 +43,7 @@ def draw_heat_maps(
 ) -> None:
     """Draws a PNG of visits: one row per method, one panel per source of states, all on one scale.
 
-    Colour is the share of visits relative to a uniform distribution, on a logarithmic scale; black is never visited. A
+    Color is the share of visits relative to a uniform distribution, on a logarithmic scale; black is never visited. A
     source without any visit is left white.
 
     Args:
@@ -61,6 +58,8 @@ def draw_heat_maps(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
+
+    from jaxrl_srpo.report.drawing import save
 
     if not rows:
         raise UserError("no visits to draw: pass at least one method")
@@ -80,9 +79,11 @@ def draw_heat_maps(
         line[0].set_ylabel(method, color=_INK, fontsize=10)
     for panel, source in zip(panels[0], sources, strict=True):
         panel.set_title(source, color=_INK, fontsize=11)
+    between = " " if len(rows) > 1 else "\n"
     bar = figure.colorbar(ScalarMappable(norm, _color_map()), ax=panels, shrink=min(1.0, 2.0 / len(rows)), pad=0.02)
-    bar.set_label("share of visits / uniform share", color=_INK)
-    _save(figure, path)
+    # On one line it is longer than a single row is high.
+    bar.set_label(f"share of visits /{between}uniform share", color=_INK)
+    save(figure, path, dpi=_DPI)
 
 
 def draw_curves(curves: Mapping[str, Curve], label: str, ceiling: float, path: pathlib.Path) -> None:
@@ -96,6 +97,8 @@ def draw_curves(curves: Mapping[str, Curve], label: str, ceiling: float, path: p
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
+
+    from jaxrl_srpo.report.drawing import save
 
     columns = min(4, len(curves))
     lines = -(-len(curves) // columns)
@@ -114,9 +117,12 @@ def draw_curves(curves: Mapping[str, Curve], label: str, ceiling: float, path: p
         panel.set_title(method, fontsize=9, color=_INK)
         panel.set_ylim(0.0, 1.05 * ceiling)
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    # The lowest panel of every column, also where the last line is not full.
+    for panel in list(panels.flat)[len(curves) - columns : len(curves)]:
+        panel.tick_params(labelbottom=True)
     figure.supxlabel("environment steps", fontsize=9)
     figure.supylabel(label, fontsize=9)
-    _save(figure, path)
+    save(figure, path, dpi=_DPI)
 
 
 def _extent(grid: Grid) -> Sequence[float]:
@@ -128,10 +134,3 @@ def _color_map() -> "Colormap":
     import matplotlib as mpl
 
     return mpl.colormaps["magma"].with_extremes(bad="white", under="black")
-
-
-def _save(figure: "Figure", path: pathlib.Path) -> None:
-    """Writes the figure as PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, facecolor="white")
-    write_atomically(path, buffer.getvalue())

@@ -19,8 +19,8 @@ from scipy import stats
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.published import METHODS, published_method, published_source
-from jaxrl_srpo.report.records import read_evaluations, read_sweep
-from jaxrl_srpo.report.rows import ALGORITHM_LABELS, Row, best_betas, collect, last_evaluation
+from jaxrl_srpo.report.records import DATA, beta_text, read_evaluations, read_sweep
+from jaxrl_srpo.report.rows import Row, best_betas, collect, last_evaluation
 from jaxrl_srpo.report.table import markdown_line, provenance
 
 ALGORITHMS = ("srpo", "iql", "bc")
@@ -29,13 +29,13 @@ _TITLES = ("dataset", "beta", "seeds", "episodes", "SRPO", "published SRPO", "di
 
 
 class Line(NamedTuple):
-    """One dataset.
+    """A line of the table: one dataset.
 
     Attributes:
-      dataset: its name.
-      family: its family.
-      rows: of this run, by algorithm, `data` among them; SRPO's is that of its best beta.
-      betas: how many settings of SRPO that one was picked from.
+      dataset: the dataset's name.
+      family: the dataset's family.
+      rows: rows of this run's table by algorithm, `data` among them; SRPO's is that of its best beta.
+      betas: number of settings of SRPO that the best one was picked from.
     """
 
     dataset: str
@@ -57,15 +57,17 @@ class Aggregate(NamedTuple):
 
     Attributes:
       group: the family of the datasets, or `all`.
-      algorithm: its name in tables.
-      datasets: how many.
-      runs: seeds of all of them.
+      algorithm: its name.
+      label: what tables call it.
+      datasets: number of datasets.
+      runs: number of seeds of all datasets together.
       iqm: interquartile mean over runs.
       mean: mean over runs, every dataset counting alike.
     """
 
     group: str
     algorithm: str
+    label: str
     datasets: int
     runs: int
     iqm: Estimate
@@ -80,7 +82,7 @@ def write_literature_table(run_dir: str | os.PathLike[str], out: pathlib.Path) -
       out: directory of the tables.
 
     Raises:
-      UserError: not a run directory, a file in it is damaged, or a score is not normalised.
+      UserError: not a run directory, a file in it is damaged, or a score is not normalized.
     """
     sweep, lines = read_sweep(run_dir), read_lines(run_dir)
     aggregates = aggregate(lines, final_scores(run_dir, lines))
@@ -99,12 +101,12 @@ def read_lines(run_dir: str | os.PathLike[str]) -> list[Line]:
     """The datasets of a run that have scores.
 
     Raises:
-      UserError: not a run directory, a file in it is damaged, or a score is not normalised.
+      UserError: not a run directory, a file in it is damaged, or a score is not normalized.
     """
-    rows = [row for row in collect(run_dir) if row.algorithm in (*ALGORITHMS, "data")]
+    rows = [row for row in collect(run_dir) if row.algorithm in (*ALGORITHMS, DATA)]
     for row in rows:
         if row.metric != "normalized_score":
-            raise UserError(f"{row.dataset}: has no D4RL-normalised score; its table is RUN_DIR/report/table.md")
+            raise UserError(f"{row.dataset}: has no D4RL-normalized score; its table is RUN_DIR/report/table.md")
     best = best_betas(rows)
     families = {entry["name"]: entry["family"] for entry in read_sweep(run_dir)["datasets"]}
     lines: dict[str, Line] = {}
@@ -135,16 +137,23 @@ def aggregate(lines: Sequence[Line], scores: dict[tuple[str, str], np.ndarray]) 
     if len(groups) > 1:
         groups["all"] = list(lines)
     return [
-        _aggregate(group, algorithm, [scores[line.dataset, algorithm] for line in members])
+        _aggregate(group, members[0].rows[algorithm], [scores[line.dataset, algorithm] for line in members])
         for group, members in groups.items()
         for algorithm in ALGORITHMS
         if all(algorithm in line.rows for line in members)
     ]
 
 
-def _aggregate(group: str, algorithm: str, samples: Sequence[np.ndarray]) -> Aggregate:
-    runs = sum(map(len, samples))
-    return Aggregate(group, algorithm, len(samples), runs, _estimate(_iqm, samples), _estimate(_mean, samples))
+def _aggregate(group: str, row: Row, samples: Sequence[np.ndarray]) -> Aggregate:
+    return Aggregate(
+        group=group,
+        algorithm=row.algorithm,
+        label=row.title,
+        datasets=len(samples),
+        runs=sum(map(len, samples)),
+        iqm=_estimate(_iqm, samples),
+        mean=_estimate(_mean, samples),
+    )
 
 
 def _iqm(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -157,7 +166,7 @@ def _mean(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def _estimate(statistic: Any, samples: Sequence[np.ndarray]) -> Estimate:
-    """The statistic and its interval, from a bootstrap that resamples the seeds of every dataset on its own."""
+    """The statistic and its interval, by a bootstrap that resamples the seeds of every dataset on its own."""
     value = float(statistic(*samples))
     if min(map(len, samples)) < 2:
         return Estimate(value, np.nan, np.nan)
@@ -181,7 +190,7 @@ def _cells(line: Line, methods: Sequence[str]) -> list[str]:
     difference = None if own is None or published is None else own.mean - published
     return [
         line.dataset,
-        "" if own is None or own.beta is None else f"{own.beta:g}",
+        "" if own is None else beta_text(own.beta),
         "" if own is None else str(own.seeds),
         "" if own is None else str(own.episodes),
         _score(own),
@@ -190,7 +199,7 @@ def _cells(line: Line, methods: Sequence[str]) -> list[str]:
         "" if own is None else _number(own.best_mean),
         _score(line.rows.get("iql")),
         _score(line.rows.get("bc")),
-        _number(line.rows["data"].mean) if "data" in line.rows else "",
+        _number(line.rows[DATA].mean) if DATA in line.rows else "",
         *(_number(published_method(name, line.dataset)) for name in methods),
     ]
 
@@ -221,13 +230,13 @@ def _interval(estimate: Estimate) -> str:
 
 def _aggregate_cells(one: Aggregate) -> list[str]:
     numbers = [str(one.datasets), str(one.runs), _interval(one.iqm), _interval(one.mean)]
-    return [one.group, ALGORITHM_LABELS[one.algorithm], *numbers]
+    return [one.group, one.label, *numbers]
 
 
 def _notes(lines: Sequence[Line], sweep: dict[str, Any]) -> list[str]:
     """What the numbers mean and where they come from."""
     notes = [
-        "D4RL-normalised scores. SRPO, IQL actor and cloning: this run, mean ± sample standard deviation over seeds of "
+        "D4RL-normalized scores. SRPO, IQL actor and cloning: this run, mean ± sample standard deviation over seeds of "
         "each seed's last evaluation. best, not last: mean over seeds of each seed's best evaluation, which no offline "
         "method can pick. IQM and mean over runs with 95% intervals of a bootstrap stratified by dataset.",
     ]
@@ -280,7 +289,7 @@ def _csv(lines: Sequence[Line]) -> str:
     writer.writerow(["dataset", "algorithm", "source", "beta", "seeds", "episodes", "mean", "std", "best_mean"])
     for line in lines:
         for row in line.rows.values():
-            beta = "" if row.beta is None else f"{row.beta:g}"
+            beta = beta_text(row.beta)
             numbers = ("" if x is None else f"{x:.8g}" for x in (row.mean, row.std, row.best_mean))
             writer.writerow([line.dataset, row.algorithm, "run", beta, row.seeds, row.episodes, *numbers])
         for name in METHODS:

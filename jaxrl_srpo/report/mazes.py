@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,12 +26,12 @@ _PANELS_PER_ROW = 4
 
 
 class _Places(NamedTuple):
-    """Where a maze's cells are, in metres as in the observations.
+    """Where a maze's cells are, in meters as in the observations.
 
     Attributes:
       cell: side of a cell.
-      center: x, y of the centre of a cell by row and column.
-      goal_offset: how far, on both axes, the middle of the goal's area is from its cell's centre.
+      center: x, y of the center of a cell by row and column.
+      goal_offset: how far, on both axes, the middle of the goal's area is from its cell's center.
       goal_radius: radius of that area.
     """
 
@@ -57,20 +58,23 @@ class _Scene(NamedTuple):
 def draw_maze_trajectories(
     environment: EnvironmentSpec, panels: Mapping[str, Sequence[np.ndarray]], path: str | os.PathLike[str]
 ) -> None:
-    """Draws a PNG with one panel of trajectories per entry; dots are starts, the star is the goal, colour is time.
+    """Draws a PNG with one panel of trajectories per entry; dots are starts, the star is the goal, color is time.
 
     Args:
       environment: a PointMaze or AntMaze, of Gymnasium-Robotics or D4RL's, or a star; a maze's map is taken from the
         keyword arguments or, failing that, from the environment's registration, which needs Gymnasium.
-      panels: trajectories by panel title, each [T, 2] in metres as in the observations; a panel may be empty.
+      panels: trajectories by panel title, each [T, 2] in meters as in the observations; a panel may be empty.
       path: where the PNG goes.
 
     Raises:
       UserError: there are no panels or the environment has no maze map.
     """
+    # Drawing is imported late: a run that is only trained should not pay for it.
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+
+    from jaxrl_srpo.report.drawing import save
 
     if not panels:
         raise UserError("no trajectories to draw: pass at least one panel")
@@ -94,7 +98,7 @@ def draw_maze_trajectories(
     bar = figure.colorbar(ScalarMappable(norm, _COLORS), ax=axes, shrink=0.75, pad=0.02)
     bar.set_label("time step", color=_INK)
     bar.outline.set_visible(False)
-    figure.savefig(path, format="png", dpi=150, facecolor="white")
+    save(figure, pathlib.Path(path))
 
 
 def _scene(environment: EnvironmentSpec) -> _Scene:
@@ -176,7 +180,7 @@ def _draw_maze(axis: "Axes", maze_map: Sequence[Sequence[int | str]], places: _P
         for j, symbol in enumerate(row):
             center = places.center(i, j)
             corner = (center[0] - places.cell / 2, center[1] - places.cell / 2)
-            # The edge of the same colour closes hairlines between neighbours.
+            # The edge of the same color closes hairlines between neighbours.
             color, order = (_WALL, 1.0) if symbol == 1 else (_FLOOR, 0.5)
             axis.add_patch(
                 Rectangle(
@@ -196,7 +200,7 @@ def _draw_goal(axis: "Axes", middle: np.ndarray, radius: float) -> None:
 
 
 def _time_line(trajectory: np.ndarray, norm: "Normalize", count: int) -> "LineCollection":
-    """One trajectory [T, 2] as segments coloured by their step; thinner and paler the more there are."""
+    """One trajectory [T, 2] as segments colored by their step; thinner and paler the more there are."""
     from matplotlib.collections import LineCollection
 
     # Longer segments, because transparent ones overlap at their ends.

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-# The names that tables use, and those of the literature. Cloning by diffusion has no published score.
-_METHODS = {"iql": "IQL", "srpo": "SRPO", "awac": "AWAC"}
+# What the literature calls our algorithms. Cloning by diffusion has no published score.
+_METHODS = {"iql": "IQL", "srpo": "SRPO", "awac": "AWAC", "td3_bc": "TD3+BC"}
 # The methods of SRPO's published table, in its order.
 METHODS = ("TD3+BC", "IQL", "Diffuser", "SfBC", "Diffusion-QL", "QGPO", "IDQL", "SRPO")
 
@@ -21,12 +21,12 @@ def _published() -> dict[str, Any]:
 
 
 def published_score(dataset_name: str, algorithm: str) -> float | None:
-    """The published D4RL-normalised score (0 random, 100 expert; a mean over seeds) of a method on a dataset.
+    """The published D4RL-normalized score (0 random, 100 expert; a mean over seeds) of a method on a dataset.
 
     Args:
       dataset_name: the exact D4RL name, for instance `hopper-medium-v2`. Regenerated or renamed data have no published
         score, however similar their names.
-      algorithm: `srpo`, `iql` or `awac`, else no score is known.
+      algorithm: as in `evaluations.csv`: `srpo`, `iql`, `awac` or `td3_bc`; no score is known of others.
 
     Returns:
       The score, or None where the literature has none.

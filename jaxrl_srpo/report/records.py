@@ -1,28 +1,34 @@
 """The plain files of a run directory, read into typed records, also while another process writes them."""
 
-import csv
 import dataclasses
-import io
 import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.csv_log import EVALUATION_COLUMNS, METRICS_COLUMNS, Tail
 
-_EVALUATION_COLUMNS = frozenset(
-    ("stage", "algorithm", "dataset", "seed", "setting", "beta", "step", "final", "episodes", "metric", "mean", "std")
-) | {"return_mean", "success_rate"}
-# The first columns of metrics.csv; what follows are numbers that differ from stage to stage.
-_METRICS_COLUMNS = ("stage", "dataset", "seed", "setting", "beta", "step", "updates_per_second")
-
-Record = TypeVar("Record")
+DATA = "data"
+"""What stands in the place of an algorithm for the dataset's own episodes."""
+DATA_LABEL = "behavior data"
+"""What tables and pictures call the dataset's own episodes."""
+LEAST_EFFECTIVE_SAMPLE_SIZE = 0.02
+"""Share of a batch, 0 to 1: some thousand updates after weights leave less in effect, Q has left its scale."""
 
 
 class Result(NamedTuple):
-    """A stage of a member, as the first columns of both files name it; members that share the result share the name."""
+    """A stage of a member, as the first columns of both CSV files name it; members with one result have one name.
+
+    Attributes:
+      stage: the stage's name.
+      dataset: the dataset's name.
+      seed: the member's seed.
+      setting: hyperparameters that the sweep varies other than beta, as `expectile=0.9`, ';' between them; or empty.
+      beta: temperature of SRPO; None where the result does not depend on it.
+    """
 
     stage: str
     dataset: str
@@ -32,16 +38,44 @@ class Result(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class StageInfo:
+    """What tables and pictures need to know of a stage; an entry of the list `stages` in `sweep.json`.
+
+    Attributes:
+      name: its name in the column `stage`.
+      algorithm: the name of its policy in the column `algorithm` of `evaluations.csv`.
+      label: what tables and learning curves call its policy.
+      title: what the picture of losses calls the stage.
+      online: whether its steps are environment steps.
+      follows: algorithm whose learning an online stage continues; empty if it starts from scratch.
+      cloning: algorithm of the cloning baseline drawn beside its learning curve; empty if there is none.
+      curve: whether it is evaluated while it trains.
+    """
+
+    name: str
+    algorithm: str
+    label: str
+    title: str
+    online: bool
+    follows: str
+    cloning: str
+    curve: bool
+
+
+_STAGE_FIELDS = dataclasses.fields(StageInfo)
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """One member evaluated once: a row of `evaluations.csv`.
 
     Attributes:
-      stage: `behavior`, `critic` or `policy`.
-      algorithm: `bc`, `iql` or `srpo`.
-      dataset: the dataset's name.
-      seed: the member's seed.
-      setting: hyperparameters that the sweep varies other than beta, as `expectile=0.9`, ';' between them; or empty.
-      beta: temperature of SRPO; None for the others.
+      stage: as in `Result`.
+      algorithm: name of the policy.
+      dataset: as in `Result`.
+      seed: as in `Result`.
+      setting: as in `Result`.
+      beta: as in `Result`.
       step: updates of the stage done so far.
       final: whether it is the last evaluation of the stage.
       episodes: number of episodes.
@@ -69,7 +103,7 @@ class Evaluation:
 
     @property
     def result(self) -> Result:
-        """The stage of the member that the row is about."""
+        """The stage of a member that the row is about."""
         return Result(self.stage, self.dataset, self.seed, self.setting, self.beta)
 
 
@@ -78,11 +112,11 @@ class TrainingMetrics:
     """One member after one chunk of updates: a row of `metrics.csv`.
 
     Attributes:
-      stage: `behavior`, `critic` or `policy`.
-      dataset: the dataset's name.
-      seed: the member's seed.
-      setting: as in `Evaluation`.
-      beta: temperature of SRPO; None in the other stages.
+      stage: as in `Result`.
+      dataset: as in `Result`.
+      seed: as in `Result`.
+      setting: as in `Result`.
+      beta: as in `Result`.
       step: updates of the stage done so far.
       updates_per_second: of all members of its population together; None if the file does not say.
       values: what the stage measured, losses for instance, by column name; blank cells are left out.
@@ -99,7 +133,7 @@ class TrainingMetrics:
 
     @property
     def result(self) -> Result:
-        """The stage of the member that the row is about."""
+        """The stage of a member that the row is about."""
         return Result(self.stage, self.dataset, self.seed, self.setting, self.beta)
 
 
@@ -126,89 +160,119 @@ def read_sweep(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     return sweep
 
 
-class News(NamedTuple, Generic[Record]):
-    """Rows that were completed since the file was last read; `restarted` if they replace all earlier ones."""
-
-    rows: list[Record]
-    restarted: bool
-
-
-class Tail(Generic[Record]):
-    """A CSV file of rows that another process may be appending to, or replacing with a shorter one.
+def read_stages(sweep: Mapping[str, Any]) -> dict[str, StageInfo]:
+    """The stages of a run by name, in the order in which they train.
 
     Args:
-      path: of the file, which need not exist yet.
-      required: columns that it must have.
-      parse: makes a record of a path, a line number and the line's cells.
+      sweep: contents of `sweep.json`; without a list `stages`, as earlier versions wrote it, those of all methods of
+        this package are returned.
 
-    Attributes:
-      written: when the file was last written, in seconds since the epoch; None while there is none.
+    Raises:
+      UserError: an entry of the list lacks something or holds something else than it should.
+    """
+    entries = sweep.get("stages")
+    if entries is None:
+        # Only directories of earlier versions need to know what methods there are.
+        from jaxrl_srpo.methods import stage_descriptions
+
+        entries = stage_descriptions()
+    try:
+        stages = [StageInfo(**{field.name: entry[field.name] for field in _STAGE_FIELDS}) for entry in entries]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"sweep.json: 'stages' is not as train writes it ({error}); train again") from None
+    for stage in stages:
+        for field in _STAGE_FIELDS:
+            value = getattr(stage, field.name)
+            if not isinstance(value, bool if field.name in ("online", "curve") else str):
+                raise UserError(
+                    f"sweep.json: 'stages' is not as train writes it ({field.name} is {value!r}); train again"
+                )
+    return {stage.name: stage for stage in stages}
+
+
+def read_labels(sweep: Mapping[str, Any]) -> dict[str, str]:
+    """What tables and pictures call each algorithm, in the order of tables: the data, then the stages as they train.
+
+    Raises:
+      UserError: as `read_stages` does.
+    """
+    return {DATA: DATA_LABEL} | {stage.algorithm: stage.label for stage in read_stages(sweep).values()}
+
+
+class Diverged:
+    """The stages of members that diverged, by the list `diverged` of `sweep.json`.
+
+    An entry is an object of the columns that name a stage of a member and the update at which it diverged. Earlier
+    versions wrote the member's name instead, such as `srpo pointmaze/umaze seed=0 beta=0.1`.
+
+    Args:
+      sweep: contents of `sweep.json`.
+
+    Raises:
+      UserError: an entry of the list is neither.
     """
 
-    def __init__(
-        self,
-        path: pathlib.Path,
-        required: frozenset[str],
-        parse: Callable[[pathlib.Path, int, dict[str, str]], Record],
-    ) -> None:
-        self.written: float | None = None
-        self._path, self._required, self._parse = path, required, parse
-        self._inode, self._offset, self._line = -1, 0, 0
-        self._columns: list[str] | None = None
+    def __init__(self, sweep: Mapping[str, Any]) -> None:
+        entries = sweep.get("diverged") or []
+        algorithms = {stage.name: stage.algorithm for stage in read_stages(sweep).values()} if entries else {}
+        self.names: list[str] = []
+        """Of the members, for readers, with the update where it is known."""
+        self._results: set[Result] = set()
+        for entry in entries:
+            if isinstance(entry, str):
+                self.names.append(entry)
+                continue
+            result = _diverged_result(entry)
+            self._results.add(result)
+            update = f" at update {entry['update']}" if entry.get("update") is not None else ""
+            self.names.append(_name(result, algorithms.get(result.stage, result.stage)) + update)
+        self._old_names = {entry for entry in entries if isinstance(entry, str)}
 
-    def read(self) -> News[Record]:
-        """The rows completed since the last call; a last line without its end waits for a later one.
+    def has(self, result: Result, algorithm: str) -> bool:
+        """Whether a stage of a member diverged; `algorithm` is the stage's."""
+        return result in self._results or _name(result, algorithm) in self._old_names
 
-        Raises:
-          UserError: the file cannot be read, a column is missing, or a cell is not what its column should hold; the
-            next call reads it again.
-        """
-        try:
-            # Opened anew each time, since that is what makes a network file system look at the server's copy.
-            with self._path.open("rb") as file:
-                state = os.fstat(file.fileno())
-                restarted = state.st_ino != self._inode or state.st_size < self._offset
-                offset, line, columns = (0, 0, None) if restarted else (self._offset, self._line, self._columns)
-                file.seek(offset)
-                content = file.read()
-        except FileNotFoundError:
-            return News([], restarted=False)
-        except OSError as error:
-            raise UserError(f"{self._path} cannot be read ({error.strerror})") from None
-        whole = content[: content.rfind(b"\n") + 1]
-        reader = csv.DictReader(io.StringIO(self._decode(whole)), columns)
-        rows = [self._parse(self._path, *item) for item in self._lines(reader, line)]
-        self.written, self._inode, self._offset = state.st_mtime, state.st_ino, offset + len(whole)
-        self._columns, self._line = list(reader.fieldnames or ()) or None, line + reader.line_num
-        return News(rows, restarted)
 
-    def _decode(self, content: bytes) -> str:
-        try:
-            return content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self._path} is not UTF-8 text ({error}); restore it or train again") from None
+def _diverged_result(entry: Any) -> Result:
+    """The stage of a member that an entry of `diverged` names."""
+    try:
+        beta = float(entry["beta"]) if entry["beta"] else None
+        return Result(entry["stage"], entry["dataset"], int(entry["seed"]), entry["setting"], beta)
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"sweep.json: {entry!r} in 'diverged' names no member; it should be the file that train wrote"
+        ) from None
 
-    def _lines(self, reader: "csv.DictReader[str]", before: int) -> Iterator[tuple[int, dict[str, str]]]:
-        """Line numbers in the file and cells."""
-        columns = reader.fieldnames or ()
-        missing = self._required.difference(columns)
-        if columns and missing:
-            raise UserError(f"{self._path} has no column {min(missing)!r}; it should be the file that train wrote")
-        for cells in reader:
-            line = before + reader.line_num
-            if None in cells or None in cells.values():
-                raise UserError(f"{self._path} line {line}: expected {len(columns)} cells, as in line 1")
-            yield line, cells
+
+def _name(result: Result, algorithm: str) -> str:
+    """What messages call a stage of a member, for instance `srpo pointmaze/umaze seed=0 beta=0.1`."""
+    beta = beta_text(result.beta)
+    parts = (
+        algorithm,
+        result.dataset,
+        f"seed={result.seed}",
+        f"beta={beta}" if beta else "",
+        *result.setting.split(";"),
+    )
+    return " ".join(part for part in parts if part)
+
+
+def beta_text(beta: float | None) -> str:
+    """A beta as short as possible, but never the same text for different betas; empty for None."""
+    if beta is None:
+        return ""
+    return f"{beta:g}" if float(f"{beta:g}") == beta else repr(beta)
 
 
 def evaluations_tail(run_dir: str | os.PathLike[str]) -> Tail[Evaluation]:
     """Follows the rows of `evaluations.csv`."""
-    return Tail(pathlib.Path(run_dir) / "evaluations.csv", _EVALUATION_COLUMNS, _evaluation)
+    required = frozenset(EVALUATION_COLUMNS) - {"return_std", "length_mean"}
+    return Tail(pathlib.Path(run_dir) / "evaluations.csv", required, _evaluation)
 
 
 def metrics_tail(run_dir: str | os.PathLike[str]) -> Tail[TrainingMetrics]:
     """Follows the rows of `metrics.csv`."""
-    required = frozenset(_METRICS_COLUMNS) - {"updates_per_second"}
+    required = frozenset(METRICS_COLUMNS) - {"updates_per_second"}
     return Tail(pathlib.Path(run_dir) / "metrics.csv", required, _training_metrics)
 
 
@@ -228,6 +292,15 @@ def read_metrics(run_dir: str | os.PathLike[str]) -> list[TrainingMetrics]:
       UserError: a column is missing, or a cell is not what its column should hold.
     """
     return metrics_tail(run_dir).read().rows
+
+
+def last_rows(run_dir: str | os.PathLike[str]) -> dict[Result, TrainingMetrics]:
+    """The last row of `metrics.csv` of every stage of every member; none if there is no such file.
+
+    Raises:
+      UserError: a column is missing, or a cell is not what its column should hold.
+    """
+    return {row.result: row for row in read_metrics(run_dir)}
 
 
 def _number(path: pathlib.Path, line: int, column: str, text: str) -> float:
@@ -276,7 +349,7 @@ def _training_metrics(path: pathlib.Path, line: int, cells: dict[str, str]) -> T
     values = {
         column: _number(path, line, column, text)
         for column, text in cells.items()
-        if column not in _METRICS_COLUMNS and text.strip()
+        if column not in METRICS_COLUMNS and text.strip()
     }
     return TrainingMetrics(
         stage=cells["stage"],

@@ -3,41 +3,28 @@
 import dataclasses
 import os
 import pathlib
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.report.published import published_score
 from jaxrl_srpo.report.records import (
+    DATA,
+    DATA_LABEL,
+    Diverged,
     Evaluation,
     Result,
-    TrainingMetrics,
+    StageInfo,
     read_evaluations,
     read_metrics,
+    read_stages,
     read_sweep,
 )
 
-ALGORITHM_LABELS = {
-    "data": "behaviour data",
-    "bc": "behaviour cloning",
-    "iql": "IQL actor",
-    "srpo": "SRPO",
-    "cloning": "cloning (Gaussian)",
-    "awac": "AWAC",
-    "sac_offline": "SAC offline",
-    "srpo_online": "SRPO, online",
-    "iql_online": "IQL, online",
-    "awac_online": "AWAC, online",
-    "sac_online": "SAC offline, online",
-    "sac": "SAC from scratch",
-}
-ONLINE_ALGORITHMS = ("srpo_online", "iql_online", "awac_online", "sac_online", "sac")
-_ALGORITHM_ORDER = tuple(ALGORITHM_LABELS)
-_STAGES = {"bc": "behavior", "iql": "critic", "srpo": "policy"}
+_SIZE = "effective_sample_size"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +49,11 @@ class Row:
       success_rate: mean success rate, 0 to 1, in goal tasks.
       unfinished: number of seeds whose stage has not ended; their latest evaluation stands in.
       effective_sample_size: mean over seeds of the share of a batch, 0 to 1, that AWAC's weights left in effect when
-        last measured; None for the others.
-      regret: mean over seeds and over the evaluations after the first of what is missing to 1, the score of an expert
-        or a success rate of 1, while it learns online; as in CORL. None for the others and for plain returns.
+        last measured; None for stages without such weights.
+      regret: 1 (the score of an expert, or a success rate of 1) minus the mean over seeds and over all evaluations
+        after the first while it learns online, as in CORL; None for other stages and for plain returns.
+      label: what readers know the algorithm by.
+      online: whether it learned from the environment.
     """
 
     dataset: str
@@ -85,46 +74,85 @@ class Row:
     unfinished: int
     effective_sample_size: float | None = None
     regret: float | None = None
+    label: str = ""
+    online: bool = False
+
+    @property
+    def title(self) -> str:
+        """What tables call the algorithm."""
+        return self.label or self.algorithm
 
 
 def collect(run_dir: str | os.PathLike[str]) -> list[Row]:
-    """The rows of a run's table: datasets in the order of the sweep, algorithms in that of `ALGORITHM_LABELS`.
+    """The rows of a run's table: datasets in the order of the sweep, algorithms in that of its stages.
 
     Raises:
       UserError: not a run directory, or a file in it is damaged.
     """
     sweep = read_sweep(run_dir)
-    groups: dict[tuple[str, str, str, float | None], list[Evaluation]] = defaultdict(list)
+    groups: dict[_Key, list[Evaluation]] = defaultdict(list)
     for evaluation in read_evaluations(run_dir):
-        groups[evaluation.dataset, evaluation.algorithm, evaluation.setting, evaluation.beta].append(evaluation)
+        key = _Key(evaluation.dataset, evaluation.algorithm, evaluation.setting, evaluation.beta)
+        groups[key].append(evaluation)
     names = [entry["name"] for entry in sweep["datasets"]]
-    unknown = sorted({dataset for dataset, *_ in groups}.difference(names))
+    unknown = sorted({key.dataset for key in groups}.difference(names))
     if unknown:
         raise UserError(
             f"{pathlib.Path(run_dir) / 'evaluations.csv'} has dataset {unknown[0]!r}, sweep.json has "
             f"{', '.join(names)}; both should come from one run"
         )
-    sizes = {row.result: row.values["effective_sample_size"] for row in _measured(run_dir)}
+    context = _context(run_dir, sweep)
     rows = []
     for entry in sweep["datasets"]:
         # A dataset read without its environment may not say how well it did in the metric.
         if entry.get("data_mean") is not None:
             rows.append(_data_row(entry))
-        members = [key for key in groups if key[0] == entry["name"]]
-        rows += [_row(groups[key], sweep.get("diverged", []), sizes) for key in sorted(members, key=_position)]
+        members = [key for key in groups if key.dataset == entry["name"]]
+        rows += [_row(groups[key], context) for key in sorted(members, key=lambda key: _position(key, context.stages))]
     return rows
 
 
-def _measured(run_dir: str | os.PathLike[str]) -> list[TrainingMetrics]:
-    """The rows of stages that weigh their batches, in order."""
-    return [row for row in read_metrics(run_dir) if "effective_sample_size" in row.values]
+class _Key(NamedTuple):
+    """What the evaluations of one row have in common."""
+
+    dataset: str
+    algorithm: str
+    setting: str
+    beta: float | None
 
 
-def _position(key: tuple[str, str, str, float | None]) -> tuple[int, str, str, float]:
-    """Sorts rows of one dataset: known algorithms in their order, others behind by name."""
-    _, algorithm, setting, beta = key
-    rank = _ALGORITHM_ORDER.index(algorithm) if algorithm in _ALGORITHM_ORDER else len(_ALGORITHM_ORDER)
-    return rank, algorithm, setting, -1.0 if beta is None else beta
+class _Context(NamedTuple):
+    """What rows need to know of a run besides their evaluations.
+
+    Attributes:
+      stages: by algorithm, in the order of the table.
+      diverged: members that diverged.
+      seeds: of the members, by dataset.
+      sizes: effective sample sizes when last measured.
+    """
+
+    stages: dict[str, StageInfo]
+    diverged: Diverged
+    seeds: dict[str, set[int]]
+    sizes: dict[Result, float]
+
+
+def _context(run_dir: str | os.PathLike[str], sweep: Mapping[str, Any]) -> _Context:
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for member in sweep.get("members", ()):
+        seeds[member["dataset"]].add(member["seed"])
+    return _Context(
+        stages={stage.algorithm: stage for stage in read_stages(sweep).values()},
+        diverged=Diverged(sweep),
+        seeds=seeds,
+        sizes={row.result: row.values[_SIZE] for row in read_metrics(run_dir) if _SIZE in row.values},
+    )
+
+
+def _position(key: _Key, stages: Mapping[str, StageInfo]) -> tuple[int, str, str, float]:
+    """Sorts rows of one dataset: algorithms of the run's stages in their order, others behind by name."""
+    order = [*stages, key.algorithm]
+    return order.index(key.algorithm), key.algorithm, key.setting, -1.0 if key.beta is None else key.beta
 
 
 def _data_row(entry: dict[str, Any]) -> Row:
@@ -136,7 +164,7 @@ def _data_row(entry: dict[str, Any]) -> Row:
         )
     return Row(
         dataset=entry["name"],
-        algorithm="data",
+        algorithm=DATA,
         beta=None,
         seeds=None,
         episodes=entry.get("episodes"),
@@ -151,10 +179,11 @@ def _data_row(entry: dict[str, Any]) -> Row:
         diverged=0,
         success_rate=entry.get("data_success_rate"),
         unfinished=0,
+        label=DATA_LABEL,
     )
 
 
-def _row(evaluations: Sequence[Evaluation], diverged: Sequence[str], sizes: Mapping[Result, float]) -> Row:
+def _row(evaluations: Sequence[Evaluation], context: _Context) -> Row:
     """All evaluations of one dataset, algorithm and setting, reduced to one row."""
     by_seed: dict[int, list[Evaluation]] = defaultdict(list)
     for evaluation in evaluations:
@@ -167,9 +196,12 @@ def _row(evaluations: Sequence[Evaluation], diverged: Sequence[str], sizes: Mapp
         raise UserError(
             f"evaluations.csv mixes metrics {', '.join(metrics)} for {first.dataset}; one run has one metric"
         )
-    weighed = [sizes[evaluation.result] for evaluation in last if evaluation.result in sizes]
+    stage = context.stages.get(first.algorithm)
+    # A member that diverged before its first evaluation has none, but the sweep knows its seed.
+    members = [first.result._replace(seed=seed) for seed in context.seeds[first.dataset].union(by_seed)]
+    weighed = [context.sizes[evaluation.result] for evaluation in last if evaluation.result in context.sizes]
     rates = [evaluation.success_rate for evaluation in last if evaluation.success_rate is not None]
-    # Published scores are normalised; beside another metric they would only mislead.
+    # Published scores are normalized; beside another metric they would only mislead.
     published = published_score(first.dataset, first.algorithm) if first.metric == "normalized_score" else None
     return Row(
         dataset=first.dataset,
@@ -185,18 +217,20 @@ def _row(evaluations: Sequence[Evaluation], diverged: Sequence[str], sizes: Mapp
         return_mean=float(np.mean([evaluation.return_mean for evaluation in last])),
         best_mean=float(np.mean([max(evaluation.mean for evaluation in by_seed[seed]) for seed in sorted(by_seed)])),
         worst_seed=float(means.min()),
-        diverged=sum(_names(name, first) for name in diverged),
+        diverged=sum(context.diverged.has(member, first.algorithm) for member in members),
         success_rate=float(np.mean(rates)) if rates else None,
         unfinished=sum(not evaluation.final for evaluation in last),
         effective_sample_size=float(np.mean(weighed)) if weighed else None,
-        regret=_regret(evaluations),
+        regret=_regret(evaluations) if stage is not None and stage.online else None,
+        label=first.algorithm if stage is None else stage.label,
+        online=stage is not None and stage.online,
     )
 
 
 def _regret(evaluations: Sequence[Evaluation]) -> float | None:
-    """What is missing to a score of 1, on average while learning online."""
+    """1 minus the mean score while learning online, on a scale of 0 to 1; None if the metric has no such scale."""
     scale = {"normalized_score": 0.01, "success_rate": 1.0}.get(evaluations[0].metric)
-    during = [row.mean for row in evaluations if row.step > 0 and row.algorithm in ONLINE_ALGORITHMS]
+    during = [row.mean for row in evaluations if row.step > 0]
     return None if scale is None or not during else float(1.0 - scale * np.mean(during))
 
 
@@ -205,27 +239,16 @@ def last_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
     return max(enumerate(evaluations), key=lambda item: (item[1].final, item[1].step, item[0]))[1]
 
 
-def _names(member: str, evaluation: Evaluation) -> bool:
-    """Whether a diverged member's name belongs to the row of an evaluation, whatever its seed."""
-    if not re.search(rf"(?<![\w-]){re.escape(evaluation.dataset)}(?![\w-])", member):
-        return False
-    words = set(re.split(r"[^\w.=+-]+", member))
-    stage = _STAGES.get(evaluation.algorithm, evaluation.algorithm)
-    if not words & {stage, evaluation.algorithm}:
-        return False
-    named = dict(word.split("=", 1) for word in words if "=" in word)
-    own = dict(part.split("=", 1) for part in evaluation.setting.split(";") if "=" in part)
-    if any(named.get(name, value) != value for name, value in own.items()):
-        return False
-    return evaluation.beta is None or float(named.get("beta", evaluation.beta)) == evaluation.beta
-
-
 def best_betas(rows: Sequence[Row]) -> set[Row]:
-    """The finished SRPO row of the highest mean for each dataset; the smaller beta wins a tie."""
-    best: dict[str, Row] = {}
+    """Of each algorithm that has a beta and learns from a dataset, the finished row of the highest mean per dataset.
+
+    The smaller beta wins a tie.
+    """
+    best: dict[tuple[str, str], Row] = {}
     for row in rows:
-        if row.algorithm != "srpo" or row.unfinished or not np.isfinite(row.mean):
+        if row.beta is None or row.online or row.unfinished or not np.isfinite(row.mean):
             continue
-        if row.dataset not in best or row.mean > best[row.dataset].mean:
-            best[row.dataset] = row
+        key = (row.dataset, row.algorithm)
+        if key not in best or row.mean > best[key].mean:
+            best[key] = row
     return set(best.values())

@@ -8,22 +8,21 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxrl_srpo.data.loading import REGENERATED
+from jaxrl_srpo.data.names import REGENERATED
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.published import published_source
-from jaxrl_srpo.report.records import read_sweep
-from jaxrl_srpo.report.rows import ALGORITHM_LABELS, Row, best_betas, collect
-from jaxrl_srpo.runs.messages import LEAST_EFFECTIVE_SAMPLE_SIZE
+from jaxrl_srpo.report.records import DATA_LABEL, LEAST_EFFECTIVE_SAMPLE_SIZE, Diverged, beta_text, read_sweep
+from jaxrl_srpo.report.rows import Row, best_betas, collect
 
 METRIC_LABELS = {
-    "normalized_score": "D4RL-normalised score",
+    "normalized_score": "D4RL-normalized score",
     "success_rate": "success rate",
     "return": "undiscounted return",
 }
 _METRIC_EXPLANATIONS = {
-    "normalized_score": "normalised score as in D4RL: 0 for a random policy, 100 for an expert",
+    "normalized_score": "normalized score as in D4RL: 0 for a random policy, 100 for an expert",
     "success_rate": "success rate: fraction of episodes, 0 to 1, that reach the goal",
-    "return": "undiscounted return of an episode, not normalised",
+    "return": "undiscounted return of an episode, not normalized",
 }
 _OWN_REFERENCES = (
     f"{REGENERATED}...: 0 and 100 are the returns of random and expert of the same recipe, not comparable with D4RL's"
@@ -59,7 +58,7 @@ def format_table(rows: Sequence[Row]) -> str:
     ]
     text.insert(1, "-" * max(map(len, text)))
     metrics = ", ".join(METRIC_LABELS.get(metric, metric) for metric in sorted({row.metric for row in rows}))
-    text.append(f"{metrics}: mean +- std over seeds of each seed's last evaluation (behaviour data: over its episodes)")
+    text.append(f"{metrics}: mean +- std over seeds of each seed's last evaluation ({DATA_LABEL}: over its episodes)")
     if any(_has_own_references(row) for row in rows):
         text.append(_OWN_REFERENCES)
     if any(row.unfinished for row in rows):
@@ -81,11 +80,21 @@ def _csv(rows: Sequence[Row]) -> str:
     """The rows as CSV, one column per field of `Row`, absent values blank."""
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
-    writer.writerow([field.name for field in dataclasses.fields(Row)])
+    names = [field.name for field in dataclasses.fields(Row)]
+    writer.writerow(names)
     for row in rows:
-        cells = dataclasses.astuple(row)
-        writer.writerow(["" if x is None else f"{x:.8g}" if isinstance(x, float) else x for x in cells])
+        cells = {name: _cell(getattr(row, name)) for name in names} | {"beta": beta_text(row.beta)}
+        writer.writerow(cells.values())
     return output.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A cell of `table.csv`: absent values blank, flags as 0 and 1."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return int(value)
+    return f"{value:.8g}" if isinstance(value, float) else value
 
 
 def _number(value: float | None, metric: str) -> str:
@@ -114,8 +123,8 @@ def _cells(row: Row) -> list[str]:
     )
     return [
         row.dataset,
-        ALGORITHM_LABELS.get(row.algorithm, row.algorithm),
-        "" if row.beta is None else f"{row.beta:g}",
+        row.title,
+        beta_text(row.beta),
         row.setting,
         "" if row.seeds is None else str(row.seeds),
         "" if row.episodes is None else str(row.episodes),
@@ -171,7 +180,7 @@ def _protocol(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
         "- Protocol: each seed counts with the mean over its episodes at the **last evaluation**, never the best. "
         "mean ± std is over seeds (sample standard deviation, n − 1; 0 for a single seed); episodes are per seed."
     )
-    lines.append("- Behaviour data: the dataset's own episodes; their mean ± std is over episodes.")
+    lines.append(f"- {DATA_LABEL.capitalize()}: the dataset's own episodes; their mean ± std is over episodes.")
     if best_betas(rows):
         lines.append(
             "- Bold: the beta (and setting) of the highest mean for each dataset. It was picked by these same "
@@ -187,9 +196,7 @@ def _protocol(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
             "metrics.csv; 1 weighs all actions alike, 1 / batch size leaves one."
         )
     if any(row.regret is not None for row in rows):
-        lines.append(
-            "- regret: what is missing to the score of an expert (1), mean over all evaluations while learning online."
-        )
+        lines.append("- regret: 1, the score of an expert, minus the mean over all evaluations while learning online.")
     if any(row.published is not None for row in rows):
         lines.append(f"- published: means over seeds from the literature, not from this run. {published_source()}")
     lines += _warnings(rows, sweep)
@@ -201,8 +208,8 @@ def _warnings(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
     lines = []
     if any(row.unfinished for row in rows):
         lines.append("- (u): **unfinished**; some seeds have not had their last evaluation, the latest stands in.")
-    if sweep.get("diverged"):
-        names = ", ".join(f"`{name}`" for name in sweep["diverged"])
+    if diverged := Diverged(sweep).names:
+        names = ", ".join(f"`{name}`" for name in diverged)
         lines.append(f"- (d): members diverged and were frozen at their last good state: {names}.")
     if any(_concentrated(row) for row in rows):
         lines.append(

@@ -12,11 +12,8 @@ from scipy import stats
 
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.report.literature import aggregate, final_scores, read_lines, write_literature_table
+from tests.report import written_run
 
-HEADER = (
-    "stage,algorithm,dataset,seed,setting,beta,step,final,episodes,metric,"
-    "mean,std,return_mean,return_std,length_mean,success_rate"
-)
 # Last scores of four seeds; SRPO has two betas, of which the second is better on average.
 SCORES = {
     ("hopper-medium-v2", "srpo", "0.05"): [50.0, 60.0, 70.0, 100.0],
@@ -47,6 +44,7 @@ def write_run(path: pathlib.Path, metric: str = "normalized_score", shuffled: bo
     ]
     sweep = {
         "datasets": datasets,
+        "stages": written_run.STAGES,
         "versions": {"jax": "0.10.2"},
         "commit": "0123abc",
         "created": "2026-01-02",
@@ -54,7 +52,7 @@ def write_run(path: pathlib.Path, metric: str = "normalized_score", shuffled: bo
     }
     path.mkdir()
     (path / "sweep.json").write_text(json.dumps(sweep))
-    (path / "evaluations.csv").write_text("\n".join([HEADER, *lines]) + "\n")
+    (path / "evaluations.csv").write_text(written_run.HEADER + "\n".join([*lines, ""]))
     return path
 
 
@@ -115,6 +113,6 @@ def test_a_single_seed_has_no_interval(run: pathlib.Path) -> None:
 
 def test_other_metrics_are_refused(tmp_path: pathlib.Path) -> None:
     run = write_run(tmp_path / "run", metric="success_rate")
-    with pytest.raises(UserError, match="has no D4RL-normalised score"):
+    with pytest.raises(UserError, match="has no D4RL-normalized score"):
         write_literature_table(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ from jaxrl_srpo.report.mazes import draw_maze_trajectories, maze_of
 def test_walls_and_trajectories_are_in_the_picture(tmp_path: Path) -> None:
     spec = pointmaze.environment_spec()
     path = np.stack([np.linspace(-1.2, 1.2, 50), np.full(50, -1.0)], axis=1)
-    # Far outside the picture, but as long, so that the colour bar is the same.
+    # Far outside the picture, but as long, so that the color bar is the same.
     draw_maze_trajectories(spec, {"title": [path + 100.0]}, tmp_path / "empty.png")
     draw_maze_trajectories(spec, {"title": [path]}, tmp_path / "path.png")
     empty, drawn = (matplotlib.image.imread(tmp_path / name)[..., :3] for name in ("empty.png", "path.png"))

@@ -1,3 +1,5 @@
+"""Published scores, whose averages are those that the papers print."""
+
 import json
 from importlib.resources import files
 
@@ -6,24 +8,25 @@ import pytest
 from jaxrl_srpo.report.published import published_average, published_score, published_source
 
 
-def test_scores_by_algorithm_name():
+def test_scores_by_algorithm_name() -> None:
     assert published_score("hopper-medium-v2", "srpo") == 95.5
     assert published_score("hopper-medium-v2", "iql") == 66.3
     assert published_score("antmaze-large-diverse-v2", "srpo") == 53.6
     assert published_score("hopper-medium-v2", "awac") == 63.02
     assert published_score("door-human-v1", "awac") == 2.39
     assert published_score("door-human-v1", "srpo") is None
+    assert published_score("hopper-medium-v2", "td3_bc") == 59.3
 
 
-@pytest.mark.parametrize("algorithm", ["bc", "data", "td3bc", ""])
-def test_other_algorithms_have_none(algorithm):
+@pytest.mark.parametrize("algorithm", ["bc", "data", "sac_offline", ""])
+def test_other_algorithms_have_none(algorithm: str) -> None:
     assert published_score("hopper-medium-v2", algorithm) is None
 
 
 @pytest.mark.parametrize(
     "name", ["hopper_medium-regen", "hopper-medium-regen", "hopper_medium-v2", "hopper-medium-v0", "pointmaze/umaze"]
 )
-def test_only_exact_names_count(name):
+def test_only_exact_names_count(name: str) -> None:
     assert published_score(name, "srpo") is None
 
 
@@ -40,7 +43,7 @@ def test_only_exact_names_count(name):
         ("SRPO", 87.1, 73.7),
     ],
 )
-def test_averages_agree_with_the_published_ones(method, locomotion, antmaze):
+def test_averages_agree_with_the_published_ones(method: str, locomotion: float, antmaze: float) -> None:
     scores = json.loads(files("jaxrl_srpo.report").joinpath("published.json").read_text(encoding="utf-8"))["scores"]
     names = [name for name in scores if method in scores[name]]
     assert len(names) == 15
@@ -49,12 +52,12 @@ def test_averages_agree_with_the_published_ones(method, locomotion, antmaze):
     assert (others, mazes) == (pytest.approx(locomotion, abs=0.06), pytest.approx(antmaze, abs=0.06))
 
 
-def test_diffuser_has_no_antmaze_scores():
+def test_diffuser_has_no_antmaze_scores() -> None:
     scores = json.loads(files("jaxrl_srpo.report").joinpath("published.json").read_text(encoding="utf-8"))["scores"]
     assert "Diffuser" not in scores["antmaze-umaze-v2"]
     assert published_average("Diffuser", ["hopper-medium-v2", "antmaze-umaze-v2"]) is None
     assert scores["hopper-medium-v2"]["Diffuser"] == 58.5
 
 
-def test_source_names_the_paper():
+def test_source_names_the_paper() -> None:
     assert "2310.07297" in published_source()

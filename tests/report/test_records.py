@@ -1,69 +1,131 @@
-"""CSV files read while another process appends to them, cuts them short or replaces them."""
+"""Typed records of a run directory's files, of this version and of earlier ones."""
 
+import json
 import pathlib
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.report.records import Result, TrainingMetrics, metrics_tail, read_metrics
+from jaxrl_srpo.report import records
+from jaxrl_srpo.report.records import Diverged, Result, TrainingMetrics, last_rows, metrics_tail, read_metrics
+from tests.report import written_run
 
 HEADER = "stage,dataset,seed,setting,beta,step,updates_per_second,loss\n"
 CONTENT = HEADER + "".join(f"policy,hüpfer,{seed},,0.1,{step},50.0,1.5\n" for step in (4, 8) for seed in (0, 1))
+MAZE = Result("policy", "pointmaze/umaze", 0, "expectile=0.9;policy_learning_rate=3e+38", 0.1)
 
 
-def test_a_row_by_hand(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "metrics.csv").write_text(CONTENT)
-    rows = read_metrics(tmp_path)
-    assert rows[2] == TrainingMetrics("policy", "hüpfer", 0, "", 0.1, 8, 50.0, {"loss": 1.5})
-    assert rows[2].result == Result("policy", "hüpfer", 0, "", 0.1)
-    assert len(rows) == 4
+class TestMetrics:
+    def test_a_row_by_hand(self, tmp_path: pathlib.Path) -> None:
+        (tmp_path / "metrics.csv").write_text(CONTENT)
+        rows = read_metrics(tmp_path)
+        assert rows[2] == TrainingMetrics("policy", "hüpfer", 0, "", 0.1, 8, 50.0, {"loss": 1.5})
+        assert rows[2].result == Result("policy", "hüpfer", 0, "", 0.1)
+        assert len(rows) == 4
+
+    def test_a_new_column_while_the_file_is_followed(self, tmp_path: pathlib.Path) -> None:
+        path = tmp_path / "metrics.csv"
+        path.write_text(CONTENT)
+        tail = metrics_tail(tmp_path)
+        before = tail.read().rows
+        lines = CONTENT.splitlines()
+        path.write_text("\n".join([f"{lines[0]},surprise", *(f"{line}," for line in lines[1:]), ""]))
+        assert tail.read() == (before, True)
+        with path.open("a") as file:
+            file.write("own,hüpfer,0,,,4,50.0,,2.5\n")
+        (row,) = tail.read().rows
+        assert (row.stage, row.beta, row.values) == ("own", None, {"surprise": 2.5})
+
+    def test_last_rows_by_stage_and_member(self, tmp_path: pathlib.Path) -> None:
+        assert last_rows(tmp_path) == {}
+        (tmp_path / "metrics.csv").write_text(CONTENT + "policy,hüpfer,0,,0.1,12,50.0,0.5\n")
+        found = last_rows(tmp_path)
+        assert {result: (row.step, row.values["loss"]) for result, row in found.items()} == {
+            Result("policy", "hüpfer", 0, "", 0.1): (12, 0.5),
+            Result("policy", "hüpfer", 1, "", 0.1): (8, 1.5),
+        }
+
+    def test_a_cell_that_is_no_number_says_where(self, tmp_path: pathlib.Path) -> None:
+        (tmp_path / "metrics.csv").write_text(CONTENT.replace("1.5", "x", 1))
+        with pytest.raises(UserError, match=r"metrics\.csv line 2: loss is 'x', should be a number"):
+            read_metrics(tmp_path)
 
 
-@given(cuts=st.lists(st.integers(0, len(CONTENT.encode())), max_size=5))
-def test_rows_come_once_wherever_the_file_ends_when_it_is_read(
-    tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
-) -> None:
-    content, path = CONTENT.encode(), tmp_path_factory.mktemp("tail") / "metrics.csv"
-    tail = metrics_tail(path.parent)
-    assert tail.read().rows == []
-    rows, restarts = [], 0
-    with path.open("ab", buffering=0) as file:
-        for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(content)], strict=True):
-            file.write(content[start:end])
-            news = tail.read()
-            rows += news.rows
-            restarts += news.restarted
-    assert rows == read_metrics(path.parent)
-    assert len(rows) == 4
-    assert restarts == 1
+class TestSweep:
+    def test_what_is_no_run_directory_says_why(self, tmp_path: pathlib.Path) -> None:
+        with pytest.raises(UserError, match=r"nowhere is not a run directory, it does not exist; give the --out"):
+            records.read_sweep(tmp_path / "nowhere")
+        with pytest.raises(UserError, match=r"is not a run directory, it has no sweep\.json"):
+            records.read_sweep(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [("{", r"sweep\.json is not valid JSON"), ("{}", "no list 'datasets'"), ("[]", "no list 'datasets'")],
+    )
+    def test_damage_is_named(self, tmp_path: pathlib.Path, text: str, message: str) -> None:
+        (tmp_path / "sweep.json").write_text(text)
+        with pytest.raises(UserError, match=message):
+            records.read_sweep(tmp_path)
+
+    def test_stages_are_those_of_the_run_in_order(self) -> None:
+        sweep = {"stages": [*written_run.OWN_STAGES, *written_run.STAGES]}
+        stages = records.read_stages(sweep)
+        assert list(stages) == ["teacher", "pupil", "hermit", "behavior", "critic", "policy"]
+        assert (stages["pupil"].online, stages["pupil"].follows) == (True, "mine")
+        assert list(records.read_labels(sweep).items())[:2] == [("data", "behavior data"), ("mine", "My method")]
+
+    def test_a_directory_of_an_earlier_version_has_the_stages_of_all_methods(self) -> None:
+        stages = records.read_stages({})
+        assert list(stages)[:3] == ["behavior", "critic", "policy"]
+        assert [stages[name].algorithm for name in ("behavior", "critic", "policy")] == ["bc", "iql", "srpo"]
+        assert stages["awac_online"].follows == "awac"
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"label": None}, r"'stages' is not as train writes it \(label is None\)"),
+            ({"online": 1}, r"'stages' is not as train writes it \(online is 1\)"),
+        ],
+    )
+    def test_damaged_stages_are_named(self, change: dict[str, Any], message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            records.read_stages({"stages": [{**written_run.STAGES[0], **change}]})
+        with pytest.raises(UserError, match=r"'stages' is not as train writes it \('algorithm'\)"):
+            records.read_stages({"stages": [{"name": "x"}]})
 
 
-def test_a_file_that_was_replaced_is_read_from_its_start(tmp_path: pathlib.Path) -> None:
-    path, lines = tmp_path / "metrics.csv", CONTENT.splitlines(keepends=True)
-    path.write_text(CONTENT)
-    tail = metrics_tail(tmp_path)
-    tail.read()
-    assert tail.read() == ([], False)
-    (tmp_path / "new.csv").write_text("".join(lines[:3]))
-    (tmp_path / "new.csv").rename(path)
-    news = tail.read()
-    assert ([row.step for row in news.rows], news.restarted) == ([4, 4], True)
-    with path.open("a") as file:
-        file.write(lines[3])
-    assert [row.step for row in tail.read().rows] == [8]
+class TestDiverged:
+    @pytest.fixture
+    def entries(self) -> list[Any]:
+        """One member as this version and as earlier ones write it."""
+        cells = {"setting": MAZE.setting, "beta": "0.1", "update": 300}
+        return [
+            {"stage": "policy", "dataset": "pointmaze/umaze", "seed": 0, **cells},
+            "srpo pointmaze/umaze seed=0 beta=0.1 expectile=0.9 policy_learning_rate=3e+38",
+        ]
 
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_only_the_very_member_is_marked(self, entries: list[Any], which: int) -> None:
+        diverged = Diverged({"diverged": [entries[which]], "stages": written_run.STAGES})
+        assert diverged.has(MAZE, "srpo")
+        others = (
+            MAZE._replace(dataset="umaze"),
+            MAZE._replace(dataset="pointmaze/umaze-v2"),
+            MAZE._replace(seed=1),
+            MAZE._replace(beta=0.10001),
+            MAZE._replace(beta=None),
+            MAZE._replace(setting="expectile=0.9"),
+            MAZE._replace(setting=""),
+        )
+        assert not any(diverged.has(other, "srpo") for other in others)
+        assert not diverged.has(MAZE._replace(stage="srpo_online"), "srpo_online")
 
-def test_a_damaged_row_is_named_by_its_line_and_read_again(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "metrics.csv"
-    path.write_text(CONTENT)
-    tail = metrics_tail(tmp_path)
-    tail.read()
-    # What a network file system shows of an append that has not arrived yet: zeros.
-    row = "policy,hüpfer,0,,0.1,12,50.0,1.5\n"
-    path.write_bytes(CONTENT.encode() + bytes(9) + b"\n")
-    with pytest.raises(UserError, match=r"metrics.csv line 6: expected 8 cells"):
-        tail.read()
-    path.write_text(CONTENT + row)
-    assert [row.step for row in tail.read().rows] == [12]
+    def test_readers_get_names_and_updates(self, entries: list[Any]) -> None:
+        diverged = Diverged({"diverged": entries, "stages": written_run.STAGES})
+        assert diverged.names == [f"{entries[1]} at update 300", entries[1]]
+        json.dumps(diverged.names)
+
+    def test_damage_is_named(self) -> None:
+        with pytest.raises(UserError, match=r"\{'stage': 'policy'\} in 'diverged' names no member"):
+            Diverged({"diverged": [{"stage": "policy"}], "stages": written_run.STAGES})
