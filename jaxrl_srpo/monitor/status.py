@@ -7,26 +7,35 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods.stages import STAGES, Stage
-from jaxrl_srpo.report.records import Evaluation, Result, TrainingMetrics, evaluations_tail, metrics_tail, read_sweep
+from jaxrl_srpo.methods.contract import Method, Stage
+from jaxrl_srpo.report.records import (
+    Diverged,
+    Evaluation,
+    Result,
+    TrainingMetrics,
+    evaluations_tail,
+    metrics_tail,
+    read_stages,
+    read_sweep,
+)
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.sweep import Member
 
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """A stage of a member.
+    """What a stage of a member is doing.
 
     Attributes:
-      result: which one.
+      result: the stage of a member.
       step: updates done.
-      total: updates that the stage has.
+      total: updates of the whole stage.
       updates_per_second: of all members of its population together; None before its first row.
       values: what its last row measured, losses for instance, by column name.
       evaluation: its last evaluation; None before the first.
       diverged: whether it diverged and was frozen at its last good state.
-      written: when its file was last written with a row of it, in seconds since the epoch; for rows that were there
-        when watching began, when the file was last written with any row. None before the first.
+      written: when its last row was written, in seconds since the epoch, or when the file was last written if the row
+        was there before watching began; None before the first row.
     """
 
     result: Result
@@ -44,11 +53,18 @@ class Status:
         return self.step >= self.total
 
 
-class _Expected(NamedTuple):
-    """A stage of a member that the sweep has: its number of updates, and its name in `sweep.json`."""
+class MemberStage(NamedTuple):
+    """One stage of one member."""
 
-    total: int
-    name: str
+    member: Member
+    stage: Stage
+
+    @property
+    def result(self) -> Result:
+        """What its rows in both CSV files are named by."""
+        row = self.member.row(self.stage)
+        beta = float(row["beta"]) if row["beta"] else None
+        return Result(self.stage.name, row["dataset"], row["seed"], row["setting"], beta)
 
 
 class StatusReader:
@@ -56,10 +72,11 @@ class StatusReader:
 
     Args:
       run_dir: run directory.
+      methods: methods of a user's own that it holds members of.
     """
 
-    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
-        self._run = RunDirectory(pathlib.Path(run_dir))
+    def __init__(self, run_dir: str | os.PathLike[str], methods: Sequence[Method] = ()) -> None:
+        self._run = RunDirectory(pathlib.Path(run_dir), methods=methods)
         self._metrics_tail, self._evaluations_tail = metrics_tail(run_dir), evaluations_tail(run_dir)
         self._metrics: dict[Result, TrainingMetrics] = {}
         self._evaluations: dict[Result, Evaluation] = {}
@@ -71,24 +88,25 @@ class StatusReader:
         Raises:
           UserError: not a run directory, or a file in it is damaged.
         """
-        diverged = set(read_sweep(self._run.path).get("diverged", ()))
-        expected = {
-            result_of(member, stage): _Expected(stage.steps(member.settings), member.name(stage))
-            for stage in STAGES.values()
-            for member in read_members(self._run)
-            if stage in member.stages
-        }
+        # Members that share a result have one line.
+        expected = {each.result: each for each in read_member_stages(self._run)}
+        diverged = Diverged(read_sweep(self._run.path))
         self._read_metrics()
         self._read_evaluations()
-        return [self._status(result, own.total, own.name in diverged) for result, own in expected.items()]
+        return [
+            self._status(result, stage.steps(member.settings), diverged.has(result, stage.algorithm))
+            for result, (member, stage) in expected.items()
+        ]
 
     def _read_metrics(self) -> None:
         news = self._metrics_tail.read()
-        if news.restarted:
-            self._metrics.clear()
-        for row in news.rows:
-            self._metrics[row.result] = row
-            self._written[row.result] = self._metrics_tail.written
+        before, self._metrics = self._metrics, {} if news.restarted else self._metrics
+        last = {row.result: row for row in news.rows}
+        self._metrics |= last
+        for result, row in last.items():
+            # A file is also replaced to add a column, with the same rows.
+            if not news.restarted or before.get(result) != row:
+                self._written[result] = self._metrics_tail.written
 
     def _read_evaluations(self) -> None:
         news = self._evaluations_tail.read()
@@ -99,7 +117,7 @@ class StatusReader:
 
     def _status(self, result: Result, total: int, diverged: bool) -> Status:
         metrics, evaluation = self._metrics.get(result), self._evaluations.get(result)
-        # A stage whose result came from another run has no metrics here, but its final evaluation has been made.
+        # A stage whose result came from another run may have no metrics here, but its final evaluation.
         steps = [row.step for row in (metrics, evaluation) if row is not None]
         return Status(
             result=result,
@@ -117,7 +135,7 @@ def read_members(run: RunDirectory) -> Sequence[Member]:
     """The members of a run directory.
 
     Raises:
-      UserError: it is none, or its `sweep.json` is not as this version writes it.
+      UserError: not a run directory, or its `sweep.json` is not as this version writes it.
     """
     read_sweep(run.path)
     try:
@@ -128,7 +146,13 @@ def read_members(run: RunDirectory) -> Sequence[Member]:
         ) from None
 
 
-def result_of(member: Member, stage: Stage) -> Result:
-    """What rows of a stage of a member are named by."""
-    row = member.row(stage)
-    return Result(stage.name, row["dataset"], row["seed"], row["setting"], float(row["beta"]) if row["beta"] else None)
+def read_member_stages(run: RunDirectory) -> list[MemberStage]:
+    """Every stage of every member: stages outermost, as they train; members in the sweep's order.
+
+    Raises:
+      UserError: as `read_members` does.
+    """
+    order = list(read_stages(read_sweep(run.path)))
+    found = [MemberStage(member, stage) for member in read_members(run) for stage in member.stages]
+    # Sorting is stable: stages that the list lacks come last, in the order of the members.
+    return sorted(found, key=lambda each: [*order, each.stage.name].index(each.stage.name))

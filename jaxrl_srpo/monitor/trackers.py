@@ -1,7 +1,7 @@
-"""Curves of a run in TensorBoard and Weights & Biases, made of the rows of its CSV files.
+"""Curves of a run in TensorBoard and Weights & Biases, made from the rows of its CSV files.
 
-A tracker is not fed by the trainer but reads what the trainer wrote, and always starts anew from the first row. However
-often a run was killed, resumed or exported, every point is therefore there once, and no state needs to be kept for it.
+A tracker is not fed by the trainer. It reads what the trainer wrote, always from the first row. So it shows every point
+once, however often a run was killed, resumed or exported, and keeps no state of its own.
 """
 
 import contextlib
@@ -17,10 +17,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods.settings import FIELDS
-from jaxrl_srpo.methods.stages import STAGES
-from jaxrl_srpo.monitor.status import read_members, result_of
-from jaxrl_srpo.report.records import Evaluation, Result, TrainingMetrics, evaluations_tail, metrics_tail
+from jaxrl_srpo.methods.contract import Method
+from jaxrl_srpo.monitor.status import read_member_stages, read_members
+from jaxrl_srpo.report.records import (
+    Evaluation,
+    Result,
+    TrainingMetrics,
+    evaluations_tail,
+    metrics_tail,
+    read_stages,
+    read_sweep,
+)
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.sweep import Member
 
@@ -28,26 +35,26 @@ SECONDS_BETWEEN_EXPORTS = 10.0
 
 
 class Tracker(Protocol):
-    """Where curves go: one run per member, which holds all its stages, those that it shares with other members too.
+    """Where curves go: one run per member, with all its stages, also those that it shares with other members.
 
     Attributes:
-      place: directory of its files.
+      place: directory of the tracker's files.
     """
 
     place: pathlib.Path
 
     def log(self, member: Member, stage: str, step: int, values: Mapping[str, float]) -> None:
-        """Adds one point to each of the curves `values` of a member, after `step` updates of a stage."""
+        """Adds a point to each of a member's curves, after `step` updates of a stage; `values` are by curve."""
 
     def flush(self) -> None:
-        """Makes everything so far visible to others."""
+        """Writes all points so far to where others see them."""
 
     def close(self) -> None:
-        """Ends all runs."""
+        """Ends the runs of all members, even if one of them fails."""
 
 
 class TensorBoardTracker:
-    """Event files in `RUN_DIR/tensorboard/<dataset>/<member>/`, instead of those that were there.
+    """Event files in `RUN_DIR/tensorboard/<dataset>/<member>/`; those of an earlier export are removed.
 
     Args:
       run: run directory.
@@ -71,8 +78,9 @@ class TensorBoardTracker:
 
     def close(self) -> None:
         """See `Tracker`."""
-        for writer in self._writers.values():
-            writer.close()
+        with contextlib.ExitStack() as stack:
+            for writer in self._writers.values():
+                stack.callback(writer.close)
 
     def _open(self, member: Member) -> Any:
         from tensorboardX import SummaryWriter
@@ -85,11 +93,11 @@ class TensorBoardTracker:
 
 
 class WandbTracker:
-    """Runs of Weights & Biases in the group of the run directory's name; files lie in `RUN_DIR/wandb`.
+    """Runs of Weights & Biases, grouped under the run directory's name; files lie in `RUN_DIR/wandb`.
 
     Entity, project and mode come from W&B's own environment variables (`WANDB_MODE=offline` needs no account); the
-    project is `jaxrl-srpo` unless `WANDB_PROJECT` names another. A member's id is always the same and it is never
-    resumed, so that W&B replaces the run of an earlier export by this one.
+    project is `jaxrl-srpo` unless `WANDB_PROJECT` names another. A member has the same id in every export and is never
+    resumed, so W&B replaces the run of an earlier export.
 
     Args:
       run: run directory.
@@ -97,7 +105,7 @@ class WandbTracker:
 
     def __init__(self, run: RunDirectory) -> None:
         self.place = run.path / "wandb"
-        self._sweep = run.read()
+        self._sweep = read_sweep(run.path)
         self._group = run.path.resolve().name
         self._runs: dict[Member, Any] = {}
 
@@ -111,8 +119,9 @@ class WandbTracker:
 
     def close(self) -> None:
         """See `Tracker`."""
-        for run in self._runs.values():
-            run.finish()
+        with contextlib.ExitStack() as stack:
+            for run in self._runs.values():
+                stack.callback(run.finish)
 
     def _open(self, member: Member) -> Any:
         import wandb
@@ -132,7 +141,7 @@ class WandbTracker:
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )
-        for stage in STAGES.values():
+        for stage in member.stages:
             for curves in (f"{stage.name}/*", f"evaluation/{stage.algorithm}/*"):
                 run.define_metric(curves, step_metric=f"{stage.name}/step")
         self._runs[member] = run
@@ -147,11 +156,11 @@ _MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 
 
 class Exporter:
-    """Gives the rows of a run directory to trackers, in order, each row to every member that it is about.
+    """Gives the rows of a run directory to trackers: in order, and each row once for every member that it is about.
 
     Args:
       run: run directory.
-      trackers: where to.
+      trackers: where the rows go.
     """
 
     def __init__(self, run: RunDirectory, trackers: Sequence[Tracker]) -> None:
@@ -167,7 +176,7 @@ class Exporter:
           UserError: a file of the run directory is damaged.
         """
         rows: list[TrainingMetrics | Evaluation] = [*self._metrics.read().rows, *self._evaluations.read().rows]
-        order = list(STAGES)
+        order = list(read_stages(read_sweep(self._run.path)))
         rows.sort(key=lambda row: ([*order, row.stage].index(row.stage), row.step))
         for row in rows:
             self._export(row)
@@ -175,7 +184,8 @@ class Exporter:
             tracker.flush()
 
     def _export(self, row: TrainingMetrics | Evaluation) -> None:
-        # A run that goes on from its last checkpoint writes the rows after it again, with the same numbers.
+        # A run that continues from its last checkpoint writes the rows after it again, with the same numbers. A file
+        # that gains a column is read again from its start.
         kind = (type(row), row.result)
         if row.step <= self._last.get(kind, -1):
             return
@@ -187,10 +197,8 @@ class Exporter:
     def _members_of(self, result: Result) -> list[Member]:
         if result not in self._members:
             members: dict[Result, list[Member]] = defaultdict(list)
-            for stage in STAGES.values():
-                for member in read_members(self._run):
-                    if stage in member.stages:
-                        members[result_of(member, stage)].append(member)
+            for each in read_member_stages(self._run):
+                members[each.result].append(each.member)
             self._members = members
         return self._members[result]
 
@@ -206,10 +214,10 @@ def points(row: TrainingMetrics | Evaluation) -> dict[str, float]:
 
 
 def check(names: Sequence[str]) -> None:
-    """Refuses trackers that are unknown, not installed, or without the account that they need.
+    """Refuses trackers that are unknown, not installed, or lack the account that they need.
 
     Raises:
-      UserError: naming what to choose, install or do.
+      UserError: says what to choose, install or do.
     """
     for name in names:
         if name not in TRACKERS:
@@ -222,13 +230,16 @@ def check(names: Sequence[str]) -> None:
         raise UserError("wandb: nobody is logged in; run `wandb login`, or set WANDB_MODE=offline to sync later")
 
 
-def export(run_dir: str | os.PathLike[str], names: Sequence[str], follow: bool = False) -> list[pathlib.Path]:
-    """Writes the curves of a run to trackers, in place of those of an earlier export.
+def export(
+    run_dir: str | os.PathLike[str], names: Sequence[str], follow: bool = False, methods: Sequence[Method] = ()
+) -> list[pathlib.Path]:
+    """Writes the curves of a run to trackers, replacing those of an earlier export.
 
     Args:
       run_dir: run directory.
       names: `tensorboard`, `wandb`.
-      follow: go on with the rows that other processes write, until interrupted.
+      follow: continue with the rows that other processes write, until interrupted.
+      methods: methods of a user's own that the run holds members of.
 
     Returns:
       The directories written.
@@ -237,48 +248,60 @@ def export(run_dir: str | os.PathLike[str], names: Sequence[str], follow: bool =
       UserError: not a run directory, a file in it is damaged, or a tracker cannot be used or written.
     """
     check(names)
-    run = RunDirectory(pathlib.Path(run_dir))
+    run = RunDirectory(pathlib.Path(run_dir), methods=methods)
     read_members(run)
-    trackers = [TRACKERS[name](run) for name in names]
-    exporter = Exporter(run, trackers)
     try:
-        exporter.update()
-        while follow:
-            time.sleep(SECONDS_BETWEEN_EXPORTS)
+        with opened(run, names) as trackers:
+            exporter = Exporter(run, trackers)
             exporter.update()
+            while follow:
+                time.sleep(SECONDS_BETWEEN_EXPORTS)
+                exporter.update()
     except OSError as error:
         raise UserError(f"{run.path}: its curves cannot be written there ({error.strerror})") from None
-    finally:
-        for tracker in trackers:
-            tracker.close()
     return [tracker.place for tracker in trackers]
 
 
 @contextlib.contextmanager
-def exporting(run: RunDirectory, names: Sequence[str], log: Callable[[str], None]) -> Iterator[None]:
-    """Exports rows from a thread of its own while the block runs, and the last ones at its end.
+def opened(run: RunDirectory, names: Sequence[str]) -> Iterator[list[Tracker]]:
+    """Trackers that are closed when the block ends, whatever happens in it.
 
-    Training never ends for a tracker's sake: what fails is said once, and `export` can do it later.
+    Args:
+      run: run directory.
+      names: `tensorboard`, `wandb`.
+    """
+    with contextlib.ExitStack() as stack:
+        trackers = []
+        for name in names:
+            tracker = TRACKERS[name](run)
+            stack.callback(tracker.close)
+            trackers.append(tracker)
+        yield trackers
+
+
+@contextlib.contextmanager
+def exporting(run: RunDirectory, names: Sequence[str], log: Callable[[str], None]) -> Iterator[None]:
+    """Exports rows in a thread while the block runs, and the last rows at its end.
+
+    A failing tracker never stops training: `log` gets one message, and `export` can write the curves later.
 
     Args:
       run: run directory, created.
-      names: trackers, checked; without any this does nothing.
+      names: trackers that `check` accepted; with none, nothing is exported.
       log: receives messages.
     """
     if not names:
         yield
         return
-    trackers = [TRACKERS[name](run) for name in names]
     stop = threading.Event()
 
     def work() -> None:
-        exporter = Exporter(run, trackers)
         try:
-            while not stop.wait(SECONDS_BETWEEN_EXPORTS):
+            with opened(run, names) as trackers:
+                exporter = Exporter(run, trackers)
+                while not stop.wait(SECONDS_BETWEEN_EXPORTS):
+                    exporter.update()
                 exporter.update()
-            exporter.update()
-            for tracker in trackers:
-                tracker.close()
         except Exception as error:
             again = f"jaxrl-srpo export {run.path} --to={','.join(names)}"
             log(f"tracking stopped: {' '.join(str(error).split())}; `{again}` can do it later")
@@ -293,7 +316,7 @@ def exporting(run: RunDirectory, names: Sequence[str], log: Callable[[str], None
 
 
 def _wandb_usable() -> bool:
-    """Whether W&B needs no key or has one; where there is a terminal, it asks for one."""
+    """Whether W&B needs no key or has one; in a terminal it asks for one."""
     import wandb
 
     if wandb.setup().settings.mode not in ("online", "shared"):
@@ -313,5 +336,5 @@ def _label(member: Member) -> str:
 
 def _config(member: Member) -> dict[str, Any]:
     """What a member was trained with."""
-    settings = {name: getattr(member.settings, name) for name in FIELDS}
-    return {"dataset": member.dataset, "seed": member.seed, "fingerprint": member.fingerprint, **settings}
+    facts = {"dataset": member.dataset, "seed": member.seed, "fingerprint": member.fingerprint}
+    return facts | dict(member.settings)

@@ -1,4 +1,4 @@
-"""A run in the terminal while other processes train it: progress, speed, scores, losses, and who diverged."""
+"""A run in the terminal while other processes train it: progress, speed, scores, losses, and which members diverged."""
 
 import os
 import time
@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.monitor.status import Status, StatusReader
-from jaxrl_srpo.report.records import Evaluation
+from jaxrl_srpo.report.records import Evaluation, beta_text
 from jaxrl_srpo.report.table import METRIC_LABELS
 
 # What a line of the table stands for, from one member to a whole stage; the first that fits the screen is shown.
@@ -27,7 +28,7 @@ _LEVELS = (
 )
 # Title, header with its rule, caption, message and the cursor's line.
 _OTHER_LINES = 8
-# Columns from which there is room for bars, and columns of what is no terminal.
+# Least columns of a terminal that shows bars, and columns of an output that is no terminal.
 _ROOMY, _WIDE = 120, 200
 
 
@@ -38,18 +39,21 @@ class _Line(NamedTuple):
     members: list[Status]
 
 
-def watch(run_dir: str | os.PathLike[str], once: bool = False, interval: float = 2.0) -> None:
-    """Shows a run until it is interrupted; one snapshot of all members if standard output is no terminal.
+def watch(
+    run_dir: str | os.PathLike[str], once: bool = False, interval: float = 2.0, methods: Sequence[Method] = ()
+) -> None:
+    """Shows a run until interrupted; prints one snapshot of all members if standard output is no terminal.
 
     Args:
       run_dir: run directory.
       once: show one snapshot and return.
       interval: seconds between two looks at the files.
+      methods: methods of a user's own that the run holds members of.
 
     Raises:
       UserError: not a run directory, or a file in it is damaged when watching begins.
     """
-    reader = StatusReader(run_dir)
+    reader = StatusReader(run_dir, methods)
     statuses = reader.read()
     console = Console()
     if once or not console.file.isatty():
@@ -102,7 +106,7 @@ def render(
 
 
 def _empty_table(names: Sequence[str], bars: bool) -> Table:
-    """A table of columns that name members, followed by what they do."""
+    """A table without rows: columns that name members, then what they are doing."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in names:
         table.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if name == "members" else "left")
@@ -121,15 +125,12 @@ def _lines(statuses: Sequence[Status], height: int | None) -> tuple[tuple[str, .
     for level in _LEVELS:
         groups: dict[tuple[str, ...], list[Status]] = {}
         for status in statuses:
-            cells = tuple(_name(getattr(status.result, column)) for column in level)
+            names = status.result._asdict() | {"beta": beta_text(status.result.beta)}
+            cells = tuple(str(names[column]) for column in level)
             groups.setdefault(cells, []).append(status)
         if height is None or len(groups) <= height:
             break
     return level, [_Line(cells, members) for cells, members in groups.items()]
-
-
-def _name(value: str | float | None) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _bar(members: Sequence[Status]) -> ProgressBar:
@@ -171,7 +172,7 @@ def _scores(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _losses(members: Sequence[Status]) -> str:
-    """Means over the members of the last losses, `value_loss` as `value`; the sum of a stage's losses is left out."""
+    """Last losses, averaged over the members, `value_loss` as `value`; without a plain `loss`, which is their sum."""
     measured = list(dict.fromkeys(name for status in members for name in status.values if name.endswith("loss")))
     names = [name for name in measured if name.endswith("_loss")] or measured
     means = {name: np.mean([status.values[name] for status in members if name in status.values]) for name in names}

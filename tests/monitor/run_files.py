@@ -4,9 +4,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxrl_srpo.api import dataset_facts
+from jaxrl_srpo.data.facts import dataset_facts
 from jaxrl_srpo.envs.datasets import load_dataset
-from jaxrl_srpo.methods.stages import Stage
+from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.sweep import Member, Sweep
 from tests import synthetic
@@ -20,7 +20,7 @@ def write_run(path: pathlib.Path, seeds: Sequence[int] = (0, 1), betas: Sequence
     sweep = Sweep((str(source),), tuple(seeds), "quick", overrides)
     members = sweep.members([dataset])
     run = RunDirectory(path)
-    run.describe(sweep, [dataset_facts(dataset, members[0].settings)], members, ["jaxrl-srpo", "train"], {})
+    run.describe(sweep, [dataset_facts(dataset, reward_transform="none")], members, ["jaxrl-srpo", "train"], {})
     run.create()
     return run
 

@@ -1,26 +1,29 @@
 """TensorBoard and W&B files, really written and read back: every row once, whatever happened to the run."""
 
 import json
+import os
 import pathlib
 import struct
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods.stages import BEHAVIOR, CRITIC, POLICY
+from jaxrl_srpo.methods import srpo
 from jaxrl_srpo.monitor import trackers
 from jaxrl_srpo.runs.run_directory import RunDirectory
-from tests import run_files
+from tests.monitor import run_files
 
 BETAS = (0.1, 0.3)
+BEHAVIOR, CRITIC, POLICY = srpo.METHOD.stages
 Curves = dict[str, list[tuple[int, float]]]
 
 
 @pytest.fixture
 def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
-    """One seed and two betas, which share behaviour and critic; the policies are under way."""
+    """One seed and two betas, which share behavior and critic; the policies are under way."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     run = run_files.write_run(tmp_path / "run", seeds=(0,), betas=BETAS)
@@ -156,6 +159,56 @@ def test_wandb_has_a_run_per_member_with_every_row_once(run: RunDirectory) -> No
     config = {item.key: json.loads(item.value_json) for item in head.config.update}
     assert (head.project, head.run_group, sorted(head.tags)) == ("jaxrl-srpo", "run", ["pendulum", "quick"])
     assert (config["dataset"], config["seed"], config["beta"], config["policy_steps"]) == ("pendulum", 0, 0.3, 8)
+
+
+def open_files(directory: pathlib.Path) -> list[str]:
+    """Files under a directory that this process has open."""
+    found = []
+    for link in pathlib.Path("/proc/self/fd").iterdir():
+        try:
+            found.append(os.readlink(link))
+        except FileNotFoundError:
+            continue
+    return [path for path in found if path.startswith(str(directory))]
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").is_dir(), reason="this system has no /proc")
+def test_trackers_are_closed_when_one_cannot_be_written(run: RunDirectory) -> None:
+    pytest.importorskip("tensorboardX", reason="extra `tensorboard` is not installed")
+    place = run.path / "tensorboard" / "pendulum"
+
+    def export() -> None:
+        with trackers.opened(run, ["tensorboard"]) as (tracker,):
+            place.mkdir(parents=True)
+            # In the way of the second member, whose rows come when the first one's file is open.
+            (place / "seed=0,beta=0.3").write_text("")
+            try:
+                trackers.Exporter(run, [tracker]).update()
+            finally:
+                assert len(open_files(place)) == 1
+
+    with pytest.raises(NotADirectoryError):
+        export()
+    assert open_files(place) == []
+    assert events(place / "seed=0,beta=0.1")
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").is_dir(), reason="this system has no /proc")
+def test_trackers_beside_training_are_closed_when_a_file_is_damaged(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboardX", reason="extra `tensorboard` is not installed")
+    monkeypatch.setattr(trackers, "SECONDS_BETWEEN_EXPORTS", 0.01)
+    messages: list[str] = []
+    with trackers.exporting(run, ["tensorboard"], messages.append):
+        deadline = time.monotonic() + 60.0
+        while len(open_files(run.path / "tensorboard")) < 2:
+            assert time.monotonic() < deadline
+            assert not messages
+            time.sleep(0.01)
+        (run.path / "metrics.csv").write_text("stage,dataset\n")
+    assert len(messages) == 1
+    assert open_files(run.path / "tensorboard") == []
 
 
 def test_a_tracker_that_fails_is_named_and_training_goes_on(run: RunDirectory) -> None:
