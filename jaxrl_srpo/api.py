@@ -143,6 +143,18 @@ def evaluate(
     return report.collect(run.path)
 
 
+def load_results(run_dir: str | os.PathLike[str]) -> list[Row]:
+    """The rows of a run's table, also while it trains: one per dataset, policy and setting, over seeds.
+
+    Args:
+      run_dir: run directory; no method's code is needed.
+
+    Raises:
+      UserError: if it is no run directory, or a file in it is damaged.
+    """
+    return report.collect(run_dir)
+
+
 def _evaluate_again(run: RunDirectory, scorer: Scorer, stage: Stage, members: Sequence[Member]) -> None:
     names = {tuple(map(str, member.row(stage).values())) for member in members}
 

@@ -5,7 +5,7 @@ import pathlib
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from absl import flags
 
@@ -44,7 +44,7 @@ def help_text(usage: str, values: flags.FlagValues, note: str = "") -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _flag_help(flag: flags.Flag) -> str:
+def _flag_help(flag: Any) -> str:
     default = "" if flag.default is None else f" (default {flag.default_as_str})"
     name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
     body = textwrap.wrap(f"{flag.help}{default}", 86)

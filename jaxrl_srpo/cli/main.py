@@ -312,29 +312,33 @@ def _report(arguments: list[str]) -> None:
 
 def _watch(arguments: list[str]) -> None:
     values = flags.FlagValues()
-    flags.DEFINE_boolean("once", False, "Print one snapshot; the default without a terminal.", flag_values=values)
+    flags.DEFINE_boolean("once", False, "Print one snapshot of all members and end.", flag_values=values)
     flags.DEFINE_float("interval", 2.0, "Seconds between two looks at the files.", 0.1, flag_values=values)
+    _define_own_methods(values)
     rest = _parse(values, arguments, "watch RUN_DIR [--FLAG=VALUE ...]")
     if rest is None:
         return
     run_dir = _one(rest, "watch", "RUN_DIR")
     from jaxrl_srpo.monitor.watch import watch
+    from jaxrl_srpo.runs.workers import own_methods
 
-    watch(run_dir, values.once, values.interval)
+    watch(run_dir, values.once, values.interval, own_methods(_words(values.algorithm)))
 
 
 def _export(arguments: list[str]) -> None:
     values = flags.FlagValues()
     flags.DEFINE_string("to", "tensorboard", "tensorboard, wandb, or both.", flag_values=values)
     flags.DEFINE_boolean("follow", False, "Go on with new rows until interrupted.", flag_values=values)
+    _define_own_methods(values)
     rest = _parse(values, arguments, "export RUN_DIR [--FLAG=VALUE ...]")
     if rest is None:
         return
     run_dir = _one(rest, "export", "RUN_DIR")
     from jaxrl_srpo.monitor import trackers
+    from jaxrl_srpo.runs.workers import own_methods
 
     names = parse_words("to", values.to, tuple(trackers.TRACKERS))
-    for place in trackers.export(run_dir, names, values.follow):
+    for place in trackers.export(run_dir, names, values.follow, own_methods(_words(values.algorithm))):
         print(f"wrote {place}")
 
 
@@ -352,19 +356,21 @@ def _data(arguments: list[str]) -> None:
     if not rest or rest[0] not in commands:
         raise UserError(f"data {' '.join(rest[:1])}: choose one of {', '.join(commands)}, then a dataset")
     name = _one(rest[1:], f"data {rest[0]}", "NAME_OR_PATH")
-    from jaxrl_srpo.data import inspect, loading
+    from jaxrl_srpo.data import inspect
+    from jaxrl_srpo.data.names import REGENERATED
+    from jaxrl_srpo.envs import datasets
 
     given = [f"--{flag}" for flag in _RECIPE if values[flag].value is not None]
-    if rest[0] == "make" and name.startswith(loading.REGENERATED):
+    if rest[0] == "make" and name.startswith(REGENERATED):
         _regenerate(name, values)
         return
     if given:
         raise UserError(f"{given[0]}: is for `data make regenerated/TASK/KIND-v0` only")
     if rest[0] in ("make", "download"):
         make = rest[0] == "make"
-        print(loading.make_dataset(name) if make else loading.download_dataset(name, mirror=values.mirror))
+        print(datasets.make_dataset(name) if make else datasets.download_dataset(name, mirror=values.mirror))
         return
-    dataset = loading.load_dataset(name, mirror=values.mirror, env=values.env, allow_invalid=values.allow_invalid_data)
+    dataset = datasets.load_dataset(name, mirror=values.mirror, env=values.env, allow_invalid=values.allow_invalid_data)
     if rest[0] == "info":
         print(inspect.describe(dataset))
     else:

@@ -3,7 +3,6 @@
 import difflib
 import os
 import pathlib
-from typing import Any
 
 from jaxrl_srpo.data import d4rl, d4rl_files, minari_source
 from jaxrl_srpo.data.dataset import Dataset
@@ -82,11 +81,3 @@ def unknown_name(name: str) -> DatasetError:
     close = difflib.get_close_matches(name, [*d4rl.known_names(), *EMBEDDED], n=3, cutoff=0.5)
     hint = f"; closest: {', '.join(close)}" if close else ""
     return DatasetError(f"unknown dataset {name!r}{hint}; expected {FORMS}")
-
-
-# Until api, runs and cli import `envs.datasets` and `data.names`, where these names went.
-def __getattr__(name: str) -> Any:
-    from jaxrl_srpo.data import names
-    from jaxrl_srpo.envs import datasets
-
-    return getattr(names if name == "REGENERATED" else datasets, name)

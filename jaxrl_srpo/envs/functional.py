@@ -102,7 +102,3 @@ def step(
         return jnp.where(ended.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
     return jax.tree.map(choose, fresh, RunningEpisodes(states, lengths, returns)), outcome
-
-
-# Until `population.interaction` uses the new name.
-Episodes = RunningEpisodes

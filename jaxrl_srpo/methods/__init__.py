@@ -1,22 +1,29 @@
-"""The methods, one file each; `contract.py` says what a method is."""
+"""The methods, one file each; `contract.py` says what a method is. A file here with a METHOD is a method."""
 
 import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods import awac, iql, sac, srpo
 from jaxrl_srpo.methods.contract import Method, Stage, check_method
 
-METHODS: tuple[Method, ...] = (
-    srpo.METHOD,
-    iql.METHOD,
-    awac.METHOD,
-    sac.METHOD_OFFLINE,
-    sac.METHOD,
-)
+
+def _find_methods() -> tuple[Method, ...]:
+    """The `METHOD`s (and `METHOD_...`) of the files of this folder, SRPO first."""
+    names = sorted((module.name for module in pkgutil.iter_modules(__path__)), key=lambda name: (name != "srpo", name))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    return tuple(
+        method
+        for module in modules
+        for name, method in vars(module).items()
+        if name.startswith("METHOD") and isinstance(method, Method)
+    )
+
+
+METHODS = _find_methods()
 """What `--algorithm` may name besides a method of a user's own."""
 
 
@@ -30,7 +37,7 @@ def find_method(named: str | Method) -> Method:
       UserError: there is no such method.
     """
     if isinstance(named, Method):
-        return check_method(named)
+        return _check_own(named)
     for method in METHODS:
         if method.name == named:
             return method
@@ -40,7 +47,14 @@ def find_method(named: str | Method) -> Method:
         raise UserError(
             f"--algorithm={named}: choose from {known}, or give a method of your own as package.module:METHOD"
         )
-    return check_method(_import(named, module, attribute))
+    return _check_own(_import(named, module, attribute))
+
+
+def _check_own(method: Any) -> Method:
+    checked = check_method(method)
+    if any(one.name == checked.name and one is not checked for one in METHODS):
+        raise UserError(f"--algorithm: a method of this package is called {checked.name}; give yours another name")
+    return checked
 
 
 def _import(named: str, module: str, attribute: str) -> Any:

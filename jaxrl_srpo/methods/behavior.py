@@ -71,7 +71,7 @@ class Model:
 
 
 @struct.dataclass
-class Policy:
+class DiffusionPolicy:
     """Behavior cloning: actions sampled from the diffusion model, the baseline of SRPO.
 
     Attributes:
@@ -136,9 +136,9 @@ def model_of(state: State) -> Model:
     return Model(params, state.constants, state.score.network)
 
 
-def policy_of(result: Model, settings: Settings, spec: Spec) -> Policy:
+def policy_of(result: Model, settings: Settings, spec: Spec) -> DiffusionPolicy:
     """Behavior cloning by sampling."""
-    return Policy(result, spec.action_size, settings.sampler_steps)
+    return DiffusionPolicy(result, spec.action_size, settings.sampler_steps)
 
 
 STAGE = Stage(

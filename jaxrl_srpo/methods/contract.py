@@ -238,6 +238,10 @@ class Method:
         return {flag: value for flag, value in self.presets[name].values(dataset, family).items() if flag in known}
 
 
+# The first columns of metrics.csv.
+_NAMING = {"stage", "dataset", "seed", "setting", "beta", "step", "updates_per_second"}
+
+
 def check_method(method: Any) -> Method:
     """A method of a user's own, after a look at what it declares.
 
@@ -253,6 +257,8 @@ def check_method(method: Any) -> Method:
         for name in ("batch_size", "online_steps" if stage.online else "steps"):
             if name not in names:
                 raise UserError(f"--algorithm={method.name}: the settings of stage {stage.name} have no {name}")
+        if taken := sorted(_NAMING & set(stage.metrics)):
+            raise UserError(f"--algorithm={method.name}: a metric may not be called {taken[0]}; give it another name")
     method.settings()
     return method
 

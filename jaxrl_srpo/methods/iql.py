@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl_srpo.data.rewards import default_transform
-from jaxrl_srpo.methods import presets
+from jaxrl_srpo.methods import behavior, presets
 from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import OnlineSettings, ValueSettings, setting
 from jaxrl_srpo.nn import networks, optimizers
@@ -75,7 +75,7 @@ class State:
 
 
 @struct.dataclass
-class Result:
+class Trained:
     """What is kept of a finished critic stage.
 
     Attributes:
@@ -104,7 +104,7 @@ def init(key: Array, spec: Spec, settings: Settings) -> State:
     )
 
 
-def init_from(key: Array, spec: Spec, settings: Settings, frozen: Result) -> State:
+def init_from(key: Array, spec: Spec, settings: Settings, frozen: Trained) -> State:
     """A state with the networks of a finished stage; optimizers and the cosine of the actor's rate start afresh."""
     state = init(key, spec, settings)
     q = Learner.of(frozen.critic.params, state.q.network)
@@ -177,16 +177,16 @@ def update(state: State, batch: Batch, settings: Settings) -> tuple[State, Metri
     return State(q, value, actor, target_q, state.step + 1), metrics
 
 
-def policy_of(result: State | Result) -> DeterministicPolicy:
+def policy_of(result: State | Trained) -> DeterministicPolicy:
     """The IQL actor of a state under way or of a finished stage."""
-    if isinstance(result, Result):
+    if isinstance(result, Trained):
         return result.policy
     return DeterministicPolicy(result.actor.params, result.actor.network)
 
 
-def result_of(state: State) -> Result:
+def result_of(state: State) -> Trained:
     """What is kept of a finished stage."""
-    return Result(QFunction(state.target_q, state.q.network), state.value.params, policy_of(state))
+    return Trained(QFunction(state.target_q, state.q.network), state.value.params, policy_of(state))
 
 
 def explore(state: State, observations: Array, key: Array, settings: "Online") -> Array:
@@ -214,6 +214,7 @@ STAGE = Stage(
     update=update,
     result=result_of,
     policy=policy_of,
+    cloning=behavior.STAGE,
     stream=1,
     metrics=METRICS,
 )

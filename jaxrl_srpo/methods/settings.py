@@ -246,7 +246,8 @@ class Values(Mapping[str, Any]):
 
 def read(settings: type[S], values: Mapping[str, Any]) -> S:
     """The settings of a class out of a flat mapping; what the mapping lacks is at its default."""
-    given = {field.name: values.get(field.setting.flag, field.setting.default) for field in fields_of(settings)}
+    cls: Any = settings
+    given = {field.name: values.get(field.setting.flag, field.setting.default) for field in fields_of(cls)}
     return settings(**given)
 
 

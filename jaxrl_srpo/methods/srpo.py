@@ -183,7 +183,7 @@ def policy_of(state: State) -> DeterministicPolicy:
 
 
 def _frozen(results: dict[str, Any], settings: Settings) -> Frozen:
-    critic: iql.Result = results["critic"]
+    critic: iql.Trained = results["critic"]
     start = critic.policy.params if settings.start == "iql" else None
     return Frozen(results["behavior"], critic.critic, start)
 

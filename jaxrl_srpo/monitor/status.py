@@ -62,9 +62,7 @@ class MemberStage(NamedTuple):
     @property
     def result(self) -> Result:
         """What its rows in both CSV files are named by."""
-        row = self.member.row(self.stage)
-        beta = float(row["beta"]) if row["beta"] else None
-        return Result(self.stage.name, row["dataset"], row["seed"], row["setting"], beta)
+        return self.member.result(self.stage)
 
 
 class StatusReader:

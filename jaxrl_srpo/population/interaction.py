@@ -230,7 +230,7 @@ def observe(problem: Problem, carry: Carry, contexts: Array, actions: Array, bef
 
 def first_episodes(
     environment: functional.Environment, loop: Loop, members: Members
-) -> tuple[functional.Episodes, Arrival]:
+) -> tuple[functional.RunningEpisodes, Arrival]:
     """The first episodes of one member's environments, and where they begin."""
     key = jax.random.fold_in(members.keys, _ENVIRONMENT)
     episodes = functional.start(environment, loop.environments, key)
@@ -240,8 +240,8 @@ def first_episodes(
 
 
 def step(
-    environment: functional.Environment, episodes: functional.Episodes, actions: Array, key: Array
-) -> tuple[functional.Episodes, Arrival, EpisodeTotals]:
+    environment: functional.Environment, episodes: functional.RunningEpisodes, actions: Array, key: Array
+) -> tuple[functional.RunningEpisodes, Arrival, EpisodeTotals]:
     """One step of one member's environments, and what ended in it."""
     episodes, outcome = functional.step(environment, episodes, actions, key)
     arrival = Arrival(
@@ -265,7 +265,7 @@ class OnDevice:
 
     carry: Carry
     experience: Experience
-    episodes: functional.Episodes
+    episodes: functional.RunningEpisodes
 
 
 def play(

@@ -106,7 +106,7 @@ def load_policy(
     own = own_methods([algorithm]) if isinstance(algorithm, Method) else []
     run = RunDirectory(pathlib.Path(run_dir), artefacts, own)
     members = run.members()
-    stage = _stage(members, own[0].stages[-1].algorithm if own else algorithm)
+    stage = _stage(members, algorithm)
     wanted = {"dataset": dataset, "seed": seed, "beta": beta} | values
     _check_names(members, wanted)
     members = [member for member in members if stage in member.stages and _matches(member, wanted)]
@@ -116,22 +116,17 @@ def load_policy(
         state = "is not finished" if members else "does not exist"
         raise UserError(f"{run_dir}: a member with {asked or stage.algorithm} {state}; sweep.json lists the members")
     scores = _last_scores(run.path)
-    member = max(finished, key=lambda member: scores.get(result_of(member, stage), float("-inf")))
+    member = max(finished, key=lambda member: scores.get(member.result(stage), float("-inf")))
     facts = run.facts()[member.dataset]
     policy = stage.make_policy(member.settings, member.spec, load_result(run, stage, member))
     return Policy(member, facts.environment_spec, _in_units(act_on_host(policy, stage.act), facts))
 
 
-def result_of(member: Member, stage: Stage) -> Result:
-    """What the rows of a stage of a member are named by."""
-    row = member.row(stage)
-    return Result(stage.name, row["dataset"], row["seed"], row["setting"], float(row["beta"]) if row["beta"] else None)
-
-
-def _stage(members: Sequence[Member], algorithm: str | None) -> Stage:
-    if algorithm is None:
-        first = members[0]
-        return (first.method.stages or first.method.all_stages)[-1]
+def _stage(members: Sequence[Member], algorithm: str | Method | None) -> Stage:
+    """The stage whose policy is asked for."""
+    if algorithm is None or isinstance(algorithm, Method):
+        method = algorithm or members[0].method
+        return (method.stages or method.all_stages)[-1]
     stages = {stage.algorithm: stage for stage in stages_of(members)}
     if algorithm not in stages:
         raise UserError(f"algorithm {algorithm}: choose one of {', '.join(sorted(stages))}")

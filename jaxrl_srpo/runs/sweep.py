@@ -18,6 +18,7 @@ from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods.contract import Method, Stage, merged_settings, preset_values
 from jaxrl_srpo.methods.settings import Setting, Values, fields_of, read, scale_budget, text_of
+from jaxrl_srpo.report.records import Result
 from jaxrl_srpo.types import Spec
 
 NAMING_COLUMNS = ("stage", "dataset", "seed", "setting", "beta")
@@ -87,6 +88,12 @@ class Member:
         setting = ";".join(part for part in self.setting.split(";") if part.split("=")[0] in reached)
         values = (stage.name, self.dataset, self.seed, setting, beta)
         return dict(zip(NAMING_COLUMNS, values, strict=True))
+
+    def result(self, stage: Stage) -> Result:
+        """The same as a key, as the readers of both files make it of a row."""
+        row = self.row(stage)
+        beta = float(row["beta"]) if row["beta"] else None
+        return Result(row["stage"], row["dataset"], row["seed"], row["setting"], beta)
 
     def name(self, stage: Stage) -> str:
         """What messages call it, for instance `srpo pointmaze/umaze seed=0 beta=0.1`."""

@@ -244,7 +244,9 @@ class _StageRun:
         rate = steps / (time.monotonic() - began)
         diverged_at = self._population.diverged_at.reshape(-1)
         if coordinator():
-            values = {name: np.asarray(x).reshape(-1) for name, x in means.items()}
+            # JAX sorts the names; the method's file has them in an order that reads well.
+            names = [*(name for name in self._stage.metrics if name in means), *means]
+            values = {name: np.asarray(means[name]).reshape(-1) for name in dict.fromkeys(names)}
             rows = []
             for i, member in enumerate(self._members):
                 numbers = {name: f"{x[i]:.6g}" for name, x in values.items() if math.isfinite(x[i])}
