@@ -1,19 +1,20 @@
 """The exploration methods that state marginal matching is compared with, as intrinsic rewards of the same SAC.
 
-  Nothing         SAC alone: what remains is the entropy of its actions (MaxEnt)
+  NoBonus         SAC alone, which maximizes the entropy of its actions (MaxEnt)
   ICM             error of a forward model in features of an inverse model (Pathak et al., arXiv 1705.05363)
   RND             error in predicting a fixed random network (Burda et al., arXiv 1810.12894)
   ForwardError    error in predicting the next state from state and action
   InverseError    error in predicting the action from state and next state
   Count           1 / sqrt(visits of the state's bin)
-  PseudoCount     the same with visits read off what a density model learns (Bellemare et al., arXiv 1606.01868)
+  PseudoCount     the same with visits inferred from what a density model learns (Bellemare et al., arXiv 1606.01868)
 
-Sizes, rates and formulas of ICM and both counts are those of the released code of state marginal matching, with two
-differences that all methods here share: bonuses are computed afresh for each batch, where that code stores those of
-counts with the transition; and they are for arriving in a state. RND follows Laskin et al. (arXiv 2110.15191). Released
-code has no model of forward and inverse errors alone; theirs are networks of the same sizes.
+ICM and both counts have the sizes, rates and formulas of the released code of state marginal matching, with two
+differences that all methods here share. Bonuses are computed afresh for each batch; the released code stores those of
+counts with the transition. And a bonus rewards arriving in a state. RND follows Laskin et al. (arXiv 2110.15191). No
+code was released for forward and inverse errors alone; their networks here have the same sizes.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,17 +23,16 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl_srpo.exploration.densities import Density, Histogram
-from jaxrl_srpo.exploration.intrinsic import Reward, Visits
-from jaxrl_srpo.methods.iql import Learner
-from jaxrl_srpo.nn import networks, optimizers
+from jaxrl_srpo.exploration.intrinsic import Intrinsic, Reward, Visits
+from jaxrl_srpo.nn import networks
+from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.population.member import Function, call
 from jaxrl_srpo.types import Array, Params, Spec
-
-Errors = Callable[[Params], tuple[Array, Array]]
 
 
 @struct.dataclass
-class Hyper:
-    """Numbers of the reward `environment * r + bonus * b`; scalars of one member.
+class Settings:
+    """Numbers of the reward `environment * r + bonus * b`.
 
     Attributes:
       bonus: coefficient of the bonus.
@@ -45,121 +45,127 @@ class Hyper:
     learning_rate: Array | float = 1e-3
 
 
-class Nothing(NamedTuple):
-    """No bonus."""
+class Scored(NamedTuple):
+    """Models one step further, and the bonus [B] of a batch, read before that step unless stated otherwise."""
 
-    def init(self, key: Array, spec: Spec) -> tuple[()]:
+    state: Any
+    bonus: Array
+
+
+class Bonus(Intrinsic):
+    """An intrinsic reward made of a bonus and the environment's own reward.
+
+    Attributes:
+      bonus: state, visits, key, settings -> `Scored`; it declares the arguments that it takes.
+    """
+
+    bonus: Function
+
+    def reward(self, state: Any, visits: Visits, key: Array, settings: Settings) -> Reward:
+        """The weighted sum of the environment's reward and the bonus."""
+        scored: Scored = call(self.bonus, state=state, visits=visits, key=key, settings=settings)
+        rewards = settings.environment * visits.rewards + settings.bonus * scored.bonus
+        return Reward(scored.state, rewards, {"bonus": jnp.mean(scored.bonus)})
+
+
+@dataclasses.dataclass(frozen=True)
+class NoBonus(Bonus):
+    """The environment's own reward alone."""
+
+    def init(self) -> tuple[()]:
         """There is nothing to learn."""
-        del key, spec
         return ()
 
-    def observe(self, state: tuple[()], visits: Visits) -> tuple[()]:
-        """Nothing is remembered."""
-        del visits
-        return state
-
-    def reward(self, state: tuple[()], visits: Visits, key: Array, hyper: Hyper) -> Reward:
-        """The environment's share alone."""
-        del key
-        return _reward(state, jnp.zeros_like(visits.rewards), visits, hyper)
+    def bonus(self, state: tuple[()], visits: Visits) -> Scored:
+        """Zeros."""
+        return Scored(state, jnp.zeros_like(visits.rewards))
 
 
-class ForwardError(NamedTuple):
-    """Distance of the next state from its prediction, by a network of `width` with two hidden layers."""
+@dataclasses.dataclass(frozen=True)
+class ForwardError(Bonus):
+    """Distance of the next state from its prediction.
+
+    Attributes:
+      width: of the model's two hidden layers.
+    """
 
     width: int = 300
 
     def init(self, key: Array, spec: Spec) -> Learner:
         """A fresh model."""
         inputs = jnp.zeros((1, spec.observation_size + spec.action_size))
-        return _learner(networks.MLP(spec.observation_size, self.width), key, inputs)
+        return Learner.create(networks.MLP(spec.observation_size, self.width), key, inputs)
 
-    def observe(self, state: Learner, visits: Visits) -> Learner:
-        """Models learn from batches only."""
-        del visits
-        return state
-
-    def reward(self, state: Learner, visits: Visits, key: Array, hyper: Hyper) -> Reward:
-        """The error before the step that lowers it."""
-        del key
-        network = networks.MLP(visits.observations.shape[-1], self.width)
+    def bonus(self, state: Learner, visits: Visits, settings: Settings) -> Scored:
+        """The model's error."""
         inputs = jnp.concatenate([visits.observations, visits.actions], axis=-1)
-
-        def errors(params: Params) -> tuple[Array, Array]:
-            return _errors(networks.forward(network, params, inputs), visits.next_observations)
-
-        return _reward(*_descend(state, errors, hyper), visits, hyper)
+        return _descend(state, settings, prediction_loss, state, inputs, visits.next_observations)
 
 
-class InverseError(NamedTuple):
-    """Distance of the action from its prediction, by a network of `width` with two hidden layers."""
+@dataclasses.dataclass(frozen=True)
+class InverseError(Bonus):
+    """Distance of the action from its prediction.
+
+    Attributes:
+      width: of the model's two hidden layers.
+    """
 
     width: int = 300
 
     def init(self, key: Array, spec: Spec) -> Learner:
         """A fresh model."""
-        return _learner(networks.MLP(spec.action_size, self.width), key, jnp.zeros((1, 2 * spec.observation_size)))
+        inputs = jnp.zeros((1, 2 * spec.observation_size))
+        return Learner.create(networks.MLP(spec.action_size, self.width), key, inputs)
 
-    def observe(self, state: Learner, visits: Visits) -> Learner:
-        """Models learn from batches only."""
-        del visits
-        return state
-
-    def reward(self, state: Learner, visits: Visits, key: Array, hyper: Hyper) -> Reward:
-        """The error before the step that lowers it."""
-        del key
-        network = networks.MLP(visits.actions.shape[-1], self.width)
+    def bonus(self, state: Learner, visits: Visits, settings: Settings) -> Scored:
+        """The model's error."""
         inputs = jnp.concatenate([visits.observations, visits.next_observations], axis=-1)
-
-        def errors(params: Params) -> tuple[Array, Array]:
-            return _errors(networks.forward(network, params, inputs), visits.actions)
-
-        return _reward(*_descend(state, errors, hyper), visits, hyper)
+        return _descend(state, settings, prediction_loss, state, inputs, visits.actions)
 
 
-class ICM(NamedTuple):
+class _CuriosityNetworks(NamedTuple):
+    features: networks.MLP
+    forward: networks.MLP
+    inverse: networks.MLP
+
+
+@dataclasses.dataclass(frozen=True)
+class ICM(Bonus):
     """Distance of the next state's features from their prediction.
 
     Attributes:
       width: of the two hidden layers of the feature and forward networks.
-      features: their number; both the inverse model, linear, and the forward model shape them, as released.
+      features: their number; both the forward model and the linear inverse model shape them, as in the released code.
     """
 
     width: int = 300
     features: int = 300
 
     def init(self, key: Array, spec: Spec) -> Learner:
-        """Fresh models."""
-        keys = jax.random.split(key, 3)
-        inputs = (spec.observation_size, self.features + spec.action_size, 2 * self.features)
-        models = zip(("features", "forward", "inverse"), self._networks(spec.action_size), keys, inputs, strict=True)
-        params = {name: network.init(key, jnp.zeros((1, n)))["params"] for name, network, key, n in models}
-        return Learner(params, optimizers.init(params))
+        """Fresh models; parameters are a dictionary of three networks."""
+        own = self._networks(spec.action_size)
+        sizes = (spec.observation_size, self.features + spec.action_size, 2 * self.features)
+        parts = zip(own._fields, own, jax.random.split(key, 3), sizes, strict=True)
+        return Learner.of({name: network.init(k, jnp.zeros((1, n)))["params"] for name, network, k, n in parts})
 
-    def observe(self, state: Learner, visits: Visits) -> Learner:
-        """Models learn from batches only."""
-        del visits
-        return state
+    def bonus(self, state: Learner, visits: Visits, settings: Settings) -> Scored:
+        """The forward model's error."""
+        return _descend(state, settings, icm_loss, self._networks(visits.actions.shape[-1]), visits)
 
-    def reward(self, state: Learner, visits: Visits, key: Array, hyper: Hyper) -> Reward:
-        """The forward model's error before the step that lowers it."""
-        del key
-        features, forward, inverse = self._networks(visits.actions.shape[-1])
+    def _networks(self, action_size: int) -> _CuriosityNetworks:
+        features, forward = (networks.MLP(self.features, self.width) for _ in range(2))
+        return _CuriosityNetworks(features, forward, networks.MLP(action_size, layers=0))
 
-        def errors(params: Params) -> tuple[Array, Array]:
-            now = networks.forward(features, params["features"], visits.observations)
-            after = networks.forward(features, params["features"], visits.next_observations)
-            inputs = jnp.concatenate([now, visits.actions], axis=-1)
-            loss, distances = _errors(networks.forward(forward, params["forward"], inputs), after)
-            both = jnp.concatenate([now, after], axis=-1)
-            inverse_loss, _ = _errors(networks.forward(inverse, params["inverse"], both), visits.actions)
-            return loss + inverse_loss, distances
 
-        return _reward(*_descend(state, errors, hyper), visits, hyper)
-
-    def _networks(self, action_size: int) -> tuple[networks.MLP, networks.MLP, networks.MLP]:
-        shape = (self.features, self.width)
-        return networks.MLP(*shape), networks.MLP(*shape), networks.MLP(action_size, layers=0)
+def icm_loss(params: dict[str, Params], models: _CuriosityNetworks, visits: Visits) -> tuple[Array, Array]:
+    """Squared errors of the forward and the inverse model; also the distances [B] of the forward model."""
+    now = networks.forward(models.features, params["features"], visits.observations)
+    after = networks.forward(models.features, params["features"], visits.next_observations)
+    inputs = jnp.concatenate([now, visits.actions], axis=-1)
+    loss, distances = _errors(networks.forward(models.forward, params["forward"], inputs), after)
+    both = jnp.concatenate([now, after], axis=-1)
+    inverse_loss, _ = _errors(networks.forward(models.inverse, params["inverse"], both), visits.actions)
+    return loss + inverse_loss, distances
 
 
 @struct.dataclass
@@ -194,10 +200,15 @@ class RNDState:
     errors: Moments
 
 
-class RND(NamedTuple):
-    """Squared error in predicting `features` outputs of a random network, over the errors' running deviation.
+@dataclasses.dataclass(frozen=True)
+class RND(Bonus):
+    """Squared error in predicting a random network, divided by the errors' running deviation.
 
-    Observations are normalised by their running moments and clipped at 5 deviations.
+    Observations are normalized by their running moments and clipped at 5 deviations.
+
+    Attributes:
+      width: of the two hidden layers of both networks.
+      features: outputs of both networks.
     """
 
     width: int = 300
@@ -206,60 +217,54 @@ class RND(NamedTuple):
     def init(self, key: Array, spec: Spec) -> RNDState:
         """Fresh networks."""
         key_target, key_predictor = jax.random.split(key)
-        inputs = jnp.zeros((1, spec.observation_size))
+        network, inputs = networks.MLP(self.features, self.width), jnp.zeros((1, spec.observation_size))
         none = jnp.zeros(())
         return RNDState(
-            self._network.init(key_target, inputs)["params"],
-            _learner(self._network, key_predictor, inputs),
+            network.init(key_target, inputs)["params"],
+            Learner.create(network, key_predictor, inputs),
             Moments(inputs[0], jnp.zeros_like(inputs[0]), none),
             Moments(none, none, none),
         )
 
-    def observe(self, state: RNDState, visits: Visits) -> RNDState:
-        """Models learn from batches only."""
-        del visits
-        return state
-
-    def reward(self, state: RNDState, visits: Visits, key: Array, hyper: Hyper) -> Reward:
-        """The error before the step that lowers it."""
-        del key
+    def bonus(self, state: RNDState, visits: Visits, settings: Settings) -> Scored:
+        """The predictor's error over the deviation of all errors so far, those of this batch included."""
         moments = state.observations.add(visits.next_observations)
         centered = (visits.next_observations - moments.mean[None]) / moments.std[None]
         inputs = jnp.clip(centered, -5.0, 5.0)
-        wanted = networks.forward(self._network, state.target, inputs)
-
-        def errors(params: Params) -> tuple[Array, Array]:
-            squares = jnp.mean((networks.forward(self._network, params, inputs) - wanted) ** 2, axis=-1)
-            return jnp.mean(squares), squares
-
-        predictor, squares = _descend(state.predictor, errors, hyper)
-        spread = state.errors.add(squares)
-        return _reward(RNDState(state.target, predictor, moments, spread), squares / spread.std, visits, hyper)
-
-    @property
-    def _network(self) -> networks.MLP:
-        return networks.MLP(self.features, self.width)
+        targets = state.predictor.apply(state.target, inputs)
+        predictor, errors = _descend(state.predictor, settings, rnd_loss, state.predictor, inputs, targets)
+        spread = state.errors.add(errors)
+        return Scored(RNDState(state.target, predictor, moments, spread), errors / spread.std)
 
 
-class Count(NamedTuple):
-    """1 / sqrt(N) of the bin, at least one visit; released coefficient 10."""
+def rnd_loss(params: Params, predictor: Learner, inputs: Array, targets: Array) -> tuple[Array, Array]:
+    """Squared error, mean over the batch; also of each element [B], mean over features."""
+    squares = jnp.mean((predictor.apply(params, inputs) - targets) ** 2, axis=-1)
+    return jnp.mean(squares), squares
+
+
+@dataclasses.dataclass(frozen=True)
+class Count(Bonus):
+    """1 / sqrt(N) with N the visits of the bin, at least 1; the released coefficient is 10.
+
+    Attributes:
+      histogram: which counts.
+    """
 
     histogram: Histogram
 
-    def init(self, key: Array, spec: Spec) -> Array:
-        """Counts, none."""
-        del spec
+    def init(self, key: Array) -> Array:
+        """Counts [skills, bins], all zero."""
         return self.histogram.init(key)
 
     def observe(self, state: Array, visits: Visits) -> Array:
         """Counts with the visits added."""
         return self.histogram.observe(state, visits.next_observations, visits.skills)
 
-    def reward(self, state: Array, visits: Visits, key: Array, hyper: Hyper) -> Reward:
+    def bonus(self, state: Array, visits: Visits) -> Scored:
         """The bonus by the counts as they are now."""
-        del key
         counts = state[visits.skills, self.histogram.grid.bins(visits.next_observations)]
-        return _reward(state, jnp.maximum(counts, 1.0) ** -0.5, visits, hyper)
+        return Scored(state, jnp.maximum(counts, 1.0) ** -0.5)
 
 
 @struct.dataclass
@@ -270,52 +275,51 @@ class PseudoCountState:
     steps: Array
 
 
-class PseudoCount(NamedTuple):
-    """1 / sqrt(N) with N = 1 / (exp(PG / sqrt(steps)) - 1), PG what a step adds to the density of the state.
+@dataclasses.dataclass(frozen=True)
+class PseudoCount(Bonus):
+    """1 / sqrt(N) with N = 1 / (exp(PG / sqrt(steps)) - 1).
 
-    A density that falls gives no bonus.
+    PG, the prediction gain, is what a step on the batch adds to the log-density of the state. A density that falls
+    gives no bonus.
+
+    Attributes:
+      density: the model that learns.
     """
 
     density: Density
 
-    def init(self, key: Array, spec: Spec) -> PseudoCountState:
+    def init(self, key: Array) -> PseudoCountState:
         """A fresh density."""
-        del spec
         return PseudoCountState(self.density.init(key), jnp.zeros(()))
 
     def observe(self, state: PseudoCountState, visits: Visits) -> PseudoCountState:
-        """The density sees what was visited."""
+        """Shows the density what was visited."""
         density = self.density.observe(state.density, visits.next_observations, visits.skills)
         return PseudoCountState(density, state.steps)
 
-    def reward(self, state: PseudoCountState, visits: Visits, key: Array, hyper: Hyper) -> Reward:
-        """The bonus of one step on the batch itself; the same noise before and after, so that only the step counts."""
+    def bonus(self, state: PseudoCountState, visits: Visits, key: Array) -> Scored:
+        """The bonus of one step on the batch itself; equal noise before and after leaves the step's effect alone."""
         points, skills = visits.next_observations, visits.skills
         key_fit, key_read = jax.random.split(key)
         density = self.density.fit(state.density, key_fit, points, skills)
         before, after = (self.density.log_density(d, key_read, points, skills) for d in (state.density, density))
         steps = state.steps + 1.0
         bonus = jnp.sqrt(jnp.expm1(jnp.maximum(after - before, 0.0) / jnp.sqrt(steps)))
-        return _reward(PseudoCountState(density, steps), bonus, visits, hyper)
+        return Scored(PseudoCountState(density, steps), bonus)
 
 
-def _learner(network: networks.MLP, key: Array, inputs: Array) -> Learner:
-    params = network.init(key, inputs)["params"]
-    return Learner(params, optimizers.init(params))
+def prediction_loss(params: Params, model: Learner, inputs: Array, targets: Array) -> tuple[Array, Array]:
+    """Squared error, mean over all elements; also Euclidean distances [B]."""
+    return _errors(model.apply(params, inputs), targets)
 
 
-def _errors(predicted: Array, wanted: Array) -> tuple[Array, Array]:
+def _errors(predicted: Array, targets: Array) -> tuple[Array, Array]:
     """Mean squared error over all elements, and Euclidean distances [B]."""
-    squares = (predicted - wanted) ** 2
+    squares = (predicted - targets) ** 2
     return jnp.mean(squares), jnp.sqrt(jnp.sum(squares, axis=-1))
 
 
-def _descend(learner: Learner, errors: Errors, hyper: Hyper) -> tuple[Learner, Array]:
-    """One step of Adam on a loss, and the errors [B] before it."""
-    grads, before = jax.grad(errors, has_aux=True)(learner.params)
-    return Learner(*optimizers.adam(learner.params, learner.opt_state, grads, hyper.learning_rate)), before
-
-
-def _reward(state: Any, bonus: Array, visits: Visits, hyper: Hyper) -> Reward:
-    rewards = hyper.environment * visits.rewards + hyper.bonus * bonus
-    return Reward(state, rewards, {"bonus": jnp.mean(bonus)})
+def _descend(learner: Learner, settings: Settings, loss: Callable[..., tuple[Array, Array]], *arguments: Any) -> Scored:
+    """One step on `loss(params, *arguments)`, and the errors [B] before it."""
+    grads, errors = jax.grad(loss, has_aux=True)(learner.params, *arguments)
+    return Scored(learner.apply_gradients(grads, settings.learning_rate), errors)

@@ -1,7 +1,7 @@
 """Finding a goal with stored policies and no further training, as state marginal matching is tested (arXiv 1906.05274).
 
-Each episode is played by one policy of a historical average under one skill. The prior over skills was uniform while
-they were learned; at test time it follows what they bring about, as in the released code:
+One policy of a mixture plays each episode under one skill. The prior over skills was uniform while they were learned;
+at test time it follows their successes, as in the released code:
   p(z) ~ (1 + successes of z) / (1 + episodes of z)
 """
 
@@ -14,17 +14,17 @@ import jax.numpy as jnp
 
 from jaxrl_srpo.envs import functional
 from jaxrl_srpo.exploration import intrinsic
-from jaxrl_srpo.exploration.policy_mixture import HistoricalAverage
+from jaxrl_srpo.exploration.policy_mixture import PolicyMixture
 from jaxrl_srpo.types import Array
 
 
 class Search(NamedTuple):
-    """What a search gave, one entry per episode.
+    """The result of a search, one entry per episode.
 
     Attributes:
       found: [episodes] bool, whether the goal was reached.
       steps: [episodes] int32, steps spent in the goal.
-      skills: [episodes] int32, which skill acted.
+      skills: [episodes] int32, the skill that acted.
       probabilities: [episodes, n] of the skills, before the episode.
     """
 
@@ -34,7 +34,7 @@ class Search(NamedTuple):
     probabilities: Array
 
     def first(self) -> Array:
-        """The number of the episode that first reached the goal, from 1; one more than all where none did."""
+        """The number, from 1, of the first episode that reached the goal; the number of all plus 1 where none did."""
         return jnp.where(self.found.any(), jnp.argmax(self.found) + 1, len(self.found) + 1)
 
 
@@ -51,7 +51,7 @@ class Tally(NamedTuple):
 
 def search(
     environment: functional.Environment,
-    mixture: HistoricalAverage,
+    mixture: PolicyMixture,
     reached: Callable[[Array], Array],
     episodes: int,
     key: Array,
@@ -60,12 +60,12 @@ def search(
     """Episodes of a mixture in search of a goal; a pure function of one mixture.
 
     Args:
-      environment: where; an episode takes all its steps.
+      environment: where to search; every episode runs to the time limit.
       mixture: the policies.
-      reached: whether observations [..., observation_size] are in the goal, bool [...].
-      episodes: how many.
-      key: of everything that is drawn.
-      adapt: whether the prior over skills follows their successes; uniform otherwise.
+      reached: observations [..., observation_size] -> whether they are in the goal, bool [...].
+      episodes: how many to play.
+      key: determines everything random.
+      adapt: whether the prior over skills follows their successes; it stays uniform otherwise.
     """
 
     def play(tally: Tally, key: Array) -> tuple[Tally, Search]:
@@ -84,9 +84,9 @@ def search(
 
 
 def episode(
-    environment: functional.Environment, mixture: HistoricalAverage, index: Array, skill: Array, key: Array
+    environment: functional.Environment, mixture: PolicyMixture, index: Array, skill: Array, key: Array
 ) -> Array:
-    """What an episode of one policy under one skill arrives at, [steps, observation_size]; actions are sampled."""
+    """Observations [steps, observation_size] after each step of one policy under one skill; actions are sampled."""
     policy = mixture.policy(index)
     one_hot = jax.nn.one_hot(skill, intrinsic.skill_size(mixture.skills))
     key_reset, key_act = jax.random.split(key)

@@ -1,8 +1,8 @@
-"""Historical-average policies: a mixture of stored policies, of which one is drawn for each episode.
+"""Mixtures of past policies: one of the stored policies is drawn for each episode (historical averaging).
 
-In the game of state marginal matching (arXiv 1906.05274) it is the average over all policies so far that approaches the
-target, while each of them alone chases what the others left. The average is over episodes and never over parameters or
-single steps. Weights are equal in the paper; the released code weights a policy 1.2 times its predecessor.
+In the game of state marginal matching (arXiv 1906.05274) only the mixture of all policies so far approaches the target;
+each policy alone chases what the others left. The mixture is over episodes, never over parameters or single steps.
+Weights are equal in the paper; the released code gives a policy 1.2 times the weight of its predecessor.
 """
 
 import functools
@@ -25,12 +25,13 @@ from jaxrl_srpo.exploration import intrinsic
 from jaxrl_srpo.io import checkpoint
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.methods import sac
-from jaxrl_srpo.population.offline import stack
-from jaxrl_srpo.types import Array
+from jaxrl_srpo.nn.policies import TanhGaussianPolicy
+from jaxrl_srpo.population.member import stack
+from jaxrl_srpo.types import Array, Spec
 
 
 @struct.dataclass
-class HistoricalAverage:
+class PolicyMixture:
     """A mixture of K policies with n skills each.
 
     Attributes:
@@ -39,54 +40,54 @@ class HistoricalAverage:
       skills: n; a skill is drawn uniformly with the policy.
     """
 
-    policies: sac.Policy
+    policies: TanhGaussianPolicy
     log_weights: Array
     skills: int = struct.field(pytree_node=False, default=1)
 
     def draw(self, key: Array) -> tuple[Array, Array]:
-        """Which policy, int32 [], and which skill, one-hot [skill size], act for one episode."""
+        """The policy, int32 [], and the skill, one-hot [skill size], that act in one episode."""
         key_policy, key_skill = jax.random.split(key)
         skill = jax.random.randint(key_skill, (), 0, self.skills)
         one_hot = jax.nn.one_hot(skill, intrinsic.skill_size(self.skills))
         return jax.random.categorical(key_policy, self.log_weights).astype(jnp.int32), one_hot
 
-    def policy(self, index: Array | int) -> sac.Policy:
+    def policy(self, index: Array | int) -> TanhGaussianPolicy:
         """One of the policies."""
         return jax.tree.map(lambda x: jnp.asarray(x)[index], self.policies)
 
 
-def average(
-    snapshots: Sequence[sac.Policy], skills: int = 1, growth: float = 1.0, on_policy_prob: float = 0.0
-) -> HistoricalAverage:
-    """The mixture of policies in order of age.
+def mix(
+    snapshots: Sequence[TanhGaussianPolicy], skills: int = 1, growth: float = 1.0, on_policy_prob: float = 0.0
+) -> PolicyMixture:
+    """A mixture whose weights grow geometrically.
 
     Args:
       snapshots: the policies, the oldest first.
-      skills: see `HistoricalAverage`.
-      growth: how many times as likely a policy is as the one before it.
-      on_policy_prob: share of episodes in which the newest acts whatever its weight.
+      skills: see `PolicyMixture`.
+      growth: ratio of a policy's weight to its predecessor's.
+      on_policy_prob: share of episodes reserved for the newest policy, on top of its weight in the others.
     """
     weights = np.float64(growth) ** np.arange(len(snapshots))
     weights *= (1.0 - on_policy_prob) / weights.sum()
     weights[-1] += on_policy_prob
     with np.errstate(divide="ignore"):
         log_weights = np.log(weights)
-    return HistoricalAverage(stack(snapshots), jnp.asarray(log_weights, jnp.float32), skills)
+    return PolicyMixture(stack(snapshots), jnp.asarray(log_weights, jnp.float32), skills)
 
 
 def released(
-    snapshots: Sequence[sac.Policy], seed: int, skills: int = 1, size: int = 10, on_policy_prob: float = 0.1
-) -> HistoricalAverage:
+    snapshots: Sequence[TanhGaussianPolicy], seed: int, skills: int = 1, size: int = 10, on_policy_prob: float = 0.1
+) -> PolicyMixture:
     """The mixture of the released code's `test_ha.json`: the newest policy and `size - 1` others, equally likely.
 
-    The others are drawn without replacement, each 1.2 times as likely as its predecessor.
+    The others are drawn without replacement; each is 1.2 times as likely as its predecessor.
 
     Args:
       snapshots: the policies, the oldest first; at least `size`.
-      seed: of the draw.
-      skills: see `HistoricalAverage`.
-      size: policies in the mixture.
-      on_policy_prob: see `average`.
+      seed: determines the draw.
+      skills: see `PolicyMixture`.
+      size: number of policies in the mixture.
+      on_policy_prob: see `mix`.
 
     Raises:
       UserError: fewer than `size` policies.
@@ -97,11 +98,11 @@ def released(
     random = np.random.default_rng(seed)
     drawn = random.choice(len(weights), size - 1, replace=False, p=weights / weights.sum())
     own = [snapshots[i] for i in sorted(drawn.tolist())]
-    return average([*own, snapshots[-1]], skills, on_policy_prob=on_policy_prob)
+    return mix([*own, snapshots[-1]], skills, on_policy_prob=on_policy_prob)
 
 
-def rollouts(environment: functional.Environment, mixture: HistoricalAverage, episodes: int, key: Array) -> Array:
-    """What episodes of a mixture arrive at, [episodes, steps, observation_size]; actions are sampled.
+def rollouts(environment: functional.Environment, mixture: PolicyMixture, episodes: int, key: Array) -> Array:
+    """Observations [episodes, steps, observation_size] after each step of a mixture's episodes; actions are sampled.
 
     Episodes run to the environment's time limit, past any termination.
     """
@@ -121,18 +122,18 @@ def rollouts(environment: functional.Environment, mixture: HistoricalAverage, ep
 
 
 def play(
-    environment: EnvironmentSpec, mixtures: HistoricalAverage, environments: int, steps: int, seed: int = 0
+    environment: EnvironmentSpec, mixtures: PolicyMixture, environments: int, steps: int, seed: int = 0
 ) -> np.ndarray:
-    """What mixtures arrive at in a Gymnasium environment, [M, steps, environments, observation_size].
+    """Observations [M, steps, environments, observation_size] after each step of mixtures in a Gymnasium environment.
 
-    Actions are sampled.
+    Actions are sampled. When an episode ends, the next begins with a new policy and skill.
 
     Args:
-      environment: where; an episode that ends is followed by the next, by another policy and skill.
+      environment: where to play.
       mixtures: M of them, leaves [M, ...].
-      environments: episodes at a time of each.
-      steps: of each environment.
-      seed: of everything that is drawn.
+      environments: number of environments of each mixture.
+      steps: number of steps of each environment.
+      seed: determines everything random.
 
     Raises:
       UserError: see `envs.episodes.MemberEnvironments`.
@@ -156,7 +157,7 @@ def play(
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _draw(mixtures: HistoricalAverage, episodes: int, key: Array) -> tuple[Array, Array]:
+def _draw(mixtures: PolicyMixture, episodes: int, key: Array) -> tuple[Array, Array]:
     """Policies int32 [M, episodes] and skills [M, episodes, skill size] of new episodes."""
     keys = jax.random.split(key, (len(mixtures.log_weights), episodes))
     which, skills = jax.vmap(lambda mixture, keys: jax.vmap(mixture.draw)(keys))(mixtures, keys)
@@ -164,32 +165,32 @@ def _draw(mixtures: HistoricalAverage, episodes: int, key: Array) -> tuple[Array
 
 
 @jax.jit
-def _act(mixtures: HistoricalAverage, which: Array, skills: Array, observations: Array, key: Array) -> Array:
+def _act(mixtures: PolicyMixture, which: Array, skills: Array, observations: Array, key: Array) -> Array:
     """Actions [M, episodes, action_size] of the policies `which` [M, episodes]; see `rollouts`."""
     inputs = jnp.concatenate([observations, skills], axis=-1)
 
-    def act(policies: sac.Policy, which: Array, inputs: Array, key: Array) -> Array:
+    def act(policies: TanhGaussianPolicy, which: Array, inputs: Array, key: Array) -> Array:
         actions = jax.lax.map(lambda policy: intrinsic.sample(policy, inputs, key), policies)
         return actions[which, jnp.arange(len(which))]
 
     return jax.vmap(act)(mixtures.policies, which, inputs, jax.random.split(key, len(which)))
 
 
-def save(directory: pathlib.Path, mixture: HistoricalAverage) -> None:
+def save(directory: pathlib.Path, mixture: PolicyMixture) -> None:
     """Writes a mixture to a directory: `policies/`, an Orbax checkpoint, and `mixture.json`, its sizes."""
     sizes = {
         "policies": len(mixture.log_weights),
         "skills": mixture.skills,
         "observation_size": _input_size(mixture) - intrinsic.skill_size(mixture.skills),
         "action_size": mixture.policies.action_size,
-        "width": mixture.policies.width,
-        "layers": mixture.policies.layers,
+        "width": mixture.policies.network.width,
+        "layers": mixture.policies.network.layers,
     }
     checkpoint.save(directory / "policies", {"params": mixture.policies.params, "log_weights": mixture.log_weights})
     write_atomically(directory / "mixture.json", json.dumps(sizes, indent=1) + "\n")
 
 
-def load(directory: pathlib.Path) -> HistoricalAverage:
+def load(directory: pathlib.Path) -> PolicyMixture:
     """Reads what `save` wrote.
 
     Raises:
@@ -197,27 +198,28 @@ def load(directory: pathlib.Path) -> HistoricalAverage:
     """
     path = directory / "mixture.json"
     if not path.is_file():
-        raise UserError(f"{directory}: holds no historical average; expected a file mixture.json")
+        raise UserError(f"{directory}: holds no policy mixture; expected a file mixture.json")
     sizes = json.loads(path.read_text())
-    config = sac.Config(width=sizes["width"], layers=sizes["layers"])
-    spec = intrinsic.Spec(sizes["observation_size"] + intrinsic.skill_size(sizes["skills"]), sizes["action_size"])
-    one = jax.eval_shape(lambda: sac.init(jax.random.key(0), spec, config, sac.Hyper()).actor.params)
+    settings = sac.Settings(width=sizes["width"], layers=sizes["layers"])
+    spec = Spec(sizes["observation_size"] + intrinsic.skill_size(sizes["skills"]), sizes["action_size"])
+    network, observations = sac.actor_network(spec, settings), jnp.zeros((1, spec.observation_size))
+    one = jax.eval_shape(network.init, jax.random.key(0), observations)["params"]
     count = sizes["policies"]
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), one)
     template = {"params": params, "log_weights": jax.ShapeDtypeStruct((count,), jnp.float32)}
     saved = checkpoint.load(directory / "policies", template)
-    return HistoricalAverage(sac.policy_of(saved["params"], spec, config), saved["log_weights"], sizes["skills"])
+    return PolicyMixture(TanhGaussianPolicy(saved["params"], network), saved["log_weights"], sizes["skills"])
 
 
-class Actor:
-    """A mixture for a host's environments: call `begin_episode`, then the actor itself with each observation.
+class MixturePlayer:
+    """Plays a mixture in environments on the host: call `begin_episode`, then the player with each observation.
 
     Args:
       mixture: the policies.
-      seed: of which policy, which skill and which actions.
+      seed: determines policies, skills and actions.
     """
 
-    def __init__(self, mixture: HistoricalAverage, seed: int = 0) -> None:
+    def __init__(self, mixture: PolicyMixture, seed: int = 0) -> None:
         self._mixture, self._key = mixture, jax.random.key(seed)
         self._draw, self._sample = jax.jit(mixture.draw), jax.jit(intrinsic.sample)
         self.begin_episode()
@@ -237,6 +239,6 @@ class Actor:
         return key
 
 
-def _input_size(mixture: HistoricalAverage) -> int:
-    """Width of what the policies see; the first layer's kernel is [K, input, width]."""
+def _input_size(mixture: PolicyMixture) -> int:
+    """Input size of the policies; the first layer's kernel is [K, input, width]."""
     return next(x.shape[1] for x in jax.tree.leaves(mixture.policies.params) if x.ndim == 3)

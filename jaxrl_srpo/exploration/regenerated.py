@@ -1,10 +1,13 @@
 """D4RL's recipe for locomotion data (arXiv 2004.07219, section 5) with the SAC of this project, for MuJoCo tasks.
 
-SAC learns online. `expert` are episodes of its last policy, `medium` of the first snapshot whose return passes a third
-of the way from random to expert, `medium-replay` is all that SAC's buffer held at that snapshot, `medium-expert` holds
-the episodes of both, and `random` those of uniformly random actions (D4RL's come from a freshly initialised policy).
-Policies act with sampled actions. Reference returns are the mean returns of `random` and of `expert`, so scores compare
-with each other, not with D4RL's.
+SAC learns online, and the five parts are
+  random         episodes of uniformly random actions; D4RL's come from a freshly initialized policy
+  medium         episodes of the first snapshot whose return passes a third of the way from random to expert
+  medium-replay  SAC's whole buffer at that snapshot
+  medium-expert  the episodes of medium and of expert
+  expert         episodes of SAC's last policy
+Policies sample their actions. Reference returns are the mean returns of `random` and of `expert`: scores compare with
+each other, not with D4RL's.
 """
 
 import contextlib
@@ -17,7 +20,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 
@@ -40,9 +42,9 @@ from jaxrl_srpo.errors import DatasetError
 from jaxrl_srpo.io.checkpoint import Progress
 from jaxrl_srpo.io.files import locked
 from jaxrl_srpo.methods import sac
-from jaxrl_srpo.population.agent import SAC
+from jaxrl_srpo.nn.policies import TanhGaussianPolicy
 from jaxrl_srpo.population.interaction import Loop
-from jaxrl_srpo.population.offline import Members, stack
+from jaxrl_srpo.population.member import make_members, stack
 from jaxrl_srpo.population.online import GymnasiumRun
 from jaxrl_srpo.types import Array, Spec
 
@@ -50,7 +52,7 @@ KINDS = ("random", "medium", "medium-replay", "medium-expert", "expert")
 _NAME = re.compile(rf"{REGENERATED}(?P<task>[a-z0-9]+)/({'|'.join(KINDS)})-v0")
 _SNAPSHOTS, _EPISODES = 50, 10
 _RECIPE_KEY = "regenerated_recipe"
-# What the seed is joined with; evaluations and each kind of data have starts and noise of their own.
+# Folded into the seed, so that evaluations and each kind of data have starts and noise of their own.
 _LEARN, _EVALUATE, _RANDOM, _EXPERT, _MEDIUM = range(5)
 
 
@@ -59,9 +61,9 @@ class Recipe:
     """What determines the data; the defaults are D4RL's sizes.
 
     Attributes:
-      steps: environment steps, and as many updates, that SAC learns for.
+      steps: environment steps of SAC, one update each.
       transitions: least number in `random`, `medium` and `expert`; the last episodes are finished.
-      seed: of everything.
+      seed: determines everything random.
     """
 
     steps: int = 1_000_000
@@ -86,36 +88,36 @@ class Snapshot(NamedTuple):
     """A policy on the way.
 
     Attributes:
-      step: environment steps it learned from, int64 [].
-      mean_return: of `_EPISODES` episodes with sampled actions, float64 [].
-      policy: its parameters.
+      step: environment steps that it learned from, int64 [].
+      mean_return: mean return of `_EPISODES` episodes with sampled actions, float64 [].
+      policy: the policy.
     """
 
     step: np.ndarray | np.int64
     mean_return: np.ndarray | np.float64
-    policy: sac.Policy
+    policy: TanhGaussianPolicy
 
 
 class Part(NamedTuple):
-    """One of the five: its episodes, and a sentence on where they come from."""
+    """One of the five parts: its episodes, and a phrase that says where they come from."""
 
     episodes: list[RecordedEpisode]
     origin: str
 
 
 def make_datasets(name: str, recipe: Recipe) -> list[str]:
-    """Makes all five datasets of a task that are not here yet, and returns the five Minari ids.
+    """Makes the missing ones of a task's five datasets, and returns the five Minari ids.
 
-    Each appears in Minari's storage whole or not at all. After a kill the same command goes on from SAC's last snapshot
-    and writes what is missing; equal recipes give equal data on one machine and versions.
+    Each appears in Minari's storage whole or not at all. After a kill the same command continues from SAC's last
+    snapshot and writes what is missing. Equal recipes give equal data on one machine with the same versions.
 
     Args:
       name: any of the five, `regenerated/TASK/KIND-v0`, for instance `regenerated/hopper/medium-v0`.
       recipe: sizes and seed.
 
     Raises:
-      DatasetError: the name or a number of the recipe is wrong, datasets of another recipe are here, they cannot be
-        written, or SAC did not come to do better than random.
+      DatasetError: the name or a number of the recipe is wrong, the storage holds datasets of another recipe or cannot
+        be written, or SAC's last policy does not beat random actions.
       UserError: MuJoCo is missing, or the environment is not suitable.
     """
     environment, prefix = find_environment(name), name.rpartition("/")[0]
@@ -137,10 +139,10 @@ def make_datasets(name: str, recipe: Recipe) -> list[str]:
 
 
 def find_environment(name: str) -> EnvironmentSpec:
-    """The environment of a name: the newest version of the Gymnasium MuJoCo task of its middle word.
+    """The environment of a dataset's name: the newest version of the Gymnasium MuJoCo task that it names.
 
     Raises:
-      DatasetError: it is no name of a regenerated dataset.
+      DatasetError: the name is not that of a regenerated dataset.
     """
     import gymnasium
 
@@ -158,10 +160,10 @@ def find_environment(name: str) -> EnvironmentSpec:
 
 
 def play_parts(task: Task, recipe: Recipe, progress: Progress) -> dict[str, Part]:
-    """The five parts; see `learn` for `progress`.
+    """The five parts by name; `progress` as in `learn`.
 
     Raises:
-      DatasetError: the last policy is not better than random actions, or SAC diverged.
+      DatasetError: the last policy does not beat random actions, or SAC diverged.
     """
     snapshots, buffer = learn(task, recipe, progress)
     last = snapshots[-1]
@@ -188,10 +190,10 @@ def play_parts(task: Task, recipe: Recipe, progress: Progress) -> dict[str, Part
 
 
 def learn(task: Task, recipe: Recipe, progress: Progress) -> tuple[list[Snapshot], Transitions]:
-    """SAC's snapshots on the way, and everything it met; goes on from the last checkpoint in `progress`.
+    """Trains SAC from the last checkpoint in `progress` on; returns its snapshots and its whole buffer.
 
     Raises:
-      DatasetError: a loss or a parameter was no longer finite.
+      DatasetError: a loss or a parameter stopped being finite.
     """
     bounds = np.linspace(0, recipe.steps, _SNAPSHOTS + 1).astype(int).tolist()
     run = _make_run(task, recipe)
@@ -210,7 +212,7 @@ def learn(task: Task, recipe: Recipe, progress: Progress) -> tuple[list[Snapshot
     return snapshots, _unpack(np.asarray(rows), len(task.action_low))
 
 
-def _evaluate(task: Task, recipe: Recipe, step: int, policy: sac.Policy) -> Snapshot:
+def _evaluate(task: Task, recipe: Recipe, step: int, policy: TanhGaussianPolicy) -> Snapshot:
     episodes = play(task, _sampled(policy, recipe.seed, _EVALUATE), _EPISODES, 1, (recipe.seed, _EVALUATE))
     return Snapshot(np.int64(step), np.float64(mean_return(episodes)), policy)
 
@@ -220,25 +222,23 @@ def _save(run: GymnasiumRun, snapshots: list[Snapshot], progress: Progress) -> N
 
 
 def _restore(run: GymnasiumRun, progress: Progress) -> list[Snapshot]:
-    """Brings a run back to its last checkpoint, if there is one; returns the snapshots until then."""
+    """Returns a run to its last checkpoint, if there is one; returns the snapshots until then."""
     count = progress.latest()
     if count is None:
         return []
     first = Snapshot(np.int64(0), np.float64(0.0), jax.tree.map(lambda x: x[0], run.policies))
-    saved = progress.load(count, {"run": run.checkpoint(), "snapshots": stack([first] * count)})
+    saved = progress.load(count, {"run": run.checkpoint_shapes(), "snapshots": stack([first] * count)})
     run.restore(saved["run"])
     return [jax.tree.map(lambda x, i=i: x[i], saved["snapshots"]) for i in range(count)]
 
 
 def _make_run(task: Task, recipe: Recipe) -> GymnasiumRun:
     """One member in one environment."""
-    nothing = jnp.zeros((1, 1), jnp.int32)
-    hyper = jax.tree.map(lambda x: jnp.full((1, 1), x, jnp.float32), sac.Hyper())
-    members = Members(_key(recipe.seed, _LEARN)[None, None], table.Slice(nothing, nothing), hyper)
+    members = make_members([_key(recipe.seed, _LEARN)], [sac.Settings()])
     first = min(1000, recipe.steps // 4)
     loop = Loop(capacity=recipe.steps, warmup_steps=first, random_steps=first)
     devices = jax.devices()[:1]
-    return GymnasiumRun([task.environment], SAC, sac.Config(), loop, members=members, frozen=None, devices=devices)
+    return GymnasiumRun([task.environment], sac.AGENT, loop, members=members, frozen=None, devices=devices)
 
 
 def _unpack(rows: np.ndarray, action_size: int) -> Transitions:
@@ -260,14 +260,14 @@ def _key(seed: int, purpose: int) -> Array:
     return jax.random.fold_in(jax.random.key(seed), purpose)
 
 
-def _sampled(policy: sac.Policy, seed: int, purpose: int) -> StepPolicy:
-    """Acts with actions drawn from the policy."""
+def _sampled(policy: TanhGaussianPolicy, seed: int, purpose: int) -> StepPolicy:
+    """A step policy that samples the policy's actions."""
     key = _key(seed, purpose)
     return lambda observations, number: np.asarray(_sample(policy, observations, key, np.int32(number)))
 
 
 @jax.jit
-def _sample(policy: sac.Policy, observations: Array, key: Array, number: Array) -> Array:
+def _sample(policy: TanhGaussianPolicy, observations: Array, key: Array, number: Array) -> Array:
     return policy.distribution(observations).sample(jax.random.fold_in(key, number))[0]
 
 
@@ -278,7 +278,7 @@ def _random_policy(task: Task, seed: int) -> StepPolicy:
 
 @contextlib.contextmanager
 def _turn(prefix: str) -> Iterator[None]:
-    """Lets one process at a time make the datasets of a task."""
+    """A lock: one process at a time makes the datasets of a task."""
     root = minari_writer.storage_root()
     with contextlib.ExitStack() as stack:
         try:
@@ -292,10 +292,10 @@ def _turn(prefix: str) -> Iterator[None]:
 
 
 def _check_recipe(dataset_id: str, recipe: Recipe) -> None:
-    """Refuses a dataset of another recipe, whose reference returns would be others.
+    """Refuses a dataset of another recipe, whose reference returns would differ.
 
     Raises:
-      DatasetError: it is of another.
+      DatasetError: the stored recipe differs.
     """
     import minari
 

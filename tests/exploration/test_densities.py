@@ -1,5 +1,6 @@
 """Density models against distributions whose density is known."""
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.envs.marginals import Grid
-from jaxrl_srpo.exploration.densities import VAE, Density, Histogram, NearestNeighbours, Sliced
+from jaxrl_srpo.exploration.densities import VAE, Density, Histogram, NearestNeighbors, Sliced
 
 GRID = Grid((-4.0, -4.0), 0.5, (16, 16), (0, 1))
 KEY = jax.random.key(3)
@@ -81,8 +82,8 @@ def test_skills_have_histograms_of_their_own() -> None:
     assert float(later[2].sum()) < 32.0
 
 
-def test_nearest_neighbours_have_the_density_of_a_gaussian() -> None:
-    density = Sliced(NearestNeighbours(2, particles=8_000, k=30), (0, 2))
+def test_nearest_neighbors_have_the_density_of_a_gaussian() -> None:
+    density = Sliced(NearestNeighbors(2, particles=8_000, k=30), (0, 2))
     points = np.random.default_rng(3).normal(size=(8_000, 3)).astype(np.float32)
     # The coordinate that distances ignore is far away.
     points[:, 1] *= 1e3
@@ -96,8 +97,8 @@ def test_nearest_neighbours_have_the_density_of_a_gaussian() -> None:
     assert -estimate.mean() == pytest.approx(math.log(2.0 * math.pi * math.e), abs=0.15)
 
 
-def test_a_particle_is_not_its_own_neighbour() -> None:
-    density = NearestNeighbours(1, particles=4, k=1, skills=2)
+def test_a_particle_is_not_its_own_neighbor() -> None:
+    density = NearestNeighbors(1, particles=4, k=1, skills=2)
     particles, skills = jnp.asarray([[0.0], [1.0], [3.0], [0.5]]), jnp.asarray([0, 0, 0, 1], jnp.int32)
     state = density.fit(density.init(KEY), KEY, particles, skills)
     # psi(1) - psi(n + 1) is minus the harmonic number of the n others: 2 for the particle at 0, 3 for 0.25. The nearest
@@ -134,11 +135,11 @@ def test_the_released_log_density_is_minus_the_summed_squared_error() -> None:
     density = VAE(3, width=16, code_size=4)
     state = init(density)
     points = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    code = jax.jit(density._pass)(state.params, KEY, points, no_skills(5))
+    code = jax.jit(density.reconstruct)(state.params, state, KEY, points, no_skills(5))
     expected = -np.sum((np.asarray(code.decoded) - points) ** 2, axis=-1)
     np.testing.assert_allclose(log_density(density, state, points), expected, rtol=1e-5)
     # The ELBO is the same error over twice the variance beta d / 2 = 0.75, a constant, and the KL.
-    error, bound = -expected, log_density(density._replace(elbo=True), state, points)
+    error, bound = -expected, log_density(dataclasses.replace(density, elbo=True), state, points)
     mean, variance = np.asarray(code.mean), np.exp(np.asarray(code.log_variance))
     kl = 0.5 * np.sum(mean**2 + variance - 1.0 - np.log(variance), axis=-1)
     np.testing.assert_allclose(bound, -error / 1.5 - 1.5 * math.log(2.0 * math.pi * 0.75) - kl, rtol=1e-5)

@@ -1,42 +1,26 @@
-"""Searching for a goal with stored policies, and which policies a historical average is made of."""
+"""Searching for a goal with stored policies."""
 
 import functools
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrl_srpo.envs.star import Star
-from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.exploration import goal_finding, policy_mixture
-from jaxrl_srpo.exploration.policy_mixture import HistoricalAverage
-from jaxrl_srpo.methods import sac
-from jaxrl_srpo.types import Array, Spec
+from jaxrl_srpo.exploration.policy_mixture import PolicyMixture
+from jaxrl_srpo.types import Array
+from tests.exploration.walkers import walker
 
 STAR = Star(length=4.0, max_episode_steps=20)
 SKILLS = 3
 KEY = jax.random.key(0)
-CONFIG = sac.Config(width=8, layers=1)
 
 
-def walker(directions: np.ndarray) -> sac.Policy:
-    """Under skill k it walks steadily in the direction of row k of `directions` [SKILLS, 2]."""
-    policy = sac.init(KEY, Spec(2 + SKILLS, 2), CONFIG, sac.Hyper()).policy
-    params: Any = jax.tree.map(jnp.zeros_like, policy.params)
-    first, last = (params[name]["Dense_0"] for name in ("Dense_0", "Dense_1"))
-    # The hidden units of a layer are the skill; the output is the mean before tanh, then the log-deviation.
-    first["kernel"] = first["kernel"].at[2 : 2 + SKILLS, :SKILLS].set(jnp.eye(SKILLS))
-    last["kernel"] = last["kernel"].at[:SKILLS, :2].set(jnp.asarray(3.0 * directions, jnp.float32))
-    last["bias"] = last["bias"].at[2:].set(-6.0)
-    return sac.policy_of(params, Spec(2 + SKILLS, 2), CONFIG)
-
-
-def mixture() -> HistoricalAverage:
-    """Skill 1 walks down hall 0 and reaches its end, the others walk against walls of the centre."""
+def mixture() -> PolicyMixture:
+    """Skill 1 walks down hall 0 and reaches its end, the others walk against walls of the center."""
     ways = np.asarray([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    return policy_mixture.average([walker(ways), walker(ways)], SKILLS)
+    return policy_mixture.mix([walker(ways), walker(ways)], SKILLS)
 
 
 def in_hall_0(positions: Array) -> Array:
@@ -80,33 +64,3 @@ def test_a_search_in_vain_comes_first_after_all_episodes() -> None:
     search = goal_finding.search(STAR, mixture(), lambda x: STAR.in_goals(x)[..., 2], 5, KEY)
     assert not search.found.any()
     assert search.first() == 6
-
-
-def test_the_newest_policy_acts_on_its_own_share() -> None:
-    policies = [walker(np.zeros((SKILLS, 2))) for _ in range(3)]
-    weights = np.exp(policy_mixture.average(policies, growth=2.0, on_policy_prob=0.3).log_weights)
-    np.testing.assert_allclose(weights, [0.7 / 7.0, 1.4 / 7.0, 2.8 / 7.0 + 0.3], rtol=1e-6)
-    alone = np.exp(policy_mixture.average(policies, on_policy_prob=1.0).log_weights)
-    np.testing.assert_array_equal(alone, [0.0, 0.0, 1.0])
-
-
-def test_the_released_average_has_nine_checkpoints_and_the_newest() -> None:
-    policies = [walker(np.full((SKILLS, 2), float(i))) for i in range(21)]
-    counts = np.zeros(20)
-    for seed in range(60):
-        average = policy_mixture.released(policies, seed)
-        ages = np.asarray(average.policies.params["Dense_1"]["Dense_0"]["kernel"][:, 0, 0] / 3.0).round().astype(int)
-        assert len(ages) == len(set(ages.tolist())) == 10
-        assert ages.tolist() == sorted(ages.tolist())
-        assert ages[-1] == 20
-        np.testing.assert_allclose(np.exp(average.log_weights), [*[0.09] * 9, 0.19], rtol=1e-5)
-        counts[ages[:-1]] += 1
-    # Recent ones are likelier, but the oldest are not ruled out.
-    assert counts[:10].sum() < 0.5 * counts[10:].sum()
-    assert counts[:10].sum() > 0
-
-
-def test_a_released_average_of_too_few_policies_is_refused() -> None:
-    policies = [walker(np.zeros((SKILLS, 2))) for _ in range(9)]
-    with pytest.raises(UserError, match=r"size=10: 9 policies were stored; choose 1 to 9"):
-        policy_mixture.released(policies, seed=0)

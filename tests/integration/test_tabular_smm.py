@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.exploration import smm
+from tests import tabular_star as tabular
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def rewards(densities: np.ndarray, released_sign: bool) -> np.ndarray:
     posterior = densities / densities.sum(0)
     log_skills = math.log(len(densities))
     terms = [smm.Terms(0.0, np.log(q), np.log(d), log_skills) for q, d in zip(densities, posterior, strict=True)]  # type: ignore[arg-type]
-    return np.stack([np.asarray(smm.combine(each, smm.Hyper(), released_sign)) for each in terms])
+    return np.stack([np.asarray(smm.combine(each, smm.Settings(), released_sign)) for each in terms])
 
 
 def mixture_play(iterations: int = 200, released_sign: bool = False) -> tuple[np.ndarray, np.ndarray]:
