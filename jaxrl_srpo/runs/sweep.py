@@ -205,12 +205,16 @@ class Sweep:
                     notes.append(note)
         return notes
 
+    def _known(self) -> dict[str, Setting]:
+        """The settings that may be given: also those of other methods, which its own do not read."""
+        return merged_settings(methods_lib.METHODS) | self.settings
+
     def _converted(self) -> dict[str, tuple[Any, ...]]:
-        settings = self.settings
+        settings = self._known()
         return {name: tuple(settings[name].convert(one) for one in values) for name, values in self.overrides.items()}
 
     def _check_overrides(self) -> None:
-        settings = self.settings
+        settings = self._known()
         for name, values in self.overrides.items():
             if name not in settings:
                 raise UserError(f"{name}: no such setting; `jaxrl-srpo train --helpfull` lists them")
