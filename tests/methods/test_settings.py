@@ -1,159 +1,95 @@
-"""The presets against the published table, and values that are refused."""
+"""Settings as fields: flags, types, bounds, leaves, and values that are refused."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods import awac
-from jaxrl_srpo.methods import settings as settings_lib
-from jaxrl_srpo.methods.presets import PAPER_BETA, preset
-from jaxrl_srpo.methods.settings import FIELDS, SWEPT, Settings, override
-from jaxrl_srpo.methods.stages import STAGES
-
-# arXiv 2310.07297 and the released code (thu-ml/SRPO, commit b3b916a).
-PUBLISHED = {
-    "normalize_observations": False,
-    "trajectory_weighting": 0.0,
-    "behavior_steps": 2_000_000,
-    "behavior_batch_size": 2048,
-    "behavior_learning_rate": 3e-4,
-    "behavior_weight_decay": 0.01,
-    "behavior_cosine": False,
-    "behavior_weight_average": 0.0,
-    "score_width": 256,
-    "score_hidden": 1024,
-    "score_blocks": 3,
-    "score_dropout": 0.1,
-    "critic_steps": 1_500_000,
-    "critic_batch_size": 256,
-    "critic_learning_rate": 3e-4,
-    "iql_actor_learning_rate": 3e-4,
-    "discount": 0.99,
-    "target_rate": 0.005,
-    "critic_width": 256,
-    "policy_steps": 1_000_000,
-    "policy_batch_size": 256,
-    "policy_learning_rate": 3e-4,
-    "time_min": 0.02,
-    "time_max": 0.98,
-    "weighting": "sigma2",
-    "minus_noise": False,
-    "policy_start": "random",
-    "policy_weight_average": 0.0,
-    "episodes": 20,
-    "policy_evaluation_interval": 20_000,
-    "critic_evaluation_interval": 50_000,
-    "sampler_steps": 15,
-}
-LOCOMOTION = {"expectile": 0.7, "awr_temperature": 3.0, "actor_layers": 2, "q_gradient": "raw"}
-MAZE = {"expectile": 0.9, "awr_temperature": 10.0, "actor_layers": 4, "q_gradient": "sample"}
-BETA = {
-    "antmaze-umaze-v2": 0.02,
-    "antmaze-umaze-diverse-v2": 0.04,
-    "antmaze-medium-play-v2": 0.08,
-    "antmaze-medium-diverse-v2": 0.05,
-    "antmaze-large-play-v2": 0.06,
-    "antmaze-large-diverse-v2": 0.05,
-    "hopper-medium-expert-v2": 0.01,
-    "hopper-medium-v2": 0.05,
-    "hopper-medium-replay-v2": 0.2,
-    "walker2d-medium-expert-v2": 0.1,
-    "walker2d-medium-v2": 0.05,
-    "walker2d-medium-replay-v2": 0.5,
-    "halfcheetah-medium-expert-v2": 0.01,
-    "halfcheetah-medium-v2": 0.2,
-    "halfcheetah-medium-replay-v2": 0.2,
-}
-
-
-@pytest.mark.parametrize("name", BETA)
-def test_paper_is_the_published_protocol(name: str) -> None:
-    maze = name.startswith("antmaze")
-    expected = PUBLISHED | (MAZE if maze else LOCOMOTION) | {"beta": BETA[name]}
-    expected["reward_transform"] = "d4rl-antmaze" if maze else "d4rl-locomotion"
-    chosen = preset("paper", name, "antmaze" if maze else "locomotion")
-    assert {setting: getattr(chosen, setting) for setting in expected} == expected
-    # Everything else that changes what is learned is in the table above.
-    groups = ("behavior", "critic", "policy", "data", "return")
-    assert {name for name in FIELDS if FIELDS[name].metadata["stage"] in groups} - set(expected) == {"precision"}
-
-
-def test_every_published_dataset_has_its_beta_and_no_other() -> None:
-    assert PAPER_BETA == BETA
-
-
-def test_the_settings_reach_the_stages() -> None:
-    chosen = preset("paper", "antmaze-umaze-v2", "antmaze")
-    behavior, behavior_hyper = settings_lib.behavior_config(chosen), settings_lib.behavior_hyper(chosen)
-    assert (behavior.batch_size, behavior.width, behavior.hidden, behavior.blocks) == (2048, 256, 1024, 3)
-    assert (behavior.dropout_rate, behavior.cosine, behavior.weight_average) == (0.1, False, 0.0)
-    assert (behavior_hyper.learning_rate, behavior_hyper.weight_decay) == (3e-4, 0.01)
-    assert behavior_hyper.total_steps == 2e6
-    critic, critic_hyper = settings_lib.critic_config(chosen), settings_lib.critic_hyper(chosen)
-    assert (critic.batch_size, critic.width, critic.actor_width, critic.actor_layers) == (256, 256, 256, 4)
-    assert (critic_hyper.learning_rate, critic_hyper.actor_learning_rate) == (3e-4, 3e-4)
-    assert (critic_hyper.expectile, critic_hyper.discount, critic_hyper.temperature) == (0.9, 0.99, 10.0)
-    assert (critic_hyper.target_rate, critic_hyper.total_steps) == (0.005, 1.5e6)
-    policy, policy_hyper = settings_lib.policy_config(chosen), settings_lib.policy_hyper(chosen)
-    assert (policy.batch_size, policy.width, policy.layers) == (256, 256, 4)
-    assert (policy.weighting, policy.minus_noise, policy.q_gradient) == ("sigma2", False, "sample")
-    assert (policy_hyper.beta, policy_hyper.learning_rate, policy_hyper.total_steps) == (0.02, 3e-4, 1e6)
-    assert (policy_hyper.time_min, policy_hyper.time_max, policy_hyper.regularization) == (0.02, 0.98, 1.0)
-
-
-# rail-berkeley/rlkit, commit ac45a9d, `examples/awac`, and corl-team/CORL, commit eeeeef2, `configs/offline/awac`.
-OFFICIAL = awac.Config(128, 256, 4, 256, 2, "tanh", "sigmoid", "softmax", "sample", "l2", False, False, True)
-HAND = OFFICIAL._replace(actor_layers=2, baseline="mean", negative_q=True, bootstrap_terminals=True)
-CORL = awac.Config(256, 256, 3, 256, 3, "linear", "clip", "exp", "sample", "l2", False, False, False)
-
-
-@pytest.mark.parametrize(
-    ("name", "family", "config", "lambda_", "clip", "weight_decay", "steps"),
-    [
-        ("official-mujoco", "locomotion", OFFICIAL, 2.0, np.inf, 1e-4, 50_000),
-        ("official-hand", "adroit", HAND, 0.5, 0.5, 1e-4, 25_000),
-        ("corl", "locomotion", CORL, 0.3333, np.inf, 0.0, 1_000_000),
-        ("corl", "antmaze", CORL, 0.1, np.inf, 0.0, 1_000_000),
-    ],
+from jaxrl_srpo.methods import METHODS, awac, iql, srpo, stages_in_order
+from jaxrl_srpo.methods.contract import merged_settings
+from jaxrl_srpo.methods.settings import (
+    Setting,
+    Values,
+    borrowed,
+    declared,
+    fields_of,
+    read,
+    scale_budget,
+    setting,
+    text_of,
+    with_arrays,
 )
-def test_presets_of_awac_are_those_of_their_sources(
-    name: str, family: str, config: awac.Config, lambda_: float, clip: float, weight_decay: float, steps: int
-) -> None:
-    chosen = preset(name, "", family)
-    hyper = settings_lib.awac_hyper(chosen)
-    assert settings_lib.awac_config(chosen) == config
-    assert (hyper.lambda_, hyper.advantage_clip, hyper.weight_decay) == (lambda_, clip, weight_decay)
-    assert (hyper.learning_rate, hyper.actor_learning_rate) == (3e-4, 3e-4)
-    assert (hyper.discount, hyper.target_rate, hyper.reward_scale) == (0.99, 0.005, 1.0)
-    assert chosen.offline_steps == steps
-    assert chosen.normalize_observations == (name == "corl")
-    assert chosen.reward_transform == ("d4rl-antmaze" if family == "antmaze" else "none")
+
+SETTINGS = merged_settings(METHODS)
+SWEPT = [flag for flag, one in SETTINGS.items() if one.swept]
 
 
-@pytest.mark.parametrize("family", ["locomotion", "antmaze", "pointmaze", "adroit", "kitchen", "other"])
-def test_quick_is_much_smaller_than_paper(family: str) -> None:
-    quick, paper = preset("quick", "", family), preset("paper", "", family)
-    for stage in ("behavior", "critic", "policy"):
-        assert getattr(quick, f"{stage}_steps") * 20 <= getattr(paper, f"{stage}_steps")
-    assert quick.reward_transform == paper.reward_transform
+@struct.dataclass
+class Own:
+    """Settings of nobody's method."""
+
+    prefix: ClassVar[str] = "own"
+
+    steps: int = setting(100, "updates", minimum=1, scaled=True, leaf=True)
+    rate: float = setting(0.5, "learning rate", swept=True)
+    shift: float = setting(0.0, "shift", minimum=-1.0)
+    form: str = setting("round", "form", flag="form", choices=("round", "square"))
+    quiet: bool = setting(False, "silence")
 
 
-def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--preset=fast: unknown; choose one of quick, paper"):
-        preset("fast", "", "other")
+@struct.dataclass
+class Heir(Own):
+    """More of them, and one that IQL owns."""
+
+    prefix: ClassVar[str] = "heir"
+
+    extra: int = setting(3, "more")
+    width: int = borrowed(iql.Settings, "width")
+
+
+def test_flags_carry_the_prefix_of_the_class_that_declares_them() -> None:
+    own = ["own_steps", "own_rate", "own_shift", "form", "own_quiet"]
+    assert list(declared(Heir)) == [*own, "heir_extra", "critic_width"]
+    assert declared(Heir)["critic_width"] == declared(iql.Settings)["critic_width"]
+    assert [field.name for field in fields_of(Heir)][-2:] == ["extra", "width"]
+
+
+def test_two_settings_under_one_flag_are_refused() -> None:
+    @struct.dataclass
+    class Other:
+        """Another beta."""
+
+        strength: float = setting(1.0, "another beta", flag="beta")
+
+    with pytest.raises(UserError, match=r"--beta: .*srpo and .* both declare a setting of this name"):
+        declared(srpo.Settings, Other)
+
+
+def test_reading_takes_values_by_flag_and_defaults_elsewhere() -> None:
+    heir: Any = read(Heir, {"own_rate": 0.1, "critic_width": 8, "something_else": 1})
+    assert (heir.rate, heir.width, heir.steps, heir.form) == (0.1, 8, 100, "round")
+
+
+def test_leaves_are_what_a_sweep_varies_and_schedules_all_else_is_static() -> None:
+    assert jax.tree.leaves(Own()) == [100, 0.5]
+    arrays: Any = with_arrays(Own())
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(arrays))
+    assert (arrays.form, arrays.shift) == ("round", 0.0)
 
 
 @pytest.mark.parametrize("name", SWEPT)
 def test_what_a_sweep_varies_is_a_number_that_does_not_change_the_program(name: str) -> None:
-    base = Settings()
-    assert isinstance(getattr(base, name), float)
-    changed = override(base, {name: getattr(base, name) * 0.5})
-    if name == "awac_advantage_clip":
-        base, changed = override(base, {name: 0.5}), override(base, {name: 1.0})
-    assert all(stage.config(base) == stage.config(changed) for stage in STAGES.values())
-    assert any(stage.hyper(base) != stage.hyper(changed) for stage in STAGES.values())
+    default = SETTINGS[name].default
+    assert isinstance(default, float)
+    base = Values({flag: one.default for flag, one in SETTINGS.items()})
+    changed = base.replace(**{name: default + 0.125})
+    pairs: list[Any] = [(stage.read(base), stage.read(changed)) for stage in stages_in_order(METHODS)]
+    assert all(str(jax.tree.structure(one)) == str(jax.tree.structure(other)) for one, other in pairs)
+    assert any(jax.tree.leaves(one) != jax.tree.leaves(other) for one, other in pairs)
 
 
 BAD: list[tuple[str, Any, str]] = [
@@ -176,18 +112,85 @@ BAD: list[tuple[str, Any, str]] = [
     ("awac_lambda", 0.0, "must be above 0"),
     ("awac_baseline", "max", "choose one of sample, mean"),
     ("offline_steps", 0, "must be at least 1"),
-    ("temperature", 1.0, "no such setting"),
+    ("sac_target_entropy", np.inf, "must be a finite number"),
+    ("beta", "0.1", "expects a number"),
+    ("beta", True, "expects a number"),
+    ("policy_steps", 1.5, "expects a whole number"),
+    ("minus_noise", 1, "expects true or false"),
+    ("weighting", 1, "expects a word"),
 ]
 
 
 @pytest.mark.parametrize(("name", "value", "message"), BAD)
 def test_bad_values_are_refused_with_one_line(name: str, value: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        override(Settings(), {name: value})
-    assert name in str(caught.value)
+        SETTINGS[name].convert(value)
+    assert str(caught.value).startswith(f"--{name}={value}: ")
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("values", [{"discount": 1.0}, {"beta": 0.0}, {"time_max": 1.0}, {"expectile": 0.5}])
-def test_values_on_the_border_are_allowed(values: dict[str, float]) -> None:
-    assert override(Settings(), values) == Settings(**values)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("discount", 1.0), ("beta", 0.0), ("time_max", 1.0), ("expectile", 0.5), ("sac_target_entropy", -3.0)],
+)
+def test_values_on_the_border_are_allowed(name: str, value: float) -> None:
+    assert SETTINGS[name].convert(value) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("beta", 1, 1.0), ("beta", np.float32(0.5), 0.5), ("policy_steps", 7.0, 7), ("policy_steps", np.int64(7), 7)],
+)
+def test_numbers_of_any_kind_become_the_settings_own(name: str, value: Any, expected: float) -> None:
+    converted = SETTINGS[name].convert(value)
+    assert (converted, type(converted)) == (expected, type(expected))
+
+
+def test_lists_are_parsed_and_words_in_them_refused() -> None:
+    assert SETTINGS["beta"].parse("0.1,2") == (0.1, 2.0)
+    assert SETTINGS["weighting"].parse("one,sigma2") == ("one", "sigma2")
+    for name, what in (("beta", "numbers"), ("policy_steps", "whole numbers")):
+        with pytest.raises(UserError, match=f"--{name}=0.5,high: expects {what}, for instance --{name}="):
+            SETTINGS[name].parse("0.5,high")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.1, "0.1"), (0.1000001, "0.1000001"), (1.0, "1"), (3e38, "3e+38"), (1e-6, "1e-06"), (7, "7"), (True, "True")],
+)
+def test_texts_are_short_and_tell_numbers_apart(value: Any, text: str) -> None:
+    assert text_of(value) == text
+    assert not isinstance(value, float) or float(text) == value
+
+
+def test_a_budget_scales_updates_and_intervals_but_nothing_that_is_off() -> None:
+    values = Values({flag: one.default for flag, one in SETTINGS.items()})
+    scaled = scale_budget(values, SETTINGS, 0.1)
+    assert (scaled["policy_steps"], scaled["policy_evaluation_interval"]) == (100_000, 2_000)
+    assert (scaled["online_steps"], scaled["critic_batch_size"]) == (0, 256)
+    assert scale_budget(values, SETTINGS, 1e-9)["policy_steps"] == 1
+    for budget in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=rf"--budget={budget}: must be a positive number"):
+            scale_budget(values, SETTINGS, budget)
+
+
+def test_values_are_immutable_hashable_and_equal_by_content() -> None:
+    values = Values({"beta": 0.1})
+    assert values == Values({"beta": 0.1})
+    assert hash(values) == hash(Values({"beta": 0.1}))
+    assert values.replace(beta=0.2) == Values({"beta": 0.2})
+    assert (dict(values), len(values)) == ({"beta": 0.1}, 1)
+    with pytest.raises(TypeError):
+        values["beta"] = 0.2  # type: ignore[index]
+
+
+def test_every_setting_says_in_one_line_what_it_is() -> None:
+    for flag, one in SETTINGS.items():
+        assert isinstance(one, Setting)
+        assert one.help, flag
+        assert not one.help.endswith("."), flag
+        assert one.convert(one.default) == one.default, flag
+
+
+def test_the_method_reads_what_its_parents_declare() -> None:
+    assert {"discount", "awac_actor_width", "offline_steps"} <= declared(awac.Settings).keys()

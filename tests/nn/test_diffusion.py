@@ -11,6 +11,7 @@ import pytest
 from flax import struct
 
 from jaxrl_srpo.methods import behavior
+from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.nn import diffusion
 from jaxrl_srpo.types import Array, Batch, ScoreModel, Spec
 
@@ -170,18 +171,27 @@ class Trained(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("steps", "batch_size"))
 def train(key: Array, target: Mixture, steps: int, batch_size: int = 256) -> Any:
-    config = behavior.Config(width=64, hidden=128, blocks=2, dropout_rate=0.0, cosine=True)
-    hyper = behavior.Hyper(learning_rate=2e-3, weight_decay=0.0, total_steps=1.0 * steps)
+    settings = with_arrays(
+        behavior.Settings(
+            width=64,
+            hidden=128,
+            blocks=2,
+            dropout_rate=0.0,
+            cosine=True,
+            learning_rate=2e-3,
+            weight_decay=0.0,
+            steps=steps,
+        )
+    )
     nothing = jnp.zeros((batch_size, 1))
 
     def step(i: int, state: Any) -> Any:
         key_batch, key_update = jax.random.split(jax.random.fold_in(key, i))
         actions = target.draw(key_batch, batch_size)
         batch = Batch(nothing, actions, nothing[:, 0], nothing, nothing[:, 0])
-        return behavior.update(state, batch, key_update, hyper)[0]
+        return behavior.update(state, batch, key_update, settings)[0]
 
-    state = jax.lax.fori_loop(0, steps, step, behavior.init(key, SPEC, config, hyper))
-    return state.model
+    return behavior.model_of(jax.lax.fori_loop(0, steps, step, behavior.init(key, SPEC, settings)))
 
 
 @pytest.fixture(scope="module", params=TARGETS)
@@ -211,5 +221,5 @@ def test_trained_log_density(trained: Trained) -> None:
 
 
 def test_trained_samples(trained: Trained) -> None:
-    samples = behavior.act(trained.model, jnp.zeros((4000, 1)), jax.random.key(5), 2)
+    samples = behavior.DiffusionPolicy(trained.model, 2, 15).act(jnp.zeros((4000, 1)), jax.random.key(5))
     assert_samples(samples, trained.target, 0.05)

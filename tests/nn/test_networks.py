@@ -1,4 +1,4 @@
-"""Sizes, initialisation and building blocks of the published networks."""
+"""Sizes, initialization and building blocks of the published networks."""
 
 import functools
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 
 from jaxrl_srpo.methods import behavior
+from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.nn import networks
 from jaxrl_srpo.types import Batch, Spec
 
@@ -73,7 +74,7 @@ def test_actor_stays_in_bounds() -> None:
     assert np.abs(np.asarray(actions)).max() <= 1.0
 
 
-def test_initialisation_is_that_of_pytorch() -> None:
+def test_initialization_is_that_of_pytorch() -> None:
     params = score_variables()["params"]
     nodes = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, dict) and "kernel" in x)
     layers = [node for node in nodes if isinstance(node, dict)]
@@ -160,13 +161,19 @@ def test_fourier_frequencies_have_standard_deviation_30() -> None:
 
 
 def test_fourier_frequencies_are_not_trained_and_differ_between_members() -> None:
-    config, spec = behavior.Config(width=8, hidden=16, blocks=1), Spec(2, 1)
-    hyper = behavior.Hyper(learning_rate=0.1, weight_decay=1.0)
-    init = jax.jit(behavior.init, static_argnames=("spec", "config"))
-    state, other = (init(jax.random.key(seed), spec, config, hyper) for seed in (0, 1))
+    spec = Spec(2, 1)
+    settings = with_arrays(behavior.Settings(width=8, hidden=16, blocks=1, learning_rate=0.1, weight_decay=1.0))
+    init = jax.jit(behavior.init, static_argnames="spec")
+    state, other = (init(jax.random.key(seed), spec, settings) for seed in (0, 1))
     batch = Batch(jnp.ones((4, 2)), jnp.zeros((4, 1)), jnp.zeros(4), jnp.ones((4, 2)), jnp.ones(4))
-    after, _ = jax.jit(behavior.update)(state, batch, jax.random.key(2), hyper)
+    after, _ = jax.jit(behavior.update)(state, batch, jax.random.key(2), settings)
     jax.tree.map(np.testing.assert_array_equal, after.constants, state.constants)
     assert not np.array_equal(jax.tree.leaves(state.constants)[0], jax.tree.leaves(other.constants)[0])
-    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), after.params, state.params)
+    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), after.score.params, state.score.params)
     assert all(jax.tree.leaves(changed))
+
+
+def test_log_deviations_are_bounded() -> None:
+    free = jnp.asarray([-1e9, 0.0, 1e9])
+    np.testing.assert_allclose(networks.bounded_log_std(free, "sigmoid"), [-6.0, -3.0, 0.0])
+    np.testing.assert_allclose(networks.bounded_log_std(free, "clip"), [-20.0, 0.0, 2.0])

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.methods import behavior
+from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.nn import networks, precision
 from jaxrl_srpo.types import Batch, Spec
 
 SPEC = Spec(5, 3)
-CONFIG = behavior.Config(batch_size=16, width=32, hidden=64, blocks=2)
+SETTINGS = behavior.Settings(batch_size=16, width=32, hidden=64, blocks=2)
 Rounding = Callable[[jax.Array], np.ndarray]
 DIMENSIONS = (((1,), (0,)), ((), ()))
 
@@ -70,9 +71,10 @@ def test_an_update_differs_from_float32_by_rounding_only(name: precision.Precisi
 
     def loss(which: precision.Precision) -> float:
         with precision.using(which):
-            state = behavior.init(jax.random.key(0), SPEC, CONFIG, behavior.Hyper())
-            state, metrics = jax.jit(behavior.update)(state, batch, jax.random.key(1), behavior.Hyper())
-        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
+            settings = with_arrays(SETTINGS)
+            state = behavior.init(jax.random.key(0), SPEC, settings)
+            state, metrics = jax.jit(behavior.update)(state, batch, jax.random.key(1), settings)
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.score.params))
         return float(metrics["loss"])
 
     reference, own = loss("float32"), loss(name)

@@ -1,8 +1,9 @@
-"""Populations on a small regression problem: traces, independence of the members, devices, divergence."""
+"""Populations on a small regression problem: traces, independence of the members, devices, divergence, checkpoints."""
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,10 @@ from flax import struct
 
 from jaxrl_srpo.data import table
 from jaxrl_srpo.nn import optimizers
-from jaxrl_srpo.population.offline import Carry, Members, Population, stack
-from jaxrl_srpo.population.vectorize import Strategy, act_members
-from jaxrl_srpo.types import Array, Batch, Metrics, Spec
+from jaxrl_srpo.population.member import Carry, Members, make_members
+from jaxrl_srpo.population.offline import OfflinePopulation
+from jaxrl_srpo.population.vectorize import Strategy
+from jaxrl_srpo.types import Array, Batch, Spec
 
 SPEC = Spec(observation_size=3, action_size=2)
 ROWS = 40
@@ -22,18 +24,15 @@ WIDTH = 2 * SPEC.observation_size + SPEC.action_size + 2
 NEVER = -1.0
 
 
-class Config(NamedTuple):
-    batch_size: int = 16
-    hidden: int = 8
-
-
 @struct.dataclass
-class Hyper:
+class Settings:
     """`start` is added to the initial weights; the loss is NaN at update `poisoned_at`."""
 
     learning_rate: Array | float = 1e-2
     start: Array | float = 0.0
     poisoned_at: Array | float = NEVER
+    batch_size: int = struct.field(pytree_node=False, default=16)
+    hidden: int = struct.field(pytree_node=False, default=8)
 
 
 @struct.dataclass
@@ -43,14 +42,13 @@ class State:
     step: Array
 
 
-def init(key: Array, spec: Spec, config: Config, hyper: Hyper, frozen: Array) -> State:
-    del frozen
-    first = jax.random.uniform(key, (spec.observation_size, config.hidden), minval=-1.0) + hyper.start
-    params = {"first": first, "second": jnp.ones((config.hidden, spec.action_size))}
+def init(key: Array, spec: Spec, settings: Settings) -> State:
+    first = jax.random.uniform(key, (spec.observation_size, settings.hidden), minval=-1.0) + settings.start
+    params = {"first": first, "second": jnp.ones((settings.hidden, spec.action_size))}
     return State(params, optimizers.init(params), jnp.int32(0))
 
 
-def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Array) -> tuple[State, Metrics]:
+def update(state: State, batch: Batch, key: Array, settings: Settings, frozen: Array) -> tuple[State, dict[str, Array]]:
     """Regression of the actions, shifted by the frozen vector and by noise."""
     noise = jax.random.uniform(key)
 
@@ -59,8 +57,8 @@ def update(state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Array) 
         return jnp.mean((predicted - batch.actions - frozen[None] - 0.1 * noise) ** 2)
 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
-    params, opt_state = optimizers.adam(state.params, state.opt_state, grads, hyper.learning_rate)
-    loss = jnp.where(state.step == hyper.poisoned_at.astype(jnp.int32), jnp.nan, loss)  # type: ignore[union-attr]
+    params, opt_state = optimizers.adam(state.params, state.opt_state, grads, settings.learning_rate)
+    loss = jnp.where(state.step == jnp.asarray(settings.poisoned_at).astype(jnp.int32), jnp.nan, loss)
     return State(params, opt_state, state.step + 1), {"loss": loss, "noise": noise}
 
 
@@ -86,49 +84,49 @@ class Problem:
         members = jax.tree.map(lambda x: x.reshape(groups * size, 1), self.members)
         return Problem(members, np.repeat(self.frozen, size, axis=0), self.rows)
 
-    def with_hyper(self, **values: Any) -> "Problem":
+    def with_numbers(self, **values: Any) -> "Problem":
         """Numbers by name, arrays that broadcast to [G, K]."""
         new = {name: jnp.broadcast_to(jnp.asarray(x, jnp.float32), self.shape) for name, x in values.items()}
-        hyper = dataclasses.replace(self.members.hyper, **new)
-        return dataclasses.replace(self, members=dataclasses.replace(self.members, hyper=hyper))
+        settings = dataclasses.replace(self.members.settings, **new)
+        return dataclasses.replace(self, members=dataclasses.replace(self.members, settings=settings))
 
 
 def problem(groups: int, size: int) -> Problem:
     random = np.random.default_rng(0)
     count = groups * size
-    seeds = jnp.arange(count, dtype=jnp.uint32).reshape(groups, size)
-    keys = jax.vmap(jax.vmap(jax.random.key))(seeds)
-    offsets = jnp.arange(count, dtype=jnp.int32).reshape(groups, size) % 2 * ROWS
-    where = table.Slice(offsets, jnp.full((groups, size), ROWS, jnp.int32))
-    hyper = Hyper(*(jnp.full((groups, size), value, jnp.float32) for value in (1e-2, 0.0, NEVER)))
-    rates = jnp.asarray(np.linspace(1e-3, 1e-1, count, dtype=np.float32).reshape(groups, size))
+    keys = [jax.random.key(seed) for seed in range(count)]
+    slices = [table.Slice(i % 2 * ROWS, ROWS) for i in range(count)]
+    settings = [Settings(learning_rate=rate) for rate in np.linspace(1e-3, 1e-1, count, dtype=np.float32)]
     frozen = random.normal(size=(groups, SPEC.action_size)).astype(np.float32)
     rows = random.normal(size=(2 * ROWS, WIDTH)).astype(np.float32)
-    return Problem(Members(keys, where, dataclasses.replace(hyper, learning_rate=rates)), frozen, rows)
+    return Problem(make_members(keys, settings, slices, groups), frozen, rows)
 
 
-@functools.cache
-def population_of(shape: tuple[int, int], strategy: Strategy, devices: int) -> Population:
-    """Kept between the tests, because compiling takes longer than everything else here."""
-    return Population(init, update, SPEC, Config(), shape, strategy, jax.devices()[:devices])
+def population_of(
+    task: Problem, strategy: Strategy = "map", devices: int = 1, update: Callable[..., Any] = update
+) -> OfflinePopulation:
+    own = jax.devices()[:devices]
+    return OfflinePopulation(init, update, SPEC, task.members, task.frozen, task.rows, strategy, own)
 
 
 def train(
     task: Problem, chunks: tuple[int, ...] = (12,), strategy: Strategy = "map", devices: int = 1
-) -> tuple[Carry, list[Metrics]]:
-    """The unpadded carry after all chunks, and each chunk's metrics."""
-    return train_in(population_of(task.shape, strategy, devices), task, chunks)
+) -> tuple[Carry, list[dict[str, np.ndarray]]]:
+    """The carry after all chunks, and each chunk's metrics."""
+    population = population_of(task, strategy, devices)
+    metrics = run(population, chunks)
+    return population.checkpoint(), metrics
 
 
-def train_in(population: Population, task: Problem, chunks: tuple[int, ...]) -> tuple[Carry, list[Metrics]]:
-    members, frozen = population.place(task.members), population.place_frozen(task.frozen)
-    rows = population.place_table(task.rows)
-    carry, start, metrics = population.init(members, frozen), 0, []
-    for steps in chunks:
-        carry, means = population.chunk(carry, members, frozen, rows, start, steps)
-        metrics.append(population.unpad(means))
-        start += steps
-    return population.unpad(carry), metrics
+def run(population: OfflinePopulation, chunks: tuple[int, ...]) -> list[dict[str, np.ndarray]]:
+    ends = np.cumsum(chunks).tolist()
+    return [population.run(stop - steps, stop) for steps, stop in zip(chunks, ends, strict=True)]
+
+
+@functools.cache
+def plain(shape: tuple[int, int] = (2, 3), strategy: Strategy = "map", devices: int = 1) -> Any:
+    """The carry and the metrics after one chunk of twelve updates, which several tests compare with."""
+    return train(problem(*shape), (12,), strategy, devices)
 
 
 def assert_equal(first: Any, second: Any) -> None:
@@ -143,40 +141,34 @@ def member_of(tree: Any, group: int, member: int) -> Any:
     return jax.tree.map(lambda x: x[group : group + 1, member : member + 1], tree)
 
 
-class Counter:
-    """`update`, counting how often JAX traces it."""
-
-    def __init__(self) -> None:
-        self.traces = 0
-
-    def __call__(self, state: State, batch: Batch, key: Array, hyper: Hyper, frozen: Array) -> tuple[State, Metrics]:
-        self.traces += 1
-        return update(state, batch, key, hyper, frozen)
-
-
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
 def test_traces_do_not_grow_with_members_chunks_or_other_numbers(strategy: Strategy) -> None:
     counts = []
-    for shape in [(1, 1), (2, 3)]:
-        counter, task = Counter(), problem(*shape)
-        population = Population(init, counter, SPEC, Config(), shape, strategy, jax.devices()[:1])
-        train_in(population, task, (4,))
-        once = counter.traces
-        train_in(population, task, (1, 7))
-        train_in(population, dataclasses.replace(task.with_hyper(learning_rate=0.5), frozen=-task.frozen), (2,))
-        assert counter.traces == once
+    for task in (problem(1, 1), problem(2, 3), problem(2, 3).with_numbers(learning_rate=0.5)):
+        traces: list[int] = []
+
+        def counted(
+            state: State, batch: Batch, key: Array, settings: Settings, frozen: Array, traces: list[int] = traces
+        ) -> Any:
+            traces.append(1)
+            return update(state, batch, key, settings, frozen)
+
+        population = population_of(task, strategy, update=counted)
+        run(population, (4,))
+        once = len(traces)
+        run(population, (1, 7, 2))
+        assert len(traces) == once
         counts.append(once)
-    assert counts[0] == counts[1] > 0
+    assert counts[0] == counts[1] == counts[2] > 0
 
 
 def test_vmap_and_map_agree_up_to_rounding() -> None:
-    task = problem(2, 3)
-    assert_close(train(task, strategy="map"), train(task, strategy="vmap"))
+    assert_close(plain(), plain(strategy="vmap"))
 
 
 def test_a_member_alone_is_bitwise_what_it_is_in_company() -> None:
     task = problem(2, 3)
-    together, metrics = train(task)
+    together, metrics = plain()
     for group, member in [(0, 0), (0, 2), (1, 1)]:
         alone, own = train(task.only(group, member))
         assert_equal(alone, member_of(together, group, member))
@@ -184,33 +176,25 @@ def test_a_member_alone_is_bitwise_what_it_is_in_company() -> None:
 
 
 def test_members_differ_by_their_keys_and_numbers() -> None:
-    first = np.asarray(train(problem(2, 3))[0].state.params["first"]).reshape(6, -1)
+    first = np.asarray(plain()[0].state.params["first"]).reshape(6, -1)
     assert len({row.tobytes() for row in first}) == 6
 
 
 @pytest.mark.parametrize("shape", [(5, 1), (1, 5), (2, 3), (1, 1)])
 def test_one_and_eight_devices_give_the_same_numbers(shape: tuple[int, int]) -> None:
-    task = problem(*shape)
-    one, eight = train(task), train(task, devices=8)
+    one, eight = plain(shape), plain(shape, devices=8)
     assert eight[0].diverged_at.shape == shape
     assert_equal(one, eight)
 
 
 def test_vmap_over_eight_devices_agrees_up_to_rounding() -> None:
-    task = problem(2, 3)
-    assert_close(train(task, strategy="vmap"), train(task, strategy="vmap", devices=8))
-
-
-def test_only_the_axis_that_divides_better_is_padded() -> None:
-    devices = jax.devices()[:8]
-    layouts = [Population(init, update, SPEC, Config(), shape, "map", devices).layout for shape in [(3, 8), (8, 3)]]
-    assert [(layout.sharded, layout.padded) for layout in layouts] == [("members", 8), ("groups", 8)]
+    assert_close(plain(strategy="vmap"), plain(strategy="vmap", devices=8))
 
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_group_shares_one_copy_of_what_is_frozen(devices: int) -> None:
     task = problem(2, 3)
-    grouped, _ = train(task, devices=devices)
+    grouped, _ = plain(devices=devices)
     single, _ = train(task.ungrouped(), devices=devices)
     assert_equal(jax.tree.map(lambda x: x.reshape(6, 1, *x.shape[2:]), grouped), single)
     shifted, _ = train(
@@ -222,7 +206,7 @@ def test_a_group_shares_one_copy_of_what_is_frozen(devices: int) -> None:
 
 def test_chunks_may_be_cut_anywhere() -> None:
     task = problem(2, 3)
-    whole, whole_metrics = train(task, (12,))
+    whole, whole_metrics = plain()
     cut, metrics = train(task, (1, 4, 7))
     assert_equal(whole, cut)
     weighted = (metrics[0]["loss"] + 4 * metrics[1]["loss"] + 7 * metrics[2]["loss"]) / 12
@@ -234,7 +218,7 @@ def test_a_member_reads_the_rows_of_its_own_dataset_only() -> None:
     spoiled = task.rows.copy()
     spoiled[ROWS:] = np.nan
     carry, _ = train(dataclasses.replace(task, rows=spoiled))
-    assert_equal(member_of(carry, 0, 0), member_of(train(task)[0], 0, 0))
+    assert_equal(member_of(carry, 0, 0), member_of(plain()[0], 0, 0))
     assert carry.diverged_at.tolist() == [[-1, 0, -1], [0, -1, 0]]
 
 
@@ -243,7 +227,7 @@ def test_a_member_reads_the_rows_of_its_own_dataset_only() -> None:
 def test_a_member_that_meets_nan_stops_at_its_last_good_state(strategy: Strategy, devices: int) -> None:
     task = problem(2, 3)
     healthy, metrics = train(task, (4, 8), strategy, devices)
-    poisoned = task.with_hyper(poisoned_at=[[NEVER, 6.0, NEVER], [NEVER] * 3])
+    poisoned = task.with_numbers(poisoned_at=[[NEVER, 6.0, NEVER], [NEVER] * 3])
     carry, poisoned_metrics = train(poisoned, (4, 8), strategy, devices)
     last_good, short = train(task, (4, 2), strategy, devices)
     assert carry.diverged_at.tolist() == [[-1, 6, -1], [-1, -1, -1]]
@@ -259,9 +243,9 @@ def test_a_member_that_meets_nan_stops_at_its_last_good_state(strategy: Strategy
 def test_numbers_that_are_not_finite_stop_their_member_at_once(bad: dict[str, float]) -> None:
     task = problem(2, 3)
     name, value = next(iter(bad.items()))
-    numbers = np.array(getattr(task.members.hyper, name))
+    numbers = np.array(getattr(task.members.settings, name))
     numbers[1, 1] = value
-    carry, metrics = train(task.with_hyper(**{name: numbers}), (3, 3))
+    carry, metrics = train(task.with_numbers(**{name: numbers}), (3, 3))
     healthy, _ = train(task, (3, 3))
     assert carry.diverged_at.tolist() == [[-1, -1, -1], [-1, 0, -1]]
     assert carry.state.step.tolist() == [[6, 6, 6], [6, 0, 6]]
@@ -271,19 +255,28 @@ def test_numbers_that_are_not_finite_stop_their_member_at_once(bad: dict[str, fl
 
 
 def test_a_stopped_member_stays_stopped() -> None:
-    carry, _ = train(problem(1, 1).with_hyper(poisoned_at=2.0), (3, 3, 3))
+    carry, _ = train(problem(1, 1).with_numbers(poisoned_at=2.0), (3, 3, 3))
     assert (carry.diverged_at.item(), carry.state.step.item()) == (2, 2)
 
 
-def test_actions_of_all_members_are_those_of_each() -> None:
-    random = np.random.default_rng(0)
-    policies = [{"w": random.normal(size=(3, 2)).astype(np.float32)} for _ in range(3)]
-    observations = random.normal(size=(3, 4, 3)).astype(np.float32)
-    keys = jax.vmap(jax.random.key)(jnp.arange(3, dtype=jnp.uint32))
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_restored_population_goes_on_bitwise(devices: int) -> None:
+    whole = population_of(problem(2, 3), devices=devices)
+    run(whole, (5,))
+    saved, shapes = whole.checkpoint(), whole.checkpoint_shapes()
+    assert_equal(jax.tree.map(lambda x: x.shape, saved), jax.tree.map(lambda x: x.shape, shapes))
+    again = population_of(problem(2, 3), devices=devices)
+    again.restore(saved)
+    again.run(5, 12)
+    assert_equal(again.checkpoint(), plain(devices=devices)[0])
+    assert again.diverged_at.shape == (2, 3)
+    assert_equal(again.states, again.checkpoint().state)
 
-    def act(policy: Any, observations: Array, key: Array) -> Array:
-        return observations @ policy["w"] + jax.random.normal(key, (4, 2))
 
-    together = act_members(act, stack(policies), jnp.asarray(observations), keys)
-    for i, policy in enumerate(policies):
-        np.testing.assert_allclose(together[i], act(policy, jnp.asarray(observations[i]), keys[i]), rtol=1e-5)
+def test_a_program_can_be_compiled_apart_and_says_its_size() -> None:
+    population = population_of(problem(1, 2))
+    population.compile()
+    # Weights and two moments, each 3 x 8 and 8 x 2 floats, two counts of four bytes, and where it diverged.
+    assert population.state_bytes == 2 * (3 * 4 * (24 + 16) + 3 * 4)
+    population.block_until_ready()
+    population.close()

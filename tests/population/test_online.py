@@ -1,9 +1,9 @@
 """The online loop: pure-JAX and Gymnasium environments, buffers, resuming, and members that do not touch each other."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,18 +11,18 @@ import pytest
 
 from jaxrl_srpo.data import table
 from jaxrl_srpo.data.dataset import EnvironmentSpec
-from jaxrl_srpo.envs.pendulum import Pendulum, State
+from jaxrl_srpo.envs.episodes import MemberEnvironments
+from jaxrl_srpo.envs.pendulum import Pendulum
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import sac
-from jaxrl_srpo.population import replay
-from jaxrl_srpo.population.agent import SAC, Agent
+from jaxrl_srpo.population.agent import Agent
 from jaxrl_srpo.population.interaction import Loop
-from jaxrl_srpo.population.offline import Members
+from jaxrl_srpo.population.member import Members, make_members
 from jaxrl_srpo.population.online import FunctionalRun, GymnasiumRun, OnlineRun
 from jaxrl_srpo.types import Batch, Spec
 
 SPEC = Spec(3, 1)
-CONFIG = sac.Config(batch_size=8, width=8, layers=1)
+SETTINGS = sac.Settings(batch_size=8, width=8, layers=1)
 # Episodes of five steps, so that several end in a short run.
 PENDULUM = Pendulum(max_episode_steps=5)
 LOOP = Loop(environments=2, update_to_data=0.5, capacity=40, warmup_steps=8, random_steps=4)
@@ -30,19 +30,18 @@ LOOP = Loop(environments=2, update_to_data=0.5, capacity=40, warmup_steps=8, ran
 
 def members(seeds: Sequence[int] = (0, 1), sizes: Sequence[int] = (0, 0)) -> Members:
     """One group per member; `sizes` rows of the offline table each."""
-    shape = (len(seeds), 1)
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))[:, None]
-    where = table.Slice(jnp.zeros(shape, jnp.int32), jnp.asarray(sizes, jnp.int32)[:, None])
-    return Members(keys, where, jax.tree.map(lambda x: jnp.full(shape, x, jnp.float32), sac.Hyper()))
+    keys = [jax.random.key(seed) for seed in seeds]
+    slices = [table.Slice(0, size) for size in sizes]
+    return make_members(keys, [SETTINGS] * len(keys), slices, groups=len(keys))
 
 
-def functional(agent: Agent = SAC, loop: Loop = LOOP, **more: Any) -> FunctionalRun:
-    return FunctionalRun(PENDULUM, agent, CONFIG, loop, **(_common() | more))
+def functional(agent: Agent = sac.AGENT, loop: Loop = LOOP, **more: Any) -> FunctionalRun:
+    return FunctionalRun(PENDULUM, agent, loop, **(_common() | more))
 
 
 def gymnasium_run() -> GymnasiumRun:
     specs = [EnvironmentSpec("Pendulum-v1", max_episode_steps=5)] * 2
-    return GymnasiumRun(specs, SAC, CONFIG, LOOP, **_common())
+    return GymnasiumRun(specs, sac.AGENT, LOOP, **_common())
 
 
 def _common() -> dict[str, Any]:
@@ -53,19 +52,6 @@ def batch_of(run: OnlineRun, member: int) -> Batch:
     """What a member's buffer holds."""
     own = jax.tree.map(lambda x: x[member, 0], run.replay)
     return table.unpack(jnp.asarray(own.rows[: own.size]), SPEC)
-
-
-def test_pendulum_is_gymnasiums_step_by_step() -> None:
-    environment, random = gymnasium.make("Pendulum-v1"), np.random.default_rng(0)
-    environment.reset(seed=0)
-    angle, speed = environment.unwrapped.state  # type: ignore[attr-defined]
-    ours = State(jnp.float32(angle), jnp.float32(speed))
-    for action in random.uniform(-1.0, 1.0, (50, 1)).astype(np.float32):
-        observation, reward, *_ = environment.step(2.0 * action)
-        step = Pendulum().step(ours, jnp.asarray(action))
-        ours = step.state
-        np.testing.assert_allclose(Pendulum().observe(ours), observation, atol=2e-4)
-        np.testing.assert_allclose(step.reward, float(reward), atol=2e-3)
 
 
 @pytest.mark.parametrize("make", [functional, gymnasium_run])
@@ -110,11 +96,11 @@ def test_a_member_alone_is_the_member_in_a_population() -> None:
 def test_a_chunk_is_traced_once() -> None:
     traces = []
 
-    def update(state: Any, batch: Batch, key: jax.Array, hyper: Any, frozen: Any) -> Any:
+    def update(state: Any, batch: Batch, key: jax.Array, settings: Any) -> Any:
         traces.append(1)
-        return sac.update(state, batch, key, hyper, frozen)
+        return sac.update(state, batch, key, settings)
 
-    run = functional(Agent("counted", sac.init, update, sac.explore, SAC.policy, sac.act))
+    run = functional(dataclasses.replace(sac.AGENT, update=update))
     run.run(6)
     first = len(traces)
     for _ in range(3):
@@ -147,13 +133,37 @@ def test_a_buffer_may_start_as_a_dataset() -> None:
     np.testing.assert_array_equal(run.replay.rows[1, 0, :6], rows[:6])
 
 
-def test_a_full_buffer_forgets_its_oldest_rows() -> None:
-    buffer = replay.empty(5, SPEC)
-    for start in (0, 3, 6):
-        rows = jnp.repeat(jnp.arange(start, start + 3, dtype=jnp.float32)[:, None], table.row_width(SPEC), axis=1)
-        buffer = replay.add(buffer, rows)
-    assert sorted(buffer.rows[:, 0].tolist()) == [4.0, 5.0, 6.0, 7.0, 8.0]
-    assert (int(buffer.size), int(buffer.position)) == (5, 4)
+def test_shapes_of_a_checkpoint_are_known_without_copying_it() -> None:
+    run = gymnasium_run()
+    run.run(7)
+    shapes, saved = run.checkpoint_shapes(), run.checkpoint()
+    assert str(jax.tree.structure(shapes)) == str(jax.tree.structure(saved))
+    for one, other in zip(jax.tree.leaves(shapes), jax.tree.leaves(saved), strict=True):
+        assert (one.shape, one.dtype) == (np.shape(other), np.asarray(other).dtype)
+    run.close()
+
+
+def test_policies_are_those_of_the_states() -> None:
+    run = functional()
+    run.run(1)
+    expected = sac.policy_of(jax.tree.map(lambda x: x[:, 0], run.states))
+    jax.tree.map(np.testing.assert_array_equal, run.policies, expected)
+    assert run.action_size == 1
+
+
+def test_environments_are_closed_where_the_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    close = MemberEnvironments.close
+
+    def watched(self: MemberEnvironments) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(MemberEnvironments, "close", watched)
+    specs = [EnvironmentSpec("Pendulum-v1", max_episode_steps=5)] * 2
+    with pytest.raises(UserError, match="warmup_steps=0"):
+        GymnasiumRun(specs, sac.AGENT, Loop(warmup_steps=0), **_common())
+    assert len(closed) == 1
 
 
 @pytest.mark.parametrize(

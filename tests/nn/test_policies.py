@@ -1,0 +1,77 @@
+"""Policies: densities against formulas, bounds, and one signature of `act`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxrl_srpo.nn import networks, policies
+from jaxrl_srpo.nn.policies import (
+    DeterministicPolicy,
+    Gaussian,
+    GaussianPolicy,
+    QFunction,
+    TanhGaussian,
+    TanhGaussianPolicy,
+)
+from jaxrl_srpo.types import Array
+
+OBSERVATIONS = jax.random.normal(jax.random.key(0), (5, 3))
+
+
+def of(kind: Any, network: Any, *inputs: Array) -> Any:
+    return kind(network.init(jax.random.key(1), *(inputs or (OBSERVATIONS,)))["params"], network)
+
+
+POLICIES = {
+    "deterministic": of(DeterministicPolicy, networks.Actor(2, 8)),
+    "gaussian": of(GaussianPolicy, networks.GaussianActor(2, 8, 2, "linear", "clip")),
+    "tanh gaussian": of(TanhGaussianPolicy, networks.MLP(4, 8)),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_all_act_alike_with_and_without_a_key(name: str) -> None:
+    policy = POLICIES[name]
+    actions = policies.act(policy, OBSERVATIONS)
+    assert actions.shape == (5, 2)
+    np.testing.assert_array_equal(policies.act(policy, OBSERVATIONS, jax.random.key(3)), actions)
+    assert float(jnp.max(jnp.abs(policies.act(policy, 100.0 * OBSERVATIONS)))) <= 1.0
+
+
+def test_the_gaussian_is_unsquashed_at_the_bounds_too() -> None:
+    mean, deviation = jnp.asarray([[0.2, -0.9], [0.0, 0.5]]), jnp.asarray([0.3, 0.05])
+    actions = jnp.asarray([[1.0, -1.0], [-1.0, 1.0]])
+    ours = Gaussian(mean, jnp.log(deviation)).log_prob(actions)
+    assert np.isfinite(ours).all()
+    np.testing.assert_allclose(ours, stats.norm(mean, deviation).logpdf(actions).sum(axis=1), rtol=1e-5)
+
+
+def test_the_gaussians_samples_have_its_moments_and_stay_in_bounds() -> None:
+    mean, log_std = jnp.full((20000, 1), 0.1), jnp.log(jnp.asarray([0.2]))
+    samples = Gaussian(mean, log_std).sample(jax.random.key(0))
+    np.testing.assert_allclose([samples.mean(), samples.std()], [0.1, 0.2], atol=0.01)
+    wide = Gaussian(mean, log_std + 3.0).sample(jax.random.key(0))
+    assert float(jnp.max(jnp.abs(wide))) == 1.0
+
+
+def test_densities_of_the_squashed_gaussian_integrate_to_one_and_are_finite_at_the_bounds() -> None:
+    distribution = TanhGaussian(jnp.full((1, 1), 0.4), jnp.full((1, 1), -0.5))
+    points = jnp.linspace(-0.9999, 0.9999, 4001)
+    values = jnp.exp(jax.vmap(lambda a: distribution.log_prob(a.reshape(1, 1))[0])(points))
+    assert np.trapezoid(np.asarray(values), np.asarray(points)) == pytest.approx(1.0, abs=2e-3)
+    assert all(np.isfinite(distribution.log_prob(jnp.full((1, 1), a))) for a in (-1.0, 1.0))
+    actions, log_probs = distribution.sample(jax.random.key(0))
+    np.testing.assert_allclose(log_probs, distribution.log_prob(actions), rtol=1e-4)
+    np.testing.assert_allclose(distribution.mode(), np.tanh([[0.4]]), rtol=1e-6)
+
+
+def test_a_q_function_gives_what_its_network_gives() -> None:
+    actions = jnp.tanh(OBSERVATIONS[:, :2])
+    critic = of(QFunction, networks.TwinQ(8), OBSERVATIONS, actions)
+    values = critic.q_values(OBSERVATIONS, actions)
+    assert values.shape == (5, 2)
+    np.testing.assert_array_equal(values, critic.network.apply({"params": critic.params}, OBSERVATIONS, actions))
