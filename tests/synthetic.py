@@ -79,21 +79,21 @@ def train_command(datasets: Sequence[pathlib.Path], out: pathlib.Path, **values:
     return ["train", *flags(**everything)]
 
 
-def start(arguments: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """A process of `python -m jaxrl_srpo` that writes to `log`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "jaxrl_srpo", *arguments], stdout=log, stderr=subprocess.STDOUT, env=environment()
-    )
+def start(arguments: Sequence[str], log: IO[bytes], directory: pathlib.Path | None = None) -> subprocess.Popen[bytes]:
+    """A process of `python -m jaxrl_srpo` that writes to `log`; `directory` is its current folder."""
+    command = [sys.executable, "-m", "jaxrl_srpo", *arguments]
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment(), cwd=directory)
 
 
-def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def run(arguments: Sequence[str], directory: pathlib.Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs `python -m jaxrl_srpo` to its end."""
-    return python("-m", "jaxrl_srpo", *arguments)
+    return python("-m", "jaxrl_srpo", *arguments, directory=directory)
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python with this package importable."""
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment(), timeout=300)
+def python(*arguments: str, directory: pathlib.Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs Python with this package importable; `directory` is its current folder."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300, cwd=directory)
 
 
 def environment() -> dict[str, str]:

@@ -5,11 +5,14 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.runs import distributed
 from tests import run_comparison, synthetic
+from tests.integration import kills
 
 SWEEP: dict[str, Any] = {"seeds": "0:2", "beta": "0.1,0.3", "checkpoint_seconds": 0}
 LIMIT = 240.0
@@ -30,6 +33,26 @@ def test_two_processes_end_bitwise_where_one_process_with_their_devices_ends(tmp
     # One of them speaks for both.
     assert "SRPO" in outputs[0]
     assert "SRPO" not in outputs[1]
+
+
+def test_a_process_that_sees_nothing_of_the_run_directory_ends_too(tmp_path: pathlib.Path) -> None:
+    """Its share lags behind for ever; one stage is finished and another killed, of which only the first one knows."""
+    dataset = synthetic.write_pendulum(tmp_path / "pendulum.hdf5")
+    alone, together, elsewhere = (tmp_path / name for name in ("alone", "together", "elsewhere"))
+    sweep = SWEEP | {"critic_steps": 80}
+    result = synthetic.run(synthetic.train_command([dataset], alone, **sweep, cpu_devices=2))
+    assert result.returncode == 0, result.stderr
+    interrupted = synthetic.train_command([dataset], together, **sweep, cpu_devices=2)
+    kills.kill_in_stage(interrupted, together, "critic", 2, 0.0)
+    address = f"127.0.0.1:{run_comparison.free_port()}"
+    together_flags = {"cpu_devices": 1, "coordinator_address": address, "num_processes": 2}
+    commands = [
+        [*synthetic.train_command([dataset], out, **sweep, **together_flags), f"--process_id={number}"]
+        for number, out in enumerate((together, elsewhere))
+    ]
+    run_side_by_side(commands, tmp_path)
+    run_comparison.assert_same_but_for_order(together, alone)
+    assert not elsewhere.exists()
 
 
 def run_side_by_side(commands: Sequence[Sequence[str]], directory: pathlib.Path) -> list[str]:
@@ -66,5 +89,7 @@ def test_a_part_of_the_address_is_refused(
 
 
 def test_a_process_alone_decides_for_itself() -> None:
-    assert distributed.leads()
-    assert [distributed.agree(value) for value in (3, False)] == [3, 0]
+    assert distributed.coordinator()
+    assert [distributed.broadcast(value) for value in (3, False)] == [3, 0]
+    tree = {"a": np.ones(2), "key": jax.random.key(0)}
+    assert distributed.broadcast_tree(tree) is tree

@@ -1,4 +1,4 @@
-"""Leases and locks between real processes: one owner at a time, and none that is dead."""
+"""Leases between real processes: one owner at a time, and none that is dead."""
 
 import os
 import pathlib
@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from jaxrl_srpo.io import csv_log
 from jaxrl_srpo.runs import leases
 from jaxrl_srpo.runs.leases import Leases
 from tests import synthetic
@@ -20,15 +19,6 @@ from jaxrl_srpo.runs.leases import Leases
 lease = Leases(pathlib.Path(sys.argv[1])).claim("work")
 print(lease is not None, flush=True)
 time.sleep(60)
-"""
-
-APPEND = """
-import pathlib, sys
-from jaxrl_srpo.io.csv_log import CsvLog
-log = CsvLog(pathlib.Path(sys.argv[1]), ("worker", "row"))
-for row in range(40):
-    log.append([{"worker": sys.argv[2], "row": row}])
-    log.keep(lambda other: other["worker"] != sys.argv[2] or int(other["row"]) > row - 20)
 """
 
 
@@ -94,17 +84,3 @@ def test_who_was_taken_for_dead_learns_it_and_takes_nothing_back(tmp_path: pathl
     assert lease.lost()
     lease.release()
     assert (tmp_path / "work").read_text() == "elsewhere 1 0000"
-
-
-def test_processes_append_to_and_rewrite_one_file_without_losing_a_row(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "log.csv"
-    processes = [python(APPEND, path, name) for name in ("a", "b", "c")]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
-    for process in processes:
-        assert process.stdout is not None
-        process.stdout.close()
-    rows = csv_log.CsvLog(path, ("worker", "row")).rows()
-    assert sorted((row["worker"], int(row["row"])) for row in rows) == [
-        (name, row) for name in ("a", "b", "c") for row in range(20, 40)
-    ]
-    assert path.read_text().startswith("worker,row\n")

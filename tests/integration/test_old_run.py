@@ -1,0 +1,81 @@
+"""A run directory of commit 8248fb0, trained with the smallest settings: it reports, loads, evaluates and goes on."""
+
+import pathlib
+import shutil
+import zipfile
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jaxrl_srpo
+from jaxrl_srpo.runs.run_directory import RunDirectory
+from tests import synthetic
+
+ARCHIVE = pathlib.Path(__file__).parents[1] / "old_run.zip"
+OBSERVATIONS = [[0.1, 0.2, 0.3], [-0.5, 0.5, -1.0]]
+# What that commit's `load_policy` answered on `OBSERVATIONS`.
+ACTIONS: list[tuple[dict[str, Any], list[float]]] = [
+    ({"algorithm": "srpo", "beta": 0.1}, [1.0710993, 1.5369148]),
+    ({"algorithm": "srpo", "beta": 0.3}, [1.0554953, 1.5270333]),
+    ({"algorithm": "iql"}, [1.0779219, 1.5504158]),
+    ({"algorithm": "awac"}, [-0.0077833, -0.0199738]),
+    ({"algorithm": "cloning"}, [0.0226085, 0.0284877]),
+]
+
+
+@pytest.fixture
+def old_run(tmp_path: pathlib.Path) -> pathlib.Path:
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        archive.extractall(tmp_path)
+    return tmp_path / "old_run"
+
+
+def test_it_reports_the_same_table(old_run: pathlib.Path) -> None:
+    before = (old_run / "report" / "table.csv").read_text().splitlines()
+    shutil.rmtree(old_run / "report")
+    rows = jaxrl_srpo.load_results(old_run)
+    assert [(row.algorithm, row.beta) for row in rows] == [
+        ("data", None),
+        ("bc", None),
+        ("iql", None),
+        ("srpo", 0.1),
+        ("srpo", 0.3),
+        ("cloning", None),
+        ("awac", None),
+    ]
+    result = synthetic.run(["report", str(old_run)])
+    assert result.returncode == 0, result.stderr
+    assert (old_run / "report" / "table.csv").read_text().splitlines() == before
+    assert {path.name for path in (old_run / "report").glob("*.png")} >= {"learning_curves.png", "losses.png"}
+
+
+@pytest.mark.parametrize(("wanted", "expected"), ACTIONS)
+def test_its_policies_act_as_they_did(old_run: pathlib.Path, wanted: dict[str, Any], expected: list[float]) -> None:
+    policy = jaxrl_srpo.load_policy(old_run, **wanted)
+    np.testing.assert_allclose(policy(OBSERVATIONS)[:, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_it_is_evaluated_again_with_the_same_scores(old_run: pathlib.Path) -> None:
+    before = {(row.algorithm, row.beta): row.mean for row in jaxrl_srpo.load_results(old_run)}
+    rows = jaxrl_srpo.evaluate(old_run)
+    assert {(row.algorithm, row.beta): row.mean for row in rows} == pytest.approx(before, rel=1e-3)
+
+
+def test_the_same_command_finds_all_results_and_trains_nothing(old_run: pathlib.Path) -> None:
+    """The environment is made by the data's file, which is not part of the archive: the same one is written again."""
+    dataset = synthetic.write_pendulum(old_run.parent / "pendulum.hdf5")
+    if jaxrl_srpo.load_dataset(dataset).fingerprint != RunDirectory(old_run).facts()["pendulum"].fingerprint:
+        pytest.skip("NumPy's cosine gives other bits on this machine than on the one that made the archive")
+    stamps = {path: path.stat().st_mtime_ns for path in (old_run / "checkpoints").glob("*/*")}
+    rows = jaxrl_srpo.train(
+        dataset,
+        old_run,
+        seeds=[0],
+        beta=[0.1, 0.3],
+        algorithm=["srpo", "awac"],
+        log=lambda message: None,
+        **synthetic.TINY,
+    )
+    assert {path: path.stat().st_mtime_ns for path in (old_run / "checkpoints").glob("*/*")} == stamps
+    assert len(rows) == 7

@@ -1,0 +1,161 @@
+"""Real runs of all stages: extended, diverged, and traced as often as a single member is."""
+
+import functools
+import json
+import pathlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import jaxrl_srpo
+from jaxrl_srpo.io import csv_log
+from jaxrl_srpo.methods import srpo
+from jaxrl_srpo.population.offline import OfflinePopulation
+from jaxrl_srpo.runs import setup
+from jaxrl_srpo.runs.run_directory import RunDirectory
+from jaxrl_srpo.runs.setup import load_result
+from tests import synthetic
+
+Paths = dict[str, pathlib.Path]
+Train = Callable[..., RunDirectory]
+SRPO = srpo.METHOD.stages
+NAMES = tuple(stage.name for stage in SRPO)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    """Two datasets of equal sizes."""
+    directory = tmp_path_factory.mktemp("data")
+    return {
+        "one": synthetic.write_pendulum(directory / "one.hdf5", seed=1),
+        "two": synthetic.write_pendulum(directory / "two.hdf5", seed=2, episodes=3),
+    }
+
+
+@pytest.fixture(scope="module")
+def traces() -> Iterator[Counter[str]]:
+    """How often the update of each module was traced."""
+    counts: Counter[str] = Counter()
+
+    def counting(init: Any, update: Any, *arguments: Any) -> OfflinePopulation:
+        @functools.wraps(update)
+        def counted(**declared: Any) -> Any:
+            counts[update.__module__] += 1
+            return update(**declared)
+
+        return OfflinePopulation(init, counted, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "OfflinePopulation", counting)
+        yield counts
+
+
+@pytest.fixture(scope="module")
+def train(files: Paths) -> Train:
+    def train(out: pathlib.Path, names: tuple[str, ...] = ("one", "two"), **values: Any) -> RunDirectory:
+        options = jaxrl_srpo.Options(evaluate=False)
+        messages: list[str] = []
+        datasets = [str(files[name]) for name in names]
+        defaults = synthetic.TINY | {"options": options, "seeds": range(2), "log": messages.append}
+        jaxrl_srpo.train(datasets, out, **defaults | values)
+        return RunDirectory(out)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def whole(
+    train: Train, traces: Counter[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunDirectory, Counter[str]]:
+    """Two datasets, two seeds, two temperatures in one command, and the traces that it took."""
+    traces.clear()
+    run = train(tmp_path_factory.mktemp("whole") / "run", beta=[0.1, 0.2])
+    return run, Counter(traces)
+
+
+class TestTraining:
+    """Real runs of all stages; the first test's directory is the reference of the others."""
+
+    def test_every_stage_of_every_member_is_trained(self, whole: tuple[RunDirectory, Counter[str]]) -> None:
+        run, _ = whole
+        kept = {name: len(list((run.path / "checkpoints" / name).iterdir())) for name in NAMES}
+        assert kept == {"behavior": 4, "critic": 4, "policy": 8}
+        assert not list((run.path / "checkpoints" / "under_way").glob("*"))
+        rows = csv_log.read_rows(run.path / "metrics.csv")
+        assert Counter((row["stage"], row["step"]) for row in rows) == {
+            (name, step): count for name, count in kept.items() for step in ("4", "8")
+        }
+
+    def test_smaller_runs_extended_by_seeds_data_and_temperatures_end_bitwise_the_same(
+        self,
+        train: Train,
+        whole: tuple[RunDirectory, Counter[str]],
+        traces: Counter[str],
+        tmp_path: pathlib.Path,
+    ) -> None:
+        reference, once = whole
+        traces.clear()
+        train(tmp_path / "run", ("one",), seeds=[0], beta=0.1)
+        # Eight members of two datasets were traced as often as a single one is.
+        assert traces == once
+        assert len(once) == 3
+        stamps = {path: path.stat().st_mtime_ns for path in results(tmp_path / "run")}
+        assert len(stamps) == 3
+        traces.clear()
+        run = train(tmp_path / "run", beta=[0.1, 0.2])
+        assert traces == once
+        assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+        assert_same_results(run, reference)
+        traces.clear()
+        train(tmp_path / "run", beta=[0.1, 0.2])
+        assert not traces
+        # A part of what is there leaves the rest in the directory.
+        train(tmp_path / "run", ("two",), seeds=[1], beta=0.1)
+        assert not traces
+        assert len(RunDirectory(tmp_path / "run").members()) == 8
+
+    def test_a_diverged_member_is_named_and_changes_no_other(
+        self, train: Train, whole: tuple[RunDirectory, Counter[str]], tmp_path: pathlib.Path
+    ) -> None:
+        reference, _ = whole
+        for stage in ("behavior", "critic"):
+            shutil.copytree(reference.path / "checkpoints" / stage, tmp_path / "run" / "checkpoints" / stage)
+        rates = [reference.members()[0].settings["policy_learning_rate"], 3e38]
+        run = train(tmp_path / "run", beta=[0.1, 0.2], policy_learning_rate=rates)
+        diverged = json.loads((run.path / "sweep.json").read_text())["diverged"]
+        names = [(one["dataset"], one["seed"], one["beta"], one["setting"]) for one in diverged]
+        assert sorted(names) == [
+            (dataset, seed, beta, "policy_learning_rate=3e+38")
+            for dataset in ("one", "two")
+            for seed in (0, 1)
+            for beta in ("0.1", "0.2")
+        ]
+        assert {(one["stage"], one["update"] >= 0) for one in diverged} == {("policy", True)}
+        assert_same_results(reference, run)
+        for member in run.members():
+            leaves = jax.tree.leaves(load_result(run, srpo.STAGE, member))
+            assert all(np.isfinite(leaf).all() for leaf in leaves)
+        rows = csv_log.read_rows(run.path / "metrics.csv")
+        stopped = [row["loss"] for row in rows if "3e+38" in row["setting"] and row["step"] == "8"]
+        assert stopped == [""] * 8
+
+
+def results(run: pathlib.Path) -> list[pathlib.Path]:
+    """Directories of finished stages."""
+    return [path for name in NAMES for path in (run / "checkpoints" / name).iterdir()]
+
+
+def assert_same_results(run: RunDirectory, other: RunDirectory) -> None:
+    """Every result of `run` is bitwise that of `other`."""
+    members = run.members()
+    assert members
+    for member in members:
+        for stage in SRPO:
+            jax.tree.map(
+                np.testing.assert_array_equal, load_result(run, stage, member), load_result(other, stage, member)
+            )
