@@ -1,8 +1,8 @@
 """State marginal matching on a star-shaped graph, where occupancies and best responses are exact.
 
-Plain NumPy, written from the equations and not from the package. Halls of ten cells lead away from a centre. There are
-as many actions as halls: in the centre action h enters hall h; in a hall action 0 goes inwards, action 1 outwards, all
-others stay. An episode starts in the centre and visits 25 states.
+Plain NumPy, written from the equations and not from the package. Halls of ten cells lead away from a center. There are
+as many actions as halls. In the center action h enters hall h; in a hall action 0 moves inward, action 1 outward, and
+the others stay. An episode starts in the center and visits 25 states.
 """
 
 from typing import NamedTuple

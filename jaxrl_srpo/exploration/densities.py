@@ -4,8 +4,8 @@ A density learns in two ways, and each model uses the one it needs: `observe` ge
 takes one step on a batch drawn from everything visited so far. `log_density` is in nats, up to a constant where a model
 says so. All are pure functions of one member's state; the objects themselves are hashable and static.
 
-Skills are conditions: q(s | z) of State Marginal Matching's mixtures. The released code appends the one-hot skill to
-what its VAE reconstructs, so that the error of those bits is part of the reward; here only the state is.
+Skills are conditions: q(s | z) of state marginal matching's mixtures. The VAE of the released code reconstructs the
+one-hot skill as well, so its error enters the reward; here the VAE reconstructs the state alone.
 """
 
 import abc

@@ -5,6 +5,7 @@ each policy alone chases what the others left. The mixture is over episodes, nev
 Weights are equal in the paper; the released code gives a policy 1.2 times the weight of its predecessor.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -140,19 +141,19 @@ def play(
     """
     members, key = len(mixtures.log_weights), jax.random.key(seed)
     simulator = MemberEnvironments([environment] * members, [Units()] * members, [[seed]] * members, environments)
-    observations, arrived = simulator.reset(), []
-    which, skills = _draw(mixtures, environments, key)
-    for _ in range(steps):
-        key, key_draw, key_act = jax.random.split(key, 3)
-        actions = _act(mixtures, which, skills, observations, key_act)
-        outcome = simulator.step(np.asarray(actions))
-        arrived.append(outcome.next_observations)
-        observations = outcome.observations
-        if outcome.ended.any():
-            drawn = _draw(mixtures, environments, key_draw)
-            which = jnp.where(outcome.ended, drawn[0], which)
-            skills = jnp.where(outcome.ended[..., None], drawn[1], skills)
-    simulator.close()
+    with contextlib.closing(simulator):
+        observations, arrived = simulator.reset(), []
+        which, skills = _draw(mixtures, environments, key)
+        for _ in range(steps):
+            key, key_draw, key_act = jax.random.split(key, 3)
+            actions = _act(mixtures, which, skills, observations, key_act)
+            outcome = simulator.step(np.asarray(actions))
+            arrived.append(outcome.next_observations)
+            observations = outcome.observations
+            if outcome.ended.any():
+                drawn = _draw(mixtures, environments, key_draw)
+                which = jnp.where(outcome.ended, drawn[0], which)
+                skills = jnp.where(outcome.ended[..., None], drawn[1], skills)
     return np.stack(arrived, axis=1)
 
 

@@ -196,19 +196,18 @@ def learn(task: Task, recipe: Recipe, progress: Progress) -> tuple[list[Snapshot
       DatasetError: a loss or a parameter stopped being finite.
     """
     bounds = np.linspace(0, recipe.steps, _SNAPSHOTS + 1).astype(int).tolist()
-    run = _make_run(task, recipe)
-    snapshots = _restore(run, progress)
-    chunks = [*itertools.pairwise(bounds)][len(snapshots) :]
-    bar = tqdm.tqdm(total=_SNAPSHOTS, initial=len(snapshots), desc=f"SAC in {task.environment.id}", disable=None)
-    for start, stop in chunks:
-        if (run.run(stop - start).diverged_at >= 0).any():
-            raise DatasetError(f"SAC diverged in {task.environment.id} before step {stop}; give another --seed")
-        snapshots.append(_evaluate(task, recipe, stop, jax.tree.map(lambda x: x[0], run.policies)))
-        _save(run, snapshots, progress)
-        bar.update()
-    bar.close()
-    rows = run.replay.rows[0, 0, : recipe.steps]
-    run.close()
+    with contextlib.closing(_make_run(task, recipe)) as run:
+        snapshots = _restore(run, progress)
+        chunks = [*itertools.pairwise(bounds)][len(snapshots) :]
+        title = f"SAC in {task.environment.id}"
+        with tqdm.tqdm(total=_SNAPSHOTS, initial=len(snapshots), desc=title, disable=None) as bar:
+            for start, stop in chunks:
+                if (run.run(stop - start).diverged_at >= 0).any():
+                    raise DatasetError(f"SAC diverged in {task.environment.id} before step {stop}; give another --seed")
+                snapshots.append(_evaluate(task, recipe, stop, jax.tree.map(lambda x: x[0], run.policies)))
+                _save(run, snapshots, progress)
+                bar.update()
+        rows = run.replay.rows[0, 0, : recipe.steps]
     return snapshots, _unpack(np.asarray(rows), len(task.action_low))
 
 
