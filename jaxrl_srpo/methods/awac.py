@@ -8,7 +8,8 @@ pi     <- weighted maximum likelihood on the buffer's actions, weight softmax(A 
 As in the official code (rail-berkeley/rlkit) both gradients are taken before either step, and the target follows every
 update. At lambda = inf all weights are 1 and the actor is behavior cloning by plain likelihood. A dataset's action is
 a point of an unsquashed Gaussian, so actions at the bounds have finite densities; sampled actions are clipped to
-[-1, 1]. Unlike the official code, targets start as copies of the critics.
+[-1, 1]. Unlike the official code, targets start as copies of the critics, and the Q loss is the mean over both heads
+where that code sums them: half the loss, the same step of Adam.
 """
 
 from typing import Any, ClassVar, Literal, get_args
@@ -55,6 +56,9 @@ class Cloning(OfflineSettings):
     mean: networks.Mean = setting("tanh", "mean of the AWAC actor", choices=get_args(networks.Mean))
     log_std: networks.LogStd = setting("sigmoid", "its log deviation", choices=get_args(networks.LogStd))
     small_outputs: bool = setting(True, "start AWAC's output layers near 0")
+    initialization: networks.Initialization = setting(
+        "pytorch", "how AWAC's hidden layers start", choices=get_args(networks.Initialization), added=True
+    )
 
 
 @struct.dataclass
@@ -83,6 +87,7 @@ class Settings(Cloning, ValueSettings):
     baseline: Baseline = setting("sample", "action of V in the advantage", choices=get_args(Baseline))
     negative_q: bool = setting(False, "keep AWAC's Q at or below 0, for rewards of -1 and 0")
     bootstrap_terminals: bool = setting(False, "bootstrap through terminations in AWAC")
+    clip_samples: bool = setting(True, "clip the actions that AWAC's critics are asked about to [-1, 1]", added=True)
 
 
 @struct.dataclass
@@ -107,7 +112,7 @@ def actor_network(spec: Spec, settings: Cloning) -> networks.GaussianActor:
     """The actor's network."""
     bound = 1e-3 if settings.small_outputs else None
     sizes = (spec.action_size, settings.actor_width, settings.actor_layers)
-    return networks.GaussianActor(*sizes, settings.mean, settings.log_std, output_bound=bound)
+    return networks.GaussianActor(*sizes, settings.mean, settings.log_std, bound, settings.initialization)
 
 
 def init(key: Array, spec: Spec, settings: Settings) -> State:
@@ -115,7 +120,7 @@ def init(key: Array, spec: Spec, settings: Settings) -> State:
     key_q, key_actor = jax.random.split(key)
     observations, actions = jnp.zeros((1, spec.observation_size)), jnp.zeros((1, spec.action_size))
     bound = 3e-3 if settings.small_outputs else None
-    network = networks.TwinQ(settings.critic_width, settings.critic_layers, bound)
+    network = networks.TwinQ(settings.critic_width, settings.critic_layers, bound, settings.initialization)
     q = Learner.create(network, key_q, observations, actions)
     actor = Learner.create(actor_network(spec, settings), key_actor, observations)
     return State(q, actor, q.copy_params(), jnp.zeros((), jnp.int32))
@@ -147,7 +152,7 @@ def q_values(q: Learner, params: Params, observations: Array, actions: Array, se
 
 def q_targets(state: State, batch: Batch, key: Array, settings: Settings) -> Array:
     """What both Q regress to, [B]: the smaller target Q at an action drawn from the policy at the next state."""
-    next_actions = policy_of(state).distribution(batch.next_observations).sample(key)
+    next_actions = policy_of(state).distribution(batch.next_observations).sample(key, settings.clip_samples)
     next_q = q_values(state.q, state.target_q, batch.next_observations, next_actions, settings)
     discounts = jnp.ones_like(batch.discounts) if settings.bootstrap_terminals else batch.discounts
     return settings.reward_scale * batch.rewards + settings.discount * discounts * jnp.min(next_q, axis=-1)
@@ -157,7 +162,8 @@ def values(state: State, observations: Array, key: Array, settings: Settings) ->
     """V(s), [B]: the smaller Q at the policy's mean or at one action drawn from it."""
     policy = policy_of(state)
     at_mean = settings.baseline == "mean"
-    actions = policy.act(observations) if at_mean else policy.distribution(observations).sample(key)
+    distribution = policy.distribution(observations)
+    actions = policy.act(observations) if at_mean else distribution.sample(key, settings.clip_samples)
     return jnp.min(q_values(state.q, state.q.params, observations, actions, settings), axis=-1)
 
 
@@ -272,6 +278,7 @@ CLONING = Stage(
     result=policy_of,
     learns_values=False,
     stream=3,
+    version=2,
     metrics={"loss": "negative log-likelihood of the batch's actions", "actor_loss": "the same"},
 )
 
@@ -285,6 +292,7 @@ STAGE = Stage(
     policy=policy_of,
     cloning=CLONING,
     stream=4,
+    version=2,
     metrics=METRICS,
 )
 
@@ -308,6 +316,7 @@ ONLINE = Stage(
     explore=explore,
     follows=STAGE,
     stream=8,
+    version=2,
     metrics=METRICS,
 )
 
@@ -316,7 +325,8 @@ QUICK = {"awac_batch_size": 256, "awac_actor_layers": 2, "awac_lambda": 1.0}
 
 # `examples/awac` of rlkit, whose MuJoCo example is the default of every setting. The batch of 128 is what rlkit trains
 # on offline; its example's 1024 is that of the online phase.
-_HAND = {
+_OFFICIAL = {"awac_initialization": "rlkit", "awac_clip_samples": False}
+_HAND = _OFFICIAL | {
     "offline_steps": 25_000,
     "awac_actor_layers": 2,
     "awac_lambda": 0.5,
@@ -365,7 +375,8 @@ METHOD = Method(
     presets={
         "quick": Preset("small budgets for CPUs", _quick),
         "official-mujoco": Preset(
-            "examples/awac/mujoco of rail-berkeley/rlkit, commit ac45a9d", lambda dataset, family: _raw_rewards(family)
+            "examples/awac/mujoco of rail-berkeley/rlkit, commit ac45a9d",
+            lambda dataset, family: _OFFICIAL | _raw_rewards(family),
         ),
         "official-hand": Preset(
             "examples/awac/hand of rail-berkeley/rlkit, commit ac45a9d",

@@ -153,5 +153,6 @@ STAGE = Stage(
     policy=policy_of,
     learns_values=False,
     stream=0,
+    version=2,
     metrics={"loss": "denoising error, summed over action dimensions"},
 )

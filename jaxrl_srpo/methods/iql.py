@@ -45,7 +45,9 @@ class Settings(ValueSettings):
         3e-4, "Adam learning rate of the IQL actor", flag="iql_actor_learning_rate", swept=True
     )
     width: int = setting(256, "width of Q, V, the IQL actor and the SRPO actor", minimum=1)
-    actor_layers: int = setting(2, "hidden layers of the IQL and SRPO actors", flag="actor_layers", minimum=1)
+    actor_layers: int = setting(
+        2, "hidden layers of the IQL actor, and of the SRPO actor unless it has its own", flag="actor_layers", minimum=1
+    )
     evaluation_interval: int = setting(
         50_000, "updates between evaluations of the IQL actor", minimum=1, scaled=True, protocol=True
     )
@@ -57,10 +59,9 @@ QUICK_MAZE = {
     "critic_steps": 14_000,
     "iql_actor_learning_rate": 1e-3,
     "awr_temperature": 3.0,
-    "actor_layers": 2,
     "critic_evaluation_interval": 3_500,
 }
-MAZE = {"expectile": 0.9, "awr_temperature": 10.0, "actor_layers": 4}
+MAZE = {"expectile": 0.9, "awr_temperature": 10.0}
 
 
 @struct.dataclass
@@ -216,6 +217,7 @@ STAGE = Stage(
     policy=policy_of,
     cloning=behavior.STAGE,
     stream=1,
+    version=2,
     metrics=METRICS,
 )
 
@@ -241,6 +243,7 @@ ONLINE = Stage(
     explore=explore,
     follows=STAGE,
     stream=7,
+    version=2,
     metrics=METRICS,
 )
 

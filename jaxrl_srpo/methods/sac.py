@@ -169,6 +169,7 @@ OFFLINE = Stage(
     update=update,
     policy=policy_of,
     stream=5,
+    version=2,
     metrics=METRICS,
 )
 
@@ -196,6 +197,7 @@ ONLINE = Stage(
     explore=explore,
     follows=OFFLINE,
     stream=9,
+    version=2,
     metrics=METRICS,
 )
 
@@ -225,6 +227,7 @@ FROM_SCRATCH = Stage(
     warmup_steps="sac_random_steps",
     uses_data=False,
     stream=10,
+    version=2,
     metrics=METRICS,
 )
 

@@ -7,6 +7,7 @@ static. `read` makes such an object of a flat mapping from flag names to values 
 
 import dataclasses
 import functools
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
@@ -212,7 +213,7 @@ def declared(*classes: type) -> dict[str, Setting]:
 
 
 def _owner(settings: type, name: str) -> type:
-    return next(cls for cls in settings.__mro__ if name in cls.__dict__.get("__annotations__", {}))
+    return next(cls for cls in settings.__mro__ if name in inspect.get_annotations(cls))
 
 
 class Values(Mapping[str, Any]):

@@ -65,18 +65,31 @@ class Settings:
     )
     start: PolicyStart = setting("random", "where the SRPO actor starts", choices=get_args(PolicyStart))
     weight_average: float = setting(0.0, "decay of an average of the SRPO actor; 0: none", below=1.0)
+    own_layers: int = setting(
+        0, "hidden layers of the SRPO actor; 0: as the IQL actor", flag="policy_layers", added=True
+    )
     evaluation_interval: int = setting(
         20_000, "updates between evaluations of the SRPO actor", minimum=1, scaled=True, protocol=True
     )
     width: int = borrowed(iql.Settings, "width")
-    layers: int = borrowed(iql.Settings, "actor_layers")
+    iql_layers: int = borrowed(iql.Settings, "actor_layers")
+
+    @property
+    def layers(self) -> int:
+        """Hidden layers of the actor; 2 in locomotion, 4 in mazes."""
+        return self.own_layers or self.iql_layers
 
     def check(self) -> None:
-        """Refuses an empty interval of times.
+        """Refuses an empty interval of times, and a start from an actor of another depth.
 
         Raises:
-          UserError: if it is.
+          UserError: naming the settings.
         """
+        if self.start == "iql" and self.layers != self.iql_layers:
+            raise UserError(
+                f"--policy_layers={self.own_layers}: --policy_start=iql needs the IQL actor's "
+                f"--actor_layers={self.iql_layers}"
+            )
         if self.time_min > self.time_max:
             raise UserError(f"--time_min={self.time_min}: must not be above --time_max={self.time_max}")
 
@@ -202,6 +215,7 @@ STAGE = Stage(
     learns_values=False,
     cloning=behavior.STAGE,
     stream=2,
+    version=2,
     metrics={
         "loss": "inner product of the actions with the gradient that they follow; its value means nothing",
         "regularizer_norm": "mean norm of the score's part of the gradient, before its weight",
@@ -215,14 +229,15 @@ class Online(awac.Online):
     """Settings of AWAC that goes on from the SRPO actor and its critic, with their sizes."""
 
     srpo_width: int = borrowed(iql.Settings, "width")
-    srpo_layers: int = borrowed(iql.Settings, "actor_layers")
+    iql_layers: int = borrowed(iql.Settings, "actor_layers")
+    own_layers: int = borrowed(Settings, "own_layers")
 
 
 def _sizes_of_srpo(settings: Online) -> Online:
     return settings.replace(  # type: ignore[attr-defined]
         batch_size=settings.online_batch_size,
         actor_width=settings.srpo_width,
-        actor_layers=settings.srpo_layers,
+        actor_layers=settings.own_layers or settings.iql_layers,
         critic_width=settings.srpo_width,
         critic_layers=2,
         mean="tanh",
@@ -243,6 +258,7 @@ ONLINE = Stage(
     explore=awac.explore,
     follows=STAGE,
     stream=6,
+    version=2,
     metrics=awac.METRICS,
 )
 
@@ -285,7 +301,8 @@ def _quick(dataset: str, family: str) -> dict[str, Any]:
 
 def _paper(dataset: str, family: str) -> dict[str, Any]:
     values: dict[str, Any] = {"reward_transform": default_transform(family)}
-    values |= iql.MAZE | {"q_gradient": "sample"} if presets.is_maze(family) else {}
+    # The released code's IQL actor always has 2 hidden layers; SRPO's has 4 in mazes.
+    values |= iql.MAZE | {"q_gradient": "sample", "policy_layers": 4} if presets.is_maze(family) else {}
     return values | ({"beta": PAPER_BETA[dataset]} if dataset in PAPER_BETA else {})
 
 

@@ -1,4 +1,4 @@
-"""Flax modules of SRPO with the sizes and the initialisation of the published PyTorch code.
+"""Flax modules of SRPO with the sizes and the initialization of the published PyTorch code.
 
 B is the batch size. All widths that are not arguments are those of the published networks.
 """
@@ -16,6 +16,7 @@ from jaxrl_srpo.types import Array, Params
 
 Mean = Literal["tanh", "linear"]
 LogStd = Literal["sigmoid", "clip"]
+Initialization = Literal["pytorch", "rlkit"]
 
 
 def mish(x: Array) -> Array:
@@ -35,24 +36,29 @@ def forward(network: nn.Module, params: Params, *inputs: Array) -> Array:
 class Dense(nn.Module):
     """Affine layer that starts uniform in +-`bound`, by default PyTorch's 1/sqrt(fan_in) for kernel and bias.
 
+    rlkit's hidden layers start within 1/sqrt(features) and without bias; its output layers have a `bound`.
+
     Its result has the type of hidden activations, float32 or bfloat16 (see `precision`); float32 if `hidden` is False.
     """
 
     features: int
     hidden: bool = True
     bound: float | None = None
+    initialization: Initialization = "pytorch"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., fan_in] -> [..., features]."""
-        bound = self.bound or 1.0 / math.sqrt(x.shape[-1])
+        rlkit = self.initialization == "rlkit" and self.bound is None
+        bound = self.bound or 1.0 / math.sqrt(self.features if rlkit else x.shape[-1])
 
         def uniform(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
             return jax.random.uniform(key, shape, dtype, -bound, bound)
 
         dtype = precision.hidden_dtype() if self.hidden else jnp.float32
         product = precision.dot_general
-        return nn.Dense(self.features, dtype=dtype, kernel_init=uniform, bias_init=uniform, dot_general=product)(x)
+        bias = nn.initializers.zeros if rlkit else uniform
+        return nn.Dense(self.features, dtype=dtype, kernel_init=uniform, bias_init=bias, dot_general=product)(x)
 
 
 class MLP(nn.Module):
@@ -63,12 +69,13 @@ class MLP(nn.Module):
     layers: int = 2
     activation: Callable[[Array], Array] = nn.relu
     output_bound: float | None = None
+    initialization: Initialization = "pytorch"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., input] -> [..., output_size]."""
         for _ in range(self.layers):
-            x = self.activation(Dense(self.width)(x))
+            x = self.activation(Dense(self.width, initialization=self.initialization)(x))
         return Dense(self.output_size, hidden=False, bound=self.output_bound)(x)
 
 
@@ -97,11 +104,14 @@ class GaussianActor(nn.Module):
     mean: Mean = "tanh"
     log_std: LogStd = "sigmoid"
     output_bound: float | None = None
+    initialization: Initialization = "pytorch"
 
     @nn.compact
     def __call__(self, observations: Array) -> tuple[Array, Array]:
         """[B, observation_size] -> [B, action_size], [action_size]."""
-        mean = MLP(self.action_size, self.width, self.layers, output_bound=self.output_bound)(observations)
+        sizes = (self.action_size, self.width, self.layers)
+        network = MLP(*sizes, output_bound=self.output_bound, initialization=self.initialization)
+        mean = network(observations)
         free = self.param("log_std", nn.initializers.zeros, (self.action_size,), jnp.float32)
         return jnp.tanh(mean) if self.mean == "tanh" else mean, bounded_log_std(free, self.log_std)
 
@@ -117,12 +127,14 @@ class TwinQ(nn.Module):
     width: int = 256
     layers: int = 2
     output_bound: float | None = None
+    initialization: Initialization = "pytorch"
 
     @nn.compact
     def __call__(self, observations: Array, actions: Array) -> Array:
         """[B, observation_size], [B, action_size] -> [B, 2]."""
         x = jnp.concatenate([observations, actions], axis=-1)
-        heads = [MLP(1, self.width, self.layers, output_bound=self.output_bound)(x) for _ in range(2)]
+        sizes, bound = (1, self.width, self.layers), self.output_bound
+        heads = [MLP(*sizes, output_bound=bound, initialization=self.initialization)(x) for _ in range(2)]
         return jnp.concatenate(heads, axis=-1)
 
 
@@ -139,7 +151,7 @@ class Value(nn.Module):
 
 
 class FourierFeatures(nn.Module):
-    """Random features of the diffusion time: sin and cos of 2 pi t W, W ~ N(0, 30^2) fixed at initialisation."""
+    """Random features of the diffusion time: sin and cos of 2 pi t W, W ~ N(0, 30^2) fixed at initialization."""
 
     frequencies: int = 32
     scale: float = 30.0
@@ -181,7 +193,7 @@ class ResidualBlock(nn.Module):
 
 
 class ScoreNetwork(nn.Module):
-    """Noise prediction eps(a_t | s, t) of the behaviour diffusion model."""
+    """Noise prediction eps(a_t | s, t) of the behavior diffusion model."""
 
     width: int = 256
     hidden: int = 1024

@@ -1,5 +1,6 @@
 """Adam with its numbers as arrays, so that a sweep over them never recompiles."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,8 @@ import optax
 
 from jaxrl_srpo.types import Array, Params
 
-_ADAM = optax.scale_by_adam()
+# PyTorch's defaults.
+_DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 
 
 class Step(NamedTuple):
@@ -20,7 +22,7 @@ class Step(NamedTuple):
 
 def init(params: Params) -> optax.OptState:
     """Adam's moments, zero."""
-    return _ADAM.init(params)
+    return optax.scale_by_adam().init(params)
 
 
 def adam(
@@ -30,12 +32,27 @@ def adam(
     learning_rate: Array | float,
     weight_decay: Array | float = 0.0,
 ) -> Step:
-    """One step of AdamW (arXiv 1711.05101) with PyTorch's defaults; of Adam where `weight_decay` is 0."""
-    # Optax raises a float to an integer power, which strict dtype promotion forbids.
-    with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = _ADAM.update(grads, opt_state)
-    params = jax.tree.map(lambda p, u: p - learning_rate * (u + weight_decay * p), params, updates)
-    return Step(params, opt_state)
+    """One step of AdamW (arXiv 1711.05101) with PyTorch's defaults; of Adam where `weight_decay` is 0.
+
+    Optax computes the bias correction 1 - 0.999^t in float32, where it loses up to 5 digits to cancellation; expm1
+    keeps them.
+    """
+    count = optax.safe_increment(opt_state.count)
+    mu = jax.tree.map(lambda m, g: _DECAY * m + (1.0 - _DECAY) * g, opt_state.mu, grads)
+    nu = jax.tree.map(lambda v, g: _SQUARE_DECAY * v + (1.0 - _SQUARE_DECAY) * g**2, opt_state.nu, grads)
+    first, second = _bias_correction(_DECAY, count), _bias_correction(_SQUARE_DECAY, count)
+
+    def step(p: Array, m: Array, v: Array) -> Array:
+        update = (m / first) / (jnp.sqrt(v / second) + _EPSILON)
+        stepped: Array = p - learning_rate * (update + weight_decay * p)
+        return stepped
+
+    return Step(jax.tree.map(step, params, mu, nu), opt_state._replace(count=count, mu=mu, nu=nu))
+
+
+def _bias_correction(decay: float, count: Array) -> Array:
+    """1 - decay^count, exact to float32's last digits from the first step on."""
+    return -jnp.expm1(count.astype(jnp.float32) * math.log(decay))
 
 
 def cosine(step: Array, total_steps: Array | float) -> Array:

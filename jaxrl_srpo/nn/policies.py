@@ -40,10 +40,11 @@ class Gaussian(NamedTuple):
     mean: Array
     log_std: Array
 
-    def sample(self, key: Array) -> Array:
-        """Actions [B, action_size], clipped to [-1, 1]."""
+    def sample(self, key: Array, clip: bool = True) -> Array:
+        """Actions [B, action_size], clipped to [-1, 1] if `clip`."""
         noise = jax.random.normal(key, self.mean.shape)
-        return jnp.clip(self.mean + jnp.exp(self.log_std)[None, :] * noise, -1.0, 1.0)
+        actions = self.mean + jnp.exp(self.log_std)[None, :] * noise
+        return jnp.clip(actions, -1.0, 1.0) if clip else actions
 
     def log_prob(self, actions: Array) -> Array:
         """Log-densities [B] of actions [B, action_size], without a tanh correction."""

@@ -1,6 +1,6 @@
 """Precision of matrix products: float32, TF32 or bfloat16, by one setting.
 
-Parameters, optimiser state, targets, losses and the outputs of networks are float32 whatever the precision. In
+Parameters, optimizer state, targets, losses and the outputs of networks are float32 whatever the precision. In
 bfloat16 the hidden activations are stored in it too, for on accelerators their traffic through memory costs as much as
 the products.
 """
