@@ -229,7 +229,7 @@ def _define_devices(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "cpu_devices",
         0,
-        "JAX devices to make of this CPU; 0: one per core, or per behaviour model if there are fewer.",
+        "JAX devices to make of this CPU; 0: one per core, or per behavior model if there are fewer.",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -180,7 +180,7 @@ def _draw_maze(axis: "Axes", maze_map: Sequence[Sequence[int | str]], places: _P
         for j, symbol in enumerate(row):
             center = places.center(i, j)
             corner = (center[0] - places.cell / 2, center[1] - places.cell / 2)
-            # The edge of the same color closes hairlines between neighbours.
+            # The edge of the same color closes hairlines between neighbors.
             color, order = (_WALL, 1.0) if symbol == 1 else (_FLOOR, 0.5)
             axis.add_patch(
                 Rectangle(
