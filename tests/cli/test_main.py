@@ -1,7 +1,6 @@
 """Commands as a person or a script gives them: one line and exit code 2 for mistakes, and one small real run."""
 
 import csv
-import importlib
 import json
 import pathlib
 import re
@@ -13,15 +12,15 @@ import numpy as np
 import pytest
 
 import jaxrl_srpo
-from jaxrl_srpo.cli import command_line, main
+from jaxrl_srpo.cli import main, setting_flags
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.report.rows import Row
+from jaxrl_srpo.methods import METHODS
 from tests import synthetic
 
 # Whatever gets as far as training has not been refused, and need not be waited for.
 SEVERAL = r"""
 import contextlib, io, json, sys, traceback
-from jaxrl_srpo.cli import main
+from jaxrl_srpo.cli import main, setting_flags
 from jaxrl_srpo.runs import trainer
 def begun(*arguments):
     raise AssertionError("training has begun")
@@ -46,7 +45,7 @@ TRAIN = ["train", "--datasets=DATA", "--out=OUT"]
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "unknown command": (
         ["trian"],
-        r"trian: unknown command; choose one of train, prepare, work, evaluate, report, watch, export, data",
+        r"trian: unknown command; choose one of train, prepare, work, evaluate, report, watch, export, methods, data",
     ),
     "no datasets": (["train", "--out=OUT"], r"--datasets: is required; for instance --datasets=pointmaze/umaze"),
     "no out": (["train", "--datasets=DATA"], r"--out: is required"),
@@ -69,7 +68,24 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "an empty value": ([*TRAIN, "--beta="], r"--beta=: expects numbers"),
     "no updates": ([*TRAIN, "--critic_steps=0"], r"--critic_steps=0: must be at least 1"),
     "a bad choice": ([*TRAIN, "--weighting=best"], r"--weighting=best: choose one of sigma2, one, alpha_over_sigma"),
-    "an unknown preset": ([*TRAIN, "--preset=fast"], r"--preset=fast: unknown; choose one of quick, paper"),
+    "an unknown preset": (
+        [*TRAIN, "--preset=fast"],
+        r"--preset=fast: srpo has none of this name; choose one of quick, paper",
+    ),
+    "a preset of another method": (
+        [*TRAIN, "--preset=corl"],
+        r"--preset=corl: srpo has none of this name; choose one of quick, paper",
+    ),
+    "a preset that one of two methods lacks": (
+        [*TRAIN, "--algorithm=srpo,awac", "--preset=paper"],
+        r"--preset=paper: awac has none of this name; choose one of quick, official-mujoco, official-hand, corl",
+    ),
+    "an unknown method": ([*TRAIN, "--algorithm=cql"], r"--algorithm=cql: choose from srpo, .*package.module:METHOD"),
+    "a method that is nowhere": (
+        [*TRAIN, "--algorithm=nowhere_at_all:METHOD"],
+        r"--algorithm=nowhere_at_all:METHOD: No module named 'nowhere_at_all'",
+    ),
+    "SAC without steps": ([*TRAIN, "--algorithm=sac"], r"--algorithm=sac: learns online alone; give --online_steps"),
     "an unknown precision": (
         [*TRAIN, "--precision=half"],
         r"--precision=half: choose one of auto, float32, tf32, bfloat16",
@@ -86,6 +102,15 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         [*TRAIN, "--time_min=0.9", "--time_max=0.1"],
         r"--time_min=0.9: must not be above --time_max=0.1",
     ),
+    "one of many combinations crossed": (
+        [
+            *TRAIN,
+            f"--beta={','.join(str(0.01 * i) for i in range(1, 41))}",
+            f"--time_min={','.join(str(0.01 * i) for i in range(1, 30))},0.9",
+            "--time_max=0.95,0.5",
+        ],
+        r"--time_min=0.9: must not be above --time_max=0.5",
+    ),
     "negative devices": ([*TRAIN, "--cpu_devices=-1"], r"--cpu_devices=-1: must not be negative"),
     "negative seconds": ([*TRAIN, "--checkpoint_seconds=-1"], r"checkpoint_seconds"),
     "an unknown environment": ([*TRAIN, "--env=Pendulun-v1"], r"'Pendulun-v1'.*closest: Pendulum-v1"),
@@ -101,11 +126,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "export to nothing known": (["export", "nowhere", "--to=mlflow"], r"--to=mlflow: choose from tensorboard, wandb"),
     "evaluate nothing": (["evaluate"], r"evaluate: takes exactly one RUN_DIR; none was given"),
     "evaluate two": (["evaluate", "a", "b"], r"evaluate: takes exactly one RUN_DIR; 2 were given"),
-    "evaluate no run": (["evaluate", "nowhere"], r"nowhere: not a run directory"),
+    "evaluate no run": (["evaluate", "nowhere"], r"nowhere is not a run directory, it does not exist"),
     "evaluate nothing often": (["evaluate", "nowhere", "--episodes=0"], r"episodes"),
     "report no run": (["report", "nowhere"], r"nowhere.*run directory|run directory.*nowhere"),
     "report a damaged run": (["report", "DAMAGED"], r"sweep.json"),
-    "evaluate a damaged run": (["evaluate", "DAMAGED"], r"sweep.json: damaged"),
+    "evaluate a damaged run": (["evaluate", "DAMAGED"], r"sweep.json is not valid JSON"),
     "data": (["data"], r"data : choose one of info, plot, make, download|data: choose one of"),
     "data unknown": (["data", "show", "DATA"], r"data show: choose one of info, plot, make, download"),
     "data info nothing": (["data", "info"], r"data info: takes exactly one NAME_OR_PATH"),
@@ -162,26 +187,50 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
     assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["help"], ["--help"], ["train"], ["evaluate"], ["report"], ["watch"], ["data"]]
-)
-def test_help_names_what_there_is(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*command, "--help"] if command and command[0] not in ("help", "--help") else command
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command prints that ends well and says nothing else."""
     with pytest.raises(SystemExit) as stop:
-        main.run(arguments)
+        main.run(list(arguments))
     output = capsys.readouterr()
-    assert stop.value.code == 0
+    assert stop.value.code == 0, output.err
     assert output.err == ""
-    assert "jaxrl-srpo" in output.out
-    assert max(map(len, output.out.splitlines())) <= 120
-    if command == ["train"]:
-        for flag in ("--datasets", "--seeds", "--beta", "--preset", "--out", "--policy_steps", "--[no]minus_noise"):
-            assert flag in output.out
+    return output.out
 
 
-@pytest.mark.parametrize(("text", "seeds"), [("0:3", (0, 1, 2)), ("2:3", (2,)), ("7", (7,)), ("5,0", (5, 0))])
-def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
-    assert command_line.parse_seeds(text) == seeds
+COMMANDS = ("train", "prepare", "work", "evaluate", "report", "watch", "export", "methods", "data")
+
+
+@pytest.mark.parametrize("command", [[], ["help"], ["--help"], *([command, "--help"] for command in COMMANDS)])
+def test_help_is_short_and_names_what_there_is(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output_of(capsys, *command).splitlines()
+    assert "jaxrl-srpo" in "\n".join(lines)
+    assert max(map(len, lines)) <= 120
+    assert len(lines) < 60
+    if command[:1] == ["train"]:
+        for word in ("--datasets", "--seeds", "--preset", "--out", "--[no]evaluate", "--helpfull", "paper", "corl"):
+            assert word in "\n".join(lines)
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert output_of(capsys, "--version") == f"jaxrl-srpo {jaxrl_srpo.__version__}\n"
+
+
+def test_full_help_has_every_setting_by_method_and_the_values_of_the_presets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = output_of(capsys, "train", "--helpfull")
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 120
+    for method in METHODS:
+        for flag, setting in method.settings().items():
+            name = f"--[no]{flag}" if isinstance(setting.default, bool) else f"--{flag}"
+            assert sum(line.split()[:1] == [name] for line in lines) == 1, flag
+    assert all(f"{title}:" in lines for title in setting_flags.groups(METHODS))
+    # A flag stands in the group of the class that declares it.
+    assert lines.index("SRPO:") < next(i for i, line in enumerate(lines) if line.startswith("  --beta ")) < len(lines)
+    flat = " ".join(text.split())
+    for values in ("awac_lambda=0.3333", "beta=", "awac_negative_q=True", "expectile=0.9, awr_temperature=10"):
+        assert values in flat
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +346,7 @@ def test_of_several_members_the_one_with_the_best_last_score_is_loaded(trained: 
         rows = [row for row in csv.DictReader(file) if row["algorithm"] == "srpo" and row["final"] == "1"]
     best = max(rows, key=lambda row: float(row["mean"]))
     member = jaxrl_srpo.load_policy(trained[0]).member
-    assert (str(member.seed), f"{member.settings.beta:g}") == (best["seed"], best["beta"])
+    assert (str(member.seed), f"{member.settings['beta']:g}") == (best["seed"], best["beta"])
 
 
 @pytest.mark.parametrize(
@@ -306,7 +355,7 @@ def test_of_several_members_the_one_with_the_best_last_score_is_loaded(trained: 
         ({"seed": 7}, "a member with seed=7 does not exist"),
         ({"beta": 0.2}, "a member with beta=0.2 does not exist"),
         ({"dataset": "other"}, "a member with dataset=other does not exist"),
-        ({"algorithm": "ppo"}, "algorithm ppo: choose one of awac, "),
+        ({"algorithm": "ppo"}, "algorithm ppo: choose one of bc, iql, srpo"),
         ({"temperature": 0.2}, "temperature: no such setting"),
     ],
 )
@@ -317,44 +366,9 @@ def test_members_that_are_not_there_are_named(
         jaxrl_srpo.load_policy(trained[0], **wanted)
 
 
-def test_the_same_from_python(run_dir: pathlib.Path, dataset: pathlib.Path) -> None:
-    """The finished run of the command is continued by the call, which has nothing left to train."""
-    stamps = {path: path.stat().st_mtime_ns for path in (run_dir / "checkpoints").glob("*/*")}
-    messages: list[str] = []
-    rows = jaxrl_srpo.train(
-        dataset, out=run_dir, seeds=np.arange(2), beta=np.array([0.1, 0.3]), log=messages.append, **synthetic.TINY
-    )
-    assert {path: path.stat().st_mtime_ns for path in (run_dir / "checkpoints").glob("*/*")} == stamps
-    assert all(isinstance(row, Row) for row in rows)
-    assert [(row.algorithm, row.beta) for row in rows][-2:] == [("srpo", 0.1), ("srpo", 0.3)]
-    assert messages[0] == "pendulum: 196 transitions, 4 episodes, reward transform none"
-
-
 def test_training_can_be_tracked(run_dir: pathlib.Path, dataset: pathlib.Path) -> None:
     pytest.importorskip("tensorboardX", reason="extra `tensorboard` is not installed")
     options = jaxrl_srpo.Options(track=("tensorboard",))
     jaxrl_srpo.train(dataset, out=run_dir, seeds=range(2), beta=[0.1, 0.3], options=options, **synthetic.TINY)
     names = sorted(path.parent.name for path in (run_dir / "tensorboard").glob("pendulum/*/events.*"))
     assert names == [f"seed={seed},beta={beta}" for seed in range(2) for beta in (0.1, 0.3)]
-
-
-def test_every_public_name_exists() -> None:
-    for name in jaxrl_srpo.__all__:
-        assert getattr(jaxrl_srpo, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        importlib.import_module("jaxrl_srpo").trian  # noqa: B018
-
-
-def test_compiled_programs_are_kept_in_the_cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JAXRL_SRPO_CACHE", str(tmp_path))
-    code = """
-import os
-del os.environ["JAX_COMPILATION_CACHE_DIR"]
-from jaxrl_srpo.cli import command_line
-command_line.prepare_jax()
-import jax
-jax.jit(lambda x: 2.0 * x)(1.0)
-"""
-    result = synthetic.python("-c", code)
-    assert result.returncode == 0, result.stderr
-    assert list((tmp_path / "compiled").iterdir())

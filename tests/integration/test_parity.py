@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.methods import behavior, iql, srpo
-from jaxrl_srpo.nn import diffusion, networks
+from jaxrl_srpo.methods.settings import with_arrays
+from jaxrl_srpo.nn import diffusion
+from jaxrl_srpo.nn.learner import Learner
 from jaxrl_srpo.types import Batch, Spec
 from tests import reference
 
 SPEC = Spec(observation_size=5, action_size=3)
 BATCH = 32
 UPDATES = 3
-TOTAL_STEPS = 10.0
+TOTAL_STEPS = 10
 TOLERANCE = 1e-5
 RATE = 3e-3
-BEHAVIOR_INIT, IQL_INIT, SRPO_INIT = (
-    jax.jit(module.init, static_argnames=("spec", "config")) for module in (behavior, iql, srpo)
-)
+BEHAVIOR_INIT, IQL_INIT, SRPO_INIT = (jax.jit(module.init, static_argnames="spec") for module in (behavior, iql, srpo))
 
 
 def to_numpy(tree: Any) -> Any:
@@ -56,22 +56,24 @@ def assert_close(actual: Any, expected: Any) -> None:
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=TOLERANCE), to_numpy(actual), expected)
 
 
-def assert_learner(params: Any, opt_state: Any, expected: reference.Learner) -> None:
-    assert_close(params, expected.params)
+def assert_learner(learner: Learner, expected: reference.Learner) -> None:
+    opt_state: Any = learner.opt_state
+    assert_close(learner.params, expected.params)
     assert_close(opt_state.mu, expected.moments.first)
     assert_close(opt_state.nu, expected.moments.second)
     assert int(opt_state.count) == expected.moments.steps
 
 
-def warm(params: Any, opt_state: Any) -> tuple[Any, reference.Learner]:
+def warm(learner: Any) -> tuple[Any, reference.Learner]:
     """The same Adam state, for both sides, as if two updates had seen small gradients.
 
     A first update of Adam is the sign of the gradient, which rounding alone decides where the gradient is nearly 0.
     """
-    assert_learner(params, opt_state, reference.learner(to_numpy(params)))
+    assert_learner(learner, reference.learner(to_numpy(learner.params)))
+    opt_state = learner.opt_state
     opt_state = opt_state._replace(nu=jax.tree.map(lambda x: x + 1e-8, opt_state.nu), count=opt_state.count + 2)
     moments = reference.Moments(to_numpy(opt_state.mu), to_numpy(opt_state.nu), int(opt_state.count))
-    return opt_state, reference.Learner(to_numpy(params), moments)
+    return learner.replace(opt_state=opt_state), reference.Learner(to_numpy(learner.params), moments)
 
 
 @jax.jit
@@ -84,23 +86,34 @@ def dropout_masks(state: Any, key: jax.Array, inputs: Any) -> list[jax.Array]:
             seen.append(args[0] != 0.0)
         return next_function(*args, **kwargs)
 
-    config = state.config
-    network = networks.ScoreNetwork(config.width, config.hidden, config.blocks, config.dropout_rate)
     with nn.intercept_methods(watch):
-        variables = {"params": state.params, "constants": state.constants}
-        network.apply(variables, *inputs, train=True, rngs={"dropout": key})
+        variables = {"params": state.score.params, "constants": state.constants}
+        state.score.network.apply(variables, *inputs, train=True, rngs={"dropout": key})
     return seen
 
 
 @pytest.mark.parametrize("cosine", [False, True])
 def test_behavior(cosine: bool) -> None:
-    config = behavior.Config(batch_size=BATCH, width=32, hidden=64, blocks=2, cosine=cosine, weight_average=0.9)
-    hyper = behavior.Hyper(learning_rate=RATE, weight_decay=5.0, total_steps=TOTAL_STEPS)
-    state = BEHAVIOR_INIT(jax.random.key(0), SPEC, config, hyper)
+    settings = with_arrays(
+        behavior.Settings(
+            batch_size=BATCH,
+            width=32,
+            hidden=64,
+            blocks=2,
+            cosine=cosine,
+            weight_average=0.9,
+            learning_rate=RATE,
+            weight_decay=5.0,
+            steps=TOTAL_STEPS,
+        )
+    )
+    state: Any = BEHAVIOR_INIT(jax.random.key(0), SPEC, settings)
     # Neither scale nor bias of a fresh LayerNorm would show a mistake, for they are 1 and 0.
-    params = jax.tree.map(lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), state.params)
-    opt_state, expected = warm(params, state.opt_state)
-    state = state.replace(params=params, average=params, opt_state=opt_state)
+    params = jax.tree.map(
+        lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), state.score.params
+    )
+    score, expected = warm(state.score.replace(params=params))
+    state = state.replace(score=score, average=params)
     average = expected.params
     frequencies = np.asarray(jax.tree.leaves(state.constants)[0], np.float64)
     update = jax.jit(behavior.update)
@@ -114,7 +127,7 @@ def test_behavior(cosine: bool) -> None:
         masks = to_numpy(dropout_masks(state, key_dropout, (noisy, times, batch.observations)))
         assert 0.0 < np.mean(np.stack(masks)) < 1.0
 
-        state, metrics = update(state, batch, key, hyper)
+        state, metrics = update(state, batch, key, settings)
         expected, loss = reference.behavior_update(
             expected,
             frequencies,
@@ -128,36 +141,38 @@ def test_behavior(cosine: bool) -> None:
         )
         average = reference.tree_map(lambda a, p: 0.9 * a + 0.1 * p, average, expected.params)
         np.testing.assert_allclose(metrics["loss"], loss, rtol=TOLERANCE)
-        assert_learner(state.params, state.opt_state, expected)
+        assert_learner(state.score, expected)
         assert_close(state.average, average)
 
 
 @pytest.mark.parametrize("actor_layers", [2, 4])
 def test_critic(actor_layers: int) -> None:
-    config = iql.Config(batch_size=BATCH, width=32, actor_width=32, actor_layers=actor_layers)
-    hyper = iql.Hyper(
-        learning_rate=RATE,
-        actor_learning_rate=2 * RATE,
-        expectile=0.8,
-        discount=0.95,
-        temperature=5.0,
-        target_rate=0.1,
-        total_steps=TOTAL_STEPS,
+    settings = with_arrays(
+        iql.Settings(
+            batch_size=BATCH,
+            width=32,
+            actor_layers=actor_layers,
+            learning_rate=RATE,
+            actor_learning_rate=2 * RATE,
+            expectile=0.8,
+            discount=0.95,
+            temperature=5.0,
+            target_rate=0.1,
+            steps=TOTAL_STEPS,
+        )
     )
-    state = IQL_INIT(jax.random.key(1), SPEC, config, hyper)
+    state: Any = IQL_INIT(jax.random.key(1), SPEC, settings)
     # Targets unlike the online networks.
     state = state.replace(target_q=jax.tree.map(lambda x: 2.0 * x, state.target_q))
     learners, expected_learners = {}, {}
     for name in ("q", "value", "actor"):
-        learner = getattr(state, name)
-        opt_state, expected_learners[name] = warm(*learner)
-        learners[name] = learner._replace(opt_state=opt_state)
+        learners[name], expected_learners[name] = warm(getattr(state, name))
     state = state.replace(**learners)
     expected = reference.Critic(**expected_learners, target=to_numpy(state.target_q))
     update = jax.jit(iql.update)
     for i in range(UPDATES):
         batch = batch_of(i)
-        state, metrics = update(state, batch, jax.random.key(0), hyper)
+        state, metrics = update(state, batch, settings)
         expected, losses = reference.critic_update(
             expected,
             transitions(batch),
@@ -170,9 +185,9 @@ def test_critic(actor_layers: int) -> None:
         )
         for name, loss in losses.items():
             np.testing.assert_allclose(metrics[name], loss, rtol=TOLERANCE)
-        assert_learner(state.q.params, state.q.opt_state, expected.q)
-        assert_learner(state.value.params, state.value.opt_state, expected.value)
-        assert_learner(state.actor.params, state.actor.opt_state, expected.actor)
+        assert_learner(state.q, expected.q)
+        assert_learner(state.value, expected.value)
+        assert_learner(state.actor, expected.actor)
         assert_close(state.target_q, expected.target)
 
 
@@ -184,31 +199,40 @@ VARIANTS = [(WEIGHTINGS[i], Q_GRADIENTS[j], (i + j) % 2 == 1) for i in range(3) 
 
 @pytest.mark.parametrize(("weighting", "q_gradient", "minus_noise"), VARIANTS)
 def test_policy(weighting: Any, q_gradient: Any, minus_noise: bool) -> None:
-    behavior_config = behavior.Config(width=32, hidden=64, blocks=1)
-    behavior_state = BEHAVIOR_INIT(jax.random.key(2), SPEC, behavior_config, behavior.Hyper())
-    critic_state = IQL_INIT(jax.random.key(3), SPEC, iql.Config(width=32), iql.Hyper())
-    frozen = srpo.Frozen(behavior_state.model, critic_state.critic)
-    config = srpo.Config(
-        batch_size=BATCH, width=32, weighting=weighting, minus_noise=minus_noise, q_gradient=q_gradient
+    score_settings = with_arrays(behavior.Settings(width=32, hidden=64, blocks=1))
+    behavior_state = BEHAVIOR_INIT(jax.random.key(2), SPEC, score_settings)
+    critic_state = IQL_INIT(jax.random.key(3), SPEC, with_arrays(iql.Settings(width=32)))
+    frozen = srpo.Frozen(behavior.model_of(behavior_state), iql.result_of(critic_state).critic)
+    settings = with_arrays(
+        srpo.Settings(
+            batch_size=BATCH,
+            width=32,
+            weighting=weighting,
+            minus_noise=minus_noise,
+            q_gradient=q_gradient,
+            beta=0.7,
+            regularization=1.3,
+            learning_rate=RATE,
+            steps=TOTAL_STEPS,
+        )
     )
-    hyper = srpo.Hyper(beta=0.7, regularization=1.3, learning_rate=RATE, total_steps=TOTAL_STEPS)
-    state = SRPO_INIT(jax.random.key(4), SPEC, config, hyper, frozen)
+    state: Any = SRPO_INIT(jax.random.key(4), SPEC, settings, frozen)
 
     frequencies = np.asarray(jax.tree.leaves(behavior_state.constants)[0], np.float64)
-    score_params = reference.tree_map(reference.Node, to_numpy(behavior_state.params))
+    score_params = reference.tree_map(reference.Node, to_numpy(behavior_state.score.params))
 
     def noise_prediction(noisy_actions: np.ndarray, times: np.ndarray, observations: np.ndarray) -> np.ndarray:
         return reference.score_network(score_params, frequencies, noisy_actions, times, observations).value
 
-    opt_state, expected = warm(state.params, state.opt_state)
-    state = state.replace(opt_state=opt_state)
+    actor, expected = warm(state.actor)
+    state = state.replace(actor=actor)
     update = jax.jit(srpo.update)
     for i in range(UPDATES):
         batch, key = batch_of(i), jax.random.key(200 + i)
         key_time, key_noise = jax.random.split(key)
         times = jax.random.uniform(key_time, (BATCH,), minval=0.02, maxval=0.98)
         noise = jax.random.normal(key_noise, batch.actions.shape)
-        state, _ = update(state, batch, key, hyper, frozen)
+        state, _ = update(state, batch, key, settings, frozen)
         expected = reference.policy_update(
             expected,
             noise_prediction,
@@ -223,4 +247,4 @@ def test_policy(weighting: Any, q_gradient: Any, minus_noise: bool) -> None:
             regularization=1.3,
             learning_rate=RATE * reference.cosine(i, TOTAL_STEPS),
         )
-        assert_learner(state.params, state.opt_state, expected)
+        assert_learner(state.actor, expected)

@@ -31,6 +31,7 @@ PUBLISHED = {
     "discount": 0.99,
     "target_rate": 0.005,
     "critic_width": 256,
+    "actor_layers": 2,
     "policy_steps": 1_000_000,
     "policy_batch_size": 256,
     "policy_learning_rate": 3e-4,
@@ -45,8 +46,8 @@ PUBLISHED = {
     "critic_evaluation_interval": 50_000,
     "sampler_steps": 15,
 }
-LOCOMOTION = {"expectile": 0.7, "awr_temperature": 3.0, "actor_layers": 2, "q_gradient": "raw"}
-MAZE = {"expectile": 0.9, "awr_temperature": 10.0, "actor_layers": 4, "q_gradient": "sample"}
+LOCOMOTION = {"expectile": 0.7, "awr_temperature": 3.0, "policy_layers": 0, "q_gradient": "raw"}
+MAZE = {"expectile": 0.9, "awr_temperature": 10.0, "policy_layers": 4, "q_gradient": "sample"}
 BETA = {
     "antmaze-umaze-v2": 0.02,
     "antmaze-umaze-diverse-v2": 0.04,
@@ -93,7 +94,7 @@ def test_the_settings_reach_the_stages() -> None:
     assert (score.dropout_rate, score.cosine, score.weight_average) == (0.1, False, 0.0)
     assert (score.learning_rate, score.weight_decay, score.steps) == (3e-4, 0.01, 2e6)
     critic = iql.STAGE.read(chosen)
-    assert (critic.batch_size, critic.width, critic.actor_layers) == (256, 256, 4)
+    assert (critic.batch_size, critic.width, critic.actor_layers) == (256, 256, 2)
     assert (critic.learning_rate, critic.actor_learning_rate) == (3e-4, 3e-4)
     assert (critic.expectile, critic.discount, critic.temperature) == (0.9, 0.99, 10.0)
     assert (critic.target_rate, critic.steps) == (0.005, 1.5e6)
@@ -120,6 +121,8 @@ OFFICIAL: dict[str, Any] = {
     "negative_q": False,
     "bootstrap_terminals": False,
     "small_outputs": True,
+    "initialization": "rlkit",
+    "clip_samples": False,
     "weight_decay": 1e-4,
     "lambda_": 2.0,
     "advantage_clip": 0.0,
@@ -147,6 +150,8 @@ CORL = OFFICIAL | {
     "log_std": "clip",
     "weighting": "exp",
     "small_outputs": False,
+    "initialization": "pytorch",
+    "clip_samples": True,
     "weight_decay": 0.0,
     "lambda_": 0.3333,
 }

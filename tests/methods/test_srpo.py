@@ -194,7 +194,7 @@ def test_starts_from_a_given_actor() -> None:
     critic_settings: Any = with_arrays(iql.Settings(width=16, actor_layers=4))
     critic = CRITIC_INIT(jax.random.key(0), SPEC, critic_settings)
     frozen = frozen_of(initial_actor=critic.actor.params)
-    state = INIT(jax.random.key(1), SPEC, settings_of(batch_size=6, width=16, layers=4, weight_average=0.5), frozen)
+    state = INIT(jax.random.key(1), SPEC, settings_of(batch_size=6, width=16, own_layers=4, weight_average=0.5), frozen)
     observations = jnp.eye(STATES)
     expected = iql.policy_of(critic).act(observations)
     np.testing.assert_array_equal(srpo.policy_of(state).act(observations), expected)
@@ -223,6 +223,13 @@ def test_times_that_leave_nothing_to_draw_from_are_refused() -> None:
     with pytest.raises(UserError, match=r"--time_min=0.9: must not be above --time_max=0.5"):
         srpo.Settings(time_min=0.9, time_max=0.5).check()
     srpo.Settings(time_min=0.5, time_max=0.5).check()
+
+
+def test_an_actor_of_another_depth_cannot_start_as_iqls() -> None:
+    with pytest.raises(UserError, match=r"--policy_layers=4: --policy_start=iql needs .* --actor_layers=2"):
+        srpo.Settings(start="iql", own_layers=4, iql_layers=2).check()
+    assert srpo.Settings(own_layers=4, iql_layers=2).layers == 4
+    assert srpo.Settings(own_layers=0, iql_layers=2).layers == 2
 
 
 def test_a_dataset_outside_the_published_table_gets_a_note() -> None:

@@ -94,6 +94,18 @@ def test_initialization_is_that_of_pytorch() -> None:
         np.testing.assert_array_equal(norm["bias"], np.zeros(256))
 
 
+def test_hidden_layers_may_start_as_rlkits() -> None:
+    """Kernels within 1 / sqrt(width), whatever comes in, and biases of 0; the output layer has its own bound."""
+    network = networks.GaussianActor(6, 64, 2, output_bound=1e-3, initialization="rlkit")
+    mlp = jax.jit(network.init)(jax.random.key(0), OBSERVATIONS)["params"]["MLP_0"]
+    for name, bound in (("Dense_0", 1.0 / 8.0), ("Dense_1", 1.0 / 8.0), ("Dense_2", 1e-3)):
+        kernel = np.abs(np.asarray(mlp[name]["Dense_0"]["kernel"]))
+        assert 0.95 * bound < kernel.max() <= bound
+    for name in ("Dense_0", "Dense_1"):
+        np.testing.assert_array_equal(mlp[name]["Dense_0"]["bias"], 0.0)
+    assert np.any(np.asarray(mlp["Dense_2"]["Dense_0"]["bias"]) != 0.0)
+
+
 def test_twin_qs_differ() -> None:
     params = jax.jit(networks.TwinQ(width=16).init)(jax.random.key(0), OBSERVATIONS, ACTIONS)["params"]
     assert not np.array_equal(kernels(params["MLP_0"])[0], kernels(params["MLP_1"])[0])

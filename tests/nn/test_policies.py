@@ -56,6 +56,9 @@ def test_the_gaussians_samples_have_its_moments_and_stay_in_bounds() -> None:
     np.testing.assert_allclose([samples.mean(), samples.std()], [0.1, 0.2], atol=0.01)
     wide = Gaussian(mean, log_std + 3.0).sample(jax.random.key(0))
     assert float(jnp.max(jnp.abs(wide))) == 1.0
+    free = Gaussian(mean, log_std + 3.0).sample(jax.random.key(0), clip=False)
+    assert float(jnp.max(jnp.abs(free))) > 1.0
+    np.testing.assert_array_equal(jnp.clip(free, -1.0, 1.0), wide)
 
 
 def test_densities_of_the_squashed_gaussian_integrate_to_one_and_are_finite_at_the_bounds() -> None:

@@ -1,6 +1,7 @@
 """Sweeps as members, addresses and populations."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from tests import synthetic
 
 SRPO = srpo.METHOD.stages
 STAGES = {stage.name: stage for stage in stages_in_order(METHODS)}
-# Addresses by preset and stage that commit 8248fb0 gave: results that it left are found by them.
+# Addresses by preset and stage that commit 8248fb0 gave, when all stages had the version 1.
 RELEASED = {
     "quick": {
         "behavior": "2358587f3f3968bd",
@@ -37,11 +38,6 @@ RELEASED = {
         "iql_online": "9c1f0320bc23d0d7",
         "sac": "412247a91c80a0c0",
     },
-    "official-mujoco": {
-        "cloning": "4992a289c0e787b3",
-        "awac": "bfdf78fde301fac3",
-        "awac_online": "17fb7cc9902656ee",
-    },
     "corl": {"cloning": "8da6397f1287458d", "awac": "2492f232f75c618f", "awac_online": "150c7c11f7a5318b"},
 }
 
@@ -55,6 +51,17 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
         synthetic.write_pendulum(directory / "two.hdf5", seed=2, episodes=3),
     ]
     return [jaxrl_srpo.load_dataset(path) for path in paths]
+
+
+@pytest.fixture
+def first_version() -> Iterator[None]:
+    """Stages with the version that they had at first."""
+    versions = {stage: stage.version for stage in STAGES.values()}
+    for stage in versions:
+        object.__setattr__(stage, "version", 1)
+    yield
+    for stage, version in versions.items():
+        object.__setattr__(stage, "version", version)
 
 
 def members_of(datasets: list[Dataset], seeds: tuple[int, ...] = (0, 1), **overrides: tuple[Any, ...]) -> list[Member]:
@@ -216,7 +223,8 @@ class TestAddresses:
         return {stage.name: member.address(stage) for stage in SRPO}
 
     @pytest.mark.parametrize("preset", RELEASED)
-    def test_they_are_those_of_the_release(self, datasets: list[Dataset], preset: str) -> None:
+    @pytest.mark.usefixtures("first_version")
+    def test_they_are_those_of_the_release_but_for_the_version(self, datasets: list[Dataset], preset: str) -> None:
         dataset = dataclasses.replace(datasets[0], fingerprint=64 * "0")
         found: dict[str, str] = {}
         for method in METHODS:

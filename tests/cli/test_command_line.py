@@ -1,0 +1,104 @@
+"""What every command line shares: lists of seeds, numbers and words, help, exit codes, devices."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from absl import flags
+
+from jaxrl_srpo.cli import command_line
+from jaxrl_srpo.errors import UserError
+from tests import synthetic
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("0:3", (0, 1, 2)), ("2:3", (2,)), ("7", (7,)), ("5,0", (5, 0))])
+def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
+    assert command_line.parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1:", "3:3", "-1", "0:4:2", str(2**31), "1.5"])
+def test_what_is_no_list_of_seeds_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=f"--seeds={text}: give a range such as 0:4 or a list such as 0,1,5"):
+        command_line.parse_seeds(text)
+
+
+def test_numbers_and_words() -> None:
+    assert command_line.parse_numbers("betas", ["0.1", "1e3"]) == (0.1, 1000.0)
+    assert command_line.parse_words("to", "b,a,b", ("a", "b", "c")) == ("b", "a")
+    for words in ([], ["x"]):
+        with pytest.raises(UserError, match=r"--betas=.*: give numbers, for instance 0.01,0.1"):
+            command_line.parse_numbers("betas", words)
+    for text in ("", "d", "a,d"):
+        with pytest.raises(UserError, match=f"--to={text}: choose from a, b, c"):
+            command_line.parse_words("to", text, ("a", "b", "c"))
+
+
+def test_positional_arguments_are_refused_by_name() -> None:
+    command_line.refuse_rest([], "flags only")
+    with pytest.raises(UserError, match="stray: unexpected; flags only"):
+        command_line.refuse_rest(["stray", "other"], "flags only")
+
+
+def experiment_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_string("out", None, "Directory of the results.", flag_values=values)
+    flags.DEFINE_boolean("quick", True, "Smaller.", flag_values=values)
+    return values
+
+
+def test_experiments_need_a_directory(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = command_line.parse_experiment(experiment_flags(), "probe", "usage", [f"--out={tmp_path / 'new'}"])
+    assert out == tmp_path / "new"
+    mistakes = {"--noquick": "--out: is required; for instance --out=docs/results/probe"}
+    mistakes[f"--out={tmp_path / 'file'}"] = "is a file; give a directory"
+    for argument, message in mistakes.items():
+        with pytest.raises(UserError, match=message):
+            command_line.parse_experiment(experiment_flags(), "probe", "usage", [argument])
+
+
+def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.parse_experiment(experiment_flags(), "probe", "usage: probe", ["--help"]) is None
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "usage: probe"
+    assert any(line.split() == ["--[no]quick", "Smaller.", "(default", "'true')"] for line in lines)
+    assert not command_line.asks_for_help(["--helpless", "-x"])
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (None, 0, ""),
+        (UserError("two\nlines"), 2, "probe: two lines\n"),
+        (flags.Error("bad flag"), 2, "probe: bad flag\n"),
+        (KeyboardInterrupt(), 130, "\nprobe: stopped\n"),
+    ],
+)
+def test_exit_codes(raised: BaseException | None, code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given: list[Sequence[str]] = []
+
+    def command(arguments: Sequence[str]) -> Any:
+        given.append(arguments)
+        if raised is not None:
+            raise raised
+
+    with pytest.raises(SystemExit) as stop:
+        command_line.exit_with("probe", command, ["a"], "stopped")
+    assert (stop.value.code, given) == (code, [["a"]])
+    assert capsys.readouterr().err == message
+
+
+def test_compiled_programs_are_kept_in_the_cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAXRL_SRPO_CACHE", str(tmp_path))
+    code = """
+import os
+del os.environ["JAX_COMPILATION_CACHE_DIR"]
+from jaxrl_srpo.cli import command_line
+command_line.prepare_jax()
+import jax
+jax.jit(lambda x: 2.0 * x)(1.0)
+"""
+    result = synthetic.python("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "compiled").iterdir())
