@@ -1,0 +1,1 @@
+"""What to run for each paper or question, and the table or figure that it must give."""

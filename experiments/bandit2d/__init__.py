@@ -1,0 +1,1 @@
+"""SRPO on two-dimensional bandits, whose policies can be looked at."""

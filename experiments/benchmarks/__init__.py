@@ -1,0 +1,1 @@
+"""How fast members train, act, are evaluated and learn online."""

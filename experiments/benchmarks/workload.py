@@ -1,0 +1,224 @@
+"""What a population of one stage costs: its FLOP, its memory, and its speed on random transitions.
+
+Shared by `throughput.py`, which measures speed for its own sake, and by the experiments that plan a sweep with it.
+"""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from jaxrl_srpo.data.table import Slice, row_width
+from jaxrl_srpo.methods.contract import Stage
+from jaxrl_srpo.methods.settings import Values, with_arrays
+from jaxrl_srpo.nn.precision import dot_general, hidden_dtype
+from jaxrl_srpo.population.member import Members, call, make_members
+from jaxrl_srpo.population.offline import OfflinePopulation
+from jaxrl_srpo.population.vectorize import Strategy
+from jaxrl_srpo.types import Array, Batch, Spec
+
+_BLOCK = 2**18
+
+
+class Runner(Protocol):
+    """Something that can be timed."""
+
+    members: int
+
+    def run(self, steps: int) -> None:
+        """`steps` updates of every member; returns when they are done."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A population of one stage by its sizes alone.
+
+    Attributes:
+      stage: what is trained.
+      settings: of any member; those of a population differ in swept numbers only, which change no cost.
+      spec: sizes of the problem.
+      groups: of members that share earlier results.
+      members_per_group: in each of them.
+      rows: transitions in the table.
+      strategy: see `population.vectorize.PlacedMembers`.
+    """
+
+    stage: Stage
+    settings: Values
+    spec: Spec
+    groups: int
+    members_per_group: int
+    rows: int
+    strategy: Strategy = "auto"
+
+    @property
+    def members(self) -> int:
+        """Population size."""
+        return self.groups * self.members_per_group
+
+    def describe(self) -> Members:
+        """Members that all learn from the whole table."""
+        keys = jax.random.split(jax.random.key(0), self.members)
+        settings = [self.stage.read(self.settings)] * self.members
+        return make_members(keys, settings, [Slice(0, self.rows)] * self.members, self.groups)
+
+    def population(self) -> OfflinePopulation:
+        """The population as training runs it, on random transitions."""
+        return OfflinePopulation(
+            self.stage.init,
+            self.stage.update,
+            self.spec,
+            self.describe(),
+            _untrained(self.stage, self.settings, self.spec, self.groups),
+            random_rows(self.spec, self.rows),
+            self.strategy,
+        )
+
+
+class PopulationRunner:
+    """A population of one stage on random transitions, as training runs it.
+
+    Args:
+      workload: what to run.
+
+    Attributes:
+      members: population size.
+      compile_seconds: tracing and compiling of the chunk.
+      memory: bytes that the compiled chunk needs on all devices.
+      state_bytes: of these, those of the members' training states.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        self.members = workload.members
+        self._population = workload.population()
+        self._population.block_until_ready()
+        self.state_bytes = self._population.state_bytes
+        began = time.perf_counter()
+        compiled = self._population.compile()
+        self.compile_seconds = time.perf_counter() - began
+        self.memory = chunk_memory(compiled) * len(jax.devices())
+        self._step = 0
+
+    def run(self, steps: int) -> None:
+        """One chunk."""
+        self._population.run(self._step, self._step + steps)
+        self._population.block_until_ready()
+        self._step += steps
+
+    def diverged(self) -> bool:
+        """Whether any member's numbers stopped being finite, which would make its updates no measure."""
+        return bool(np.any(self._population.diverged_at >= 0))
+
+
+def random_rows(spec: Spec, rows: int) -> np.ndarray:
+    """A packed table [rows, width] of random transitions without terminals; long ones repeat a block."""
+    random = np.random.default_rng(0)
+    block = random.standard_normal((min(rows, _BLOCK), row_width(spec)), np.float32)
+    actions = slice(spec.observation_size, spec.observation_size + spec.action_size)
+    block[:, actions] = np.tanh(block[:, actions])
+    block[:, -1] = 1.0
+    return np.resize(block, (rows, row_width(spec)))
+
+
+def _untrained(stage: Stage, settings: Values, spec: Spec, groups: int) -> Any:
+    """What a stage gets of untrained earlier results, leaves [groups, ...]: speed does not depend on their weights."""
+
+    def one(key: Array) -> Any:
+        return stage.make_frozen(settings, _untrained_results(stage, settings, spec, key))
+
+    return jax.vmap(one)(jax.random.split(jax.random.key(1), groups))
+
+
+def _untrained_results(stage: Stage, settings: Values, spec: Spec, key: Array) -> dict[str, Any]:
+    """Untrained results of the stages that a stage needs, by name."""
+    results = {}
+    for number, earlier in enumerate(stage.needs):
+        key_own, key_earlier = jax.random.split(jax.random.fold_in(key, number))
+        frozen = earlier.make_frozen(settings, _untrained_results(earlier, settings, spec, key_earlier))
+        own = with_arrays(earlier.read(settings))
+        state = call(earlier.init, key=key_own, spec=spec, settings=own, frozen=frozen)
+        results[earlier.name] = earlier.result(state)
+    return results
+
+
+def chunk_memory(compiled: jax.stages.Compiled) -> float:
+    """Bytes of arguments, results and temporaries on one device; results that reuse donated arguments count once."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return math.nan
+    sizes = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+    return float(sizes - found.alias_size_in_bytes)
+
+
+@functools.lru_cache
+def update_flop(stage: Stage, settings: Values, spec: Spec) -> int:
+    """Matrix-product FLOP of one member-update, counted in the program that `update` traces to."""
+    own = stage.read(settings)
+
+    def one(key: Array, batch: Batch) -> Any:
+        frozen = jax.tree.map(lambda x: x[0], _untrained(stage, settings, spec, 1))
+        arrays = with_arrays(own)
+        state = call(stage.init, key=key, spec=spec, settings=arrays, frozen=frozen)
+        return call(stage.update, state=state, batch=batch, key=key, settings=arrays, frozen=frozen)
+
+    shapes = {"observations": (spec.observation_size,), "actions": (spec.action_size,), "rewards": ()}
+    shapes |= {"next_observations": (spec.observation_size,), "discounts": ()}
+    batch = Batch(**{name: jnp.zeros((own.batch_size, *shape)) for name, shape in shapes.items()})
+    return matrix_flop(jax.make_jaxpr(one)(jax.random.key(0), batch).jaxpr)
+
+
+def matrix_flop(program: core.Jaxpr) -> int:
+    """FLOP of the matrix products of a traced program, two per multiplication and addition.
+
+    The body of a scan counts once per iteration; that of another loop, whose length is not known, once.
+    """
+    total = 0
+    for equation in program.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), (_, _) = equation.params["dimension_numbers"]
+            left, product = (cast(Any, x.aval).shape for x in (equation.invars[0], equation.outvars[0]))
+            total += 2 * math.prod(product) * math.prod(left[axis] for axis in contracted)
+        iterations = equation.params["length"] if equation.primitive.name == "scan" else 1
+        total += iterations * sum(matrix_flop(inner) for inner in core.jaxprs_in_params(equation.params))
+    return total
+
+
+def matrix_rate(size: int, repetitions: int = 5) -> float:
+    """FLOP per second of [size, size] products on all devices at once, the best of several; at today's precision."""
+    multiply = jax.jit(lambda x: dot_general(x, x, (((1,), (0,)), ((), ()))) * jnp.asarray(1.0 / size, x.dtype))
+
+    def rate(devices: Sequence[jax.Device]) -> float:
+        inputs = [jax.device_put(jnp.ones((size, size), hidden_dtype()), device) for device in devices]
+        seconds = []
+        for _ in range(repetitions + 1):
+            began = time.perf_counter()
+            jax.block_until_ready([multiply(x) for x in inputs])
+            seconds.append(time.perf_counter() - began)
+        return 2.0 * size**3 * len(devices) / min(seconds[1:])
+
+    # The devices made of one CPU share its cores; whichever way gives more is the limit.
+    return max(rate(jax.devices()), rate(jax.devices()[:1]))
+
+
+def burst(runner: Runner, steps: int) -> float:
+    """Member-updates per second over `steps` updates."""
+    began = time.perf_counter()
+    runner.run(steps)
+    return runner.members * steps / (time.perf_counter() - began)
+
+
+def calibrate(runner: Runner, seconds: float) -> int:
+    """Warms up and finds how many updates fill `seconds`."""
+    burst(runner, 1)
+    steps, rate = 1, burst(runner, 1)
+    while steps * runner.members / rate < seconds / 4.0:
+        steps = max(2 * steps, math.ceil(rate * seconds / runner.members / 4.0))
+        rate = burst(runner, steps)
+    return max(1, math.ceil(rate * seconds / runner.members))

@@ -1,0 +1,294 @@
+"""The published table: 15 datasets x 6 seeds at the published betas, networks and budgets, as one sweep.
+
+    python -m experiments.d4rl.table --dry_run --out=runs/d4rl
+    python -m experiments.d4rl.table --out=runs/d4rl
+
+The first says what the second would train, and how long that takes on this device. Killed and started again, it goes
+on where it was; of a run that is complete it only writes the tables again.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import common
+from experiments.benchmarks.workload import PopulationRunner, Workload, burst, calibrate, update_flop
+from jaxrl_srpo import api
+from jaxrl_srpo.data import d4rl, loading
+from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.data.names import EMBEDDED
+from jaxrl_srpo.data.table import row_width
+from jaxrl_srpo.envs.datasets import load_dataset
+from jaxrl_srpo.errors import DatasetError, UserError
+from jaxrl_srpo.methods.contract import Stage
+from jaxrl_srpo.methods.settings import Values
+from jaxrl_srpo.methods.srpo import PAPER_BETA
+from jaxrl_srpo.nn import precision
+from jaxrl_srpo.report.literature import write_literature_table
+from jaxrl_srpo.runs.options import Options
+from jaxrl_srpo.runs.sweep import Member, Sweep, populations, stages_of, unique
+from jaxrl_srpo.types import Spec
+
+MODULE = "d4rl.table"
+DESCRIPTION = """\
+Trains the published protocol and writes RUN_DIR/report/d4rl_table.md, .csv and .tex, and d4rl_aggregates.csv; RUN_DIR
+is the directory of --out."""
+
+# Sizes of data that are not here, for a dry run: what decides its cost are the widths.
+_SPECS = {"hopper": Spec(11, 3), "halfcheetah": Spec(17, 6), "walker2d": Spec(17, 6), "antmaze": Spec(29, 8)}
+_NOMINAL_TRANSITIONS = 1_000_000
+# Transitions of the table that speed is measured on; it hardly depends on their number.
+_MEASURED_ROWS = 100_000
+MEASURED_SECONDS = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A stage of a population and what it costs.
+
+    Attributes:
+      stage: name of the stage.
+      datasets: names of its datasets.
+      members: population size.
+      updates: of each member.
+      flop: of all of it, matrix products only.
+      memory: bytes on the device.
+      seconds: of training, evaluation apart.
+    """
+
+    stage: str
+    datasets: tuple[str, ...]
+    members: int
+    updates: int
+    flop: float
+    memory: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a member of one shape costs on this device.
+
+    Attributes:
+      rate: member-updates per second of the whole device.
+      memory: bytes of one member.
+      scratch: bytes besides, however many members there are.
+      flop: of one update.
+    """
+
+    rate: float
+    memory: float
+    scratch: float
+    flop: int
+
+
+def missing(names: Sequence[str]) -> list[str]:
+    """The names whose data are not on this machine."""
+    return [name for name in names if not _is_here(name)]
+
+
+def _is_here(name: str) -> bool:
+    if name not in d4rl.known_names():
+        return pathlib.Path(name).is_file() or name in EMBEDDED
+    try:
+        loading.d4rl_file(name, fetch=False)
+    except DatasetError:
+        return False
+    return True
+
+
+def nominal(name: str) -> Dataset:
+    """A dataset of a D4RL name by its sizes alone, without its data.
+
+    Raises:
+      UserError: for a name whose sizes are not known.
+    """
+    spec = _SPECS.get(name.split("-")[0])
+    if spec is None or name not in d4rl.known_names():
+        raise UserError(
+            f"--datasets: {name} is not here and its sizes are not known; see `jaxrl-srpo data info {name}`"
+        )
+    rows = _NOMINAL_TRANSITIONS
+
+    def blank(*shape: int, dtype: Any = np.float32) -> np.ndarray:
+        return np.broadcast_to(np.zeros((), dtype), shape)
+
+    observations, one = blank(rows, spec.observation_size), np.zeros(1)
+    return Dataset(
+        name=name,
+        source=name,
+        observations=observations,
+        actions=blank(rows, spec.action_size),
+        rewards=blank(rows),
+        next_observations=observations,
+        terminals=blank(rows, dtype=bool),
+        episode_ends=blank(rows, dtype=bool),
+        episode_returns=one,
+        episode_lengths=one.astype(np.int64),
+        timeouts=0,
+        action_low=-np.ones(spec.action_size, np.float32),
+        action_high=np.ones(spec.action_size, np.float32),
+        fingerprint=name,
+        family=d4rl.family(name),
+    )
+
+
+def plan(sweep: Sweep, datasets: Sequence[Dataset], members_per_population: int) -> list[Part]:
+    """Every stage of every population, with costs measured on this device in a few seconds each."""
+    sizes = {dataset.name: dataset.size for dataset in datasets}
+    members = sweep.members(datasets)
+    return [
+        _part(stage, population, sizes)
+        for stage in stages_of(members)
+        for population in populations(unique(members, stage), stage, members_per_population)
+    ]
+
+
+def _part(stage: Stage, population: Sequence[Member], sizes: dict[str, int]) -> Part:
+    first = population[0]
+    names = tuple(dict.fromkeys(member.dataset for member in population))
+    cost = measure(stage, first.settings, first.spec, len(population))
+    updates = len(population) * stage.steps(first.settings)
+    table = 4.0 * row_width(first.spec) * sum(sizes[name] for name in names) * len(jax.devices())
+    return Part(
+        stage=stage.name,
+        datasets=names,
+        members=len(population),
+        updates=stage.steps(first.settings),
+        flop=float(updates) * cost.flop,
+        memory=table + cost.memory * len(population) + cost.scratch,
+        seconds=updates / cost.rate,
+    )
+
+
+def measure(stage: Stage, settings: Values, spec: Spec, members: int) -> Cost:
+    """Times a population of this shape; on CPUs, where a member costs the same in any, one with a member per device."""
+    one_by_one = jax.default_backend() == "cpu"
+    if one_by_one:
+        members = min(members, len(jax.devices()))
+    with precision.using(settings["precision"]):
+        runner = PopulationRunner(Workload(stage, settings, spec, members, 1, _MEASURED_ROWS))
+        rate = burst(runner, calibrate(runner, MEASURED_SECONDS))
+        flop = update_flop(stage, settings, spec)
+    table = 4.0 * row_width(spec) * _MEASURED_ROWS * len(jax.devices())
+    scratch = max(runner.memory - table - runner.state_bytes, 0.0)
+    # Members that take turns on a device share its scratch memory; batched ones have their own.
+    if one_by_one:
+        return Cost(rate, runner.state_bytes / members, scratch, flop)
+    return Cost(rate, (runner.state_bytes + scratch) / members, 0.0, flop)
+
+
+def device_memory() -> float:
+    """Bytes that all devices have together."""
+    stats = [device.memory_stats() for device in jax.devices()]
+    if all(stats):
+        return float(sum(one["bytes_limit"] for one in stats if one))
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def check_fits(parts: Sequence[Part], available: float) -> None:
+    """Refuses a plan that does not fit the device.
+
+    Raises:
+      UserError: naming the largest population and a size that fits.
+    """
+    largest = max(parts, key=lambda part: part.memory)
+    if largest.memory > available:
+        fitting = max(1, int(largest.members * available / largest.memory))
+        raise UserError(
+            f"{largest.stage} stage of {largest.members} members needs {_gigabytes(largest.memory)} of device memory, "
+            f"there are {_gigabytes(available)}; --members_per_population={fitting} trains fewer at a time"
+        )
+
+
+def describe(parts: Sequence[Part]) -> str:
+    """The plan as text."""
+    lines = [f"{'stage':10}{'members':>8}{'updates each':>14}{'PFLOP':>11}{'memory':>10}{'hours':>9}  datasets"]
+    for part in parts:
+        lines.append(
+            f"{part.stage:10}{part.members:8}{part.updates:14,}{part.flop / 1e15:11,.3f}{_gigabytes(part.memory):>10}"
+            f"{_hours(part.seconds):>9}  {', '.join(part.datasets)}"
+        )
+    flop, seconds = sum(part.flop for part in parts), sum(part.seconds for part in parts)
+    device = jax.devices()[0]
+    return "\n".join(
+        [
+            *lines,
+            f"all: {flop / 1e15:,.3f} PFLOP, {_hours(seconds)} hours of training on {len(jax.devices())} x "
+            f"{device.device_kind}, evaluations apart; one population after another, "
+            f"{_gigabytes(device_memory())} of memory",
+        ]
+    )
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.2f}" if seconds < 360_000 else f"{seconds / 3600:,.0f}"
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the command.
+
+    Raises:
+      UserError: after bad input.
+      flags.Error: after bad flags.
+    """
+    line = _command_line()
+    out = line.parse(arguments)
+    if out is None:
+        return
+    values, names, seeds = line.values, line.datasets, line.seeds
+    absent, overrides = missing(names), _overrides(line)
+    if values.dry_run:
+        datasets = [nominal(name) if name in absent else load_dataset(name) for name in names]
+        parts = plan(
+            Sweep(names, seeds, values.preset, overrides, values.budget), datasets, values.members_per_population
+        )
+        print(describe(parts))
+        if absent:
+            print(_where_from(absent))
+        check_fits(parts, device_memory())
+        return
+    if absent:
+        raise UserError(_where_from(absent))
+    options = Options(artefacts=line.artefacts, members_per_population=values.members_per_population)
+    api.train(names, out, seeds, values.preset, options, budget=values.budget, **overrides)
+    paths = write_literature_table(out, out / "report")
+    print(paths[0].read_text())
+    print("\n".join(f"wrote {path}" for path in paths))
+
+
+def _where_from(absent: Sequence[str]) -> str:
+    commands = "; ".join(f"jaxrl-srpo data download {name}" for name in absent)
+    return f"not on this machine: {', '.join(absent)}; get them with: {commands}"
+
+
+def _overrides(line: common.CommandLine) -> dict[str, Any]:
+    given = {"beta": line.betas, "episodes": (line.values.episodes,) if line.values.episodes else ()}
+    return {name: values for name, values in given.items() if values}
+
+
+def _command_line() -> common.CommandLine:
+    line = common.CommandLine(MODULE, DESCRIPTION, "Run directory; one that holds a part of this sweep is continued.")
+    line.define_datasets(",".join(PAPER_BETA))
+    line.define_seeds("0:6")
+    line.define_preset("paper", ["paper", "quick"])
+    line.define_budget()
+    line.define_betas([], "Betas for all datasets; the preset's otherwise.")
+    line.whole("episodes", 0, "Episodes of an evaluation; 0: the preset's.", 0)
+    line.define_artefacts()
+    line.whole("members_per_population", 0, "Most members trained together; 0: all that can be.", 0)
+    line.switch("dry_run", "Say what would be trained, and train nothing.")
+    return line
+
+
+if __name__ == "__main__":
+    common.run(MODULE, main, continues=True)

@@ -1,0 +1,61 @@
+"""The plan of the published table, what it refuses, and the whole command on a small file."""
+
+import pathlib
+
+import pytest
+
+from experiments.d4rl import table
+from jaxrl_srpo.envs.datasets import load_dataset
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.methods.srpo import PAPER_BETA
+from jaxrl_srpo.runs.sweep import Sweep, populations, stages_of, unique
+from tests import synthetic
+
+TINY = ("--preset=quick", "--budget=0.001", "--seeds=0:2", "--beta=0.1", "--episodes=1")
+
+
+def test_the_published_protocol_has_its_populations() -> None:
+    """15 datasets x 6 seeds: Hopper, the two of 17 observations together, and the antmazes with deeper actors."""
+    names = tuple(PAPER_BETA)
+    members = Sweep(names, tuple(range(6)), "paper").members([table.nominal(name) for name in names])
+    for stage in stages_of(members):
+        sizes = sorted(map(len, populations(unique(members, stage), stage)))
+        assert sizes == [18, 36, 36]
+
+
+def test_a_plan_adds_up(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "MEASURED_SECONDS", 0.01)
+    dataset = load_dataset(str(synthetic.write_pendulum(tmp_path / "pendulum.hdf5")))
+    overrides = {name: (value,) for name, value in synthetic.TINY.items()} | {"beta": (0.1, 0.3)}
+    parts = table.plan(Sweep((dataset.source,), (0, 1), "quick", overrides), [dataset], 0)
+    assert [(part.stage, part.members) for part in parts] == [("behavior", 2), ("critic", 2), ("policy", 4)]
+    assert all(part.flop > 0 and part.memory > 0 and part.seconds > 0 for part in parts)
+    needed = max(part.memory for part in parts)
+    table.check_fits(parts, needed)
+    with pytest.raises(UserError, match=r"stage of \d members needs .* --members_per_population=\d trains fewer"):
+        table.check_fits(parts, 0.6 * needed)
+    assert "PFLOP" in table.describe(parts)
+
+
+def test_missing_data_are_named_all_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    monkeypatch.setenv("JAXRL_SRPO_CACHE", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        table.main([f"--out={tmp_path / 'run'}"])
+    message = str(caught.value)
+    assert all(f"jaxrl-srpo data download {name}" in message for name in PAPER_BETA)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--budget=0", "--budget=0.0: must be a positive number"),
+        ("--datasets=nowhere.hdf5", "not on this machine: nowhere.hdf5"),
+        ("--seeds=", "seed"),
+    ],
+)
+def test_bad_input_is_refused(flag: str, message: str, tmp_path: pathlib.Path) -> None:
+    data = synthetic.write_pendulum(tmp_path / "pendulum.hdf5")
+    with pytest.raises(UserError, match=message):
+        table.main([f"--datasets={data}", *TINY, flag, f"--out={tmp_path / 'run'}"])
