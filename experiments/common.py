@@ -26,7 +26,7 @@ class CommandLine:
       required: other flags that must be given, as the usage shows them.
 
     Attributes:
-      values: by flag; the defaults before `parse`.
+      values: values by flag; the defaults before `parse`.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ def run(
     """Entry point of an experiment; exits with 0, with 2 after bad input, or with 130 after an interrupt.
 
     Args:
-      module: of the experiment, for instance `d4rl.table`.
+      module: module of the experiment, for instance `d4rl.table`.
       main: gets the arguments of the command line.
       prepare: called before anything is computed.
       continues: whether the same command goes on where it was interrupted.

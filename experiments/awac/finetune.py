@@ -75,8 +75,8 @@ class FineTuned:
       before: score before the first step.
       early: mean over seeds of each seed's lowest score in the first tenth of the steps, one evaluation at least.
       after: score at the last evaluation.
-      spread: of `after`, sample standard deviation over seeds.
-      steps: of the last evaluation.
+      spread: sample standard deviation of `after` over seeds.
+      steps: environment steps at the last evaluation.
       unfinished: number of seeds that have more steps to go.
       regret: see `report.table.Row`.
       published: before and after, and whose they are; empty if there are none.

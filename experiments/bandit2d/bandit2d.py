@@ -85,7 +85,7 @@ class Options(NamedTuple):
 
     Attributes:
       distributions: names out of `bandits.DISTRIBUTIONS`.
-      seed: of samples, networks and noise.
+      seed: seed of samples, networks and noise.
       behavior_steps: updates of each diffusion model.
       policy_steps: updates of each actor.
       resolution: points per side of the density's grid.
@@ -309,7 +309,7 @@ def _run(options: Options, out: pathlib.Path) -> list[Result]:
 def _command_line() -> common.CommandLine:
     line, default = common.CommandLine(MODULE, DESCRIPTION), Options()
     line.text("distributions", ",".join(default.distributions), "Behavior distributions.")
-    line.whole("seed", default.seed, "Of samples, networks and noise.", 0, 2**31 - 1)
+    line.whole("seed", default.seed, "Seed of samples, networks and noise.", 0, 2**31 - 1)
     line.whole("behavior_steps", default.behavior_steps, "Updates of each behavior model.", 1)
     line.whole("policy_steps", default.policy_steps, "Updates of each actor.", 1)
     line.whole("resolution", default.resolution, "Density points per side.", 2)

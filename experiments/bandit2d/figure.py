@@ -32,7 +32,7 @@ class Result(NamedTuple):
     """What is known about one distribution; K is the number of temperatures.
 
     Attributes:
-      name: of the distribution.
+      name: name of the distribution.
       samples: [n, 2] that no model was trained on.
       density: [resolution, resolution] of the diffusion model over [-1, 1]^2, rows are y.
       actions: [49, K, 2] of the policies.

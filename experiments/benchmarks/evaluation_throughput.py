@@ -68,8 +68,8 @@ class Options:
       seconds: least length of a burst.
       repetitions: bursts of each.
       evaluate: environment of the whole evaluation; empty for none.
-      members: of the whole evaluation.
-      episodes: of each member.
+      members: population size of the whole evaluation.
+      episodes: episodes of each member there.
     """
 
     environments: tuple[str, ...] = ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Ant-v4", "PointMaze_UMaze-v3")

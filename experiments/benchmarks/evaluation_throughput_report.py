@@ -50,8 +50,8 @@ class Evaluation:
 
     Attributes:
       environment: Gymnasium id.
-      members: of the population.
-      episodes: of each member.
+      members: population size.
+      episodes: episodes of each member.
       steps: environment steps of all episodes.
       construction: seconds to make the environments.
       seconds: from the resets to the last end.

@@ -263,7 +263,7 @@ def _command_line() -> common.CommandLine:
     line = common.CommandLine(MODULE, DESCRIPTION)
     line.words("environments", ["Hopper-v5", "pendulum"], "Gymnasium ids; pendulum: in pure JAX.")
     line.words("members", ["1", "4", "16"], "Population sizes.")
-    line.whole("batch_size", 256, "Of an update.", 1)
+    line.whole("batch_size", 256, "Batch size of an update.", 1)
     line.number("seconds", 3.0, "Length of a burst.", 0.01)
     line.whole("repetitions", 3, "Bursts of each.", 1)
     return line

@@ -102,7 +102,7 @@ class Options:
     Attributes:
       against: names out of `METHODS` that SRPO is compared with.
       batches: observations acted on at once.
-      seconds: that a policy acts at each batch, from host to host and again on the device; a call may take longer.
+      seconds: how long a policy acts at each batch, from host to host and again on the device; a call may take longer.
       rounds: turns that these seconds are taken in.
       limit: seconds that a call may take at batches above 256; larger ones are left out.
       spec: sizes of the problem.
@@ -165,7 +165,7 @@ def act(method: Method, models: Models, observations: Array, seed: Array | int =
 
 
 def best_candidates(critic: Critic, repeated: Array, actions: Array, candidates: int) -> Array:
-    """Of every `candidates` successive actions, for the same observation, the one of the highest min Q."""
+    """The action of the highest min Q out of every `candidates` successive ones, which are for the same observation."""
     q_values = jnp.min(critic.q_values(repeated, actions), axis=-1).reshape(-1, candidates)
     best = jnp.argmax(q_values, axis=-1)
     return actions.reshape(-1, candidates, actions.shape[-1])[jnp.arange(len(best)), best]
@@ -183,12 +183,12 @@ class Runner:
     """A policy at one batch, with the seconds of its calls.
 
     Attributes:
-      name: of the policy.
-      how: it finds an action.
+      name: name of the policy.
+      how: how it finds an action.
       host: acts from a NumPy array to a NumPy array.
       device: acts from an array on the device to one that is ready there; None if it never runs there.
-      host_seconds: of each call.
-      device_seconds: of each call.
+      host_seconds: seconds of each call of `host`.
+      device_seconds: seconds of each call of `device`.
     """
 
     name: str
@@ -323,7 +323,7 @@ def _command_line() -> common.CommandLine:
     line, default = common.CommandLine(MODULE, DESCRIPTION), Options()
     line.text("against", ",".join(default.against), "Policies that SRPO is compared with.")
     line.text("batches", ",".join(map(str, default.batches)), "Observations acted on at once.")
-    line.number("seconds", default.seconds, "That each policy acts at each batch.", 0.0)
+    line.number("seconds", default.seconds, "How long each policy acts at each batch.", 0.0)
     line.whole("rounds", default.rounds, "Turns that these seconds are taken in.", 1)
     line.number("limit", default.limit, f"Seconds of a call; longer ones are left out above batch {_ALWAYS}.", 0.0)
     return line

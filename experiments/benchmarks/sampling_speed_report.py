@@ -47,7 +47,7 @@ class Measurement(NamedTuple):
 
     Attributes:
       method: the policy.
-      how: it finds an action.
+      how: how it finds an action.
       batch: observations acted on at once.
       host: from a NumPy array to a NumPy array.
       device: from an array on the device to one that is ready there; None if it never runs there.

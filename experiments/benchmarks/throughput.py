@@ -57,8 +57,8 @@ class Options:
     Attributes:
       stages: names out of `STAGES`.
       members: population sizes.
-      preset: whose networks and batch sizes.
-      precisions: of matrix products, see `precision.using`.
+      preset: preset that gives networks and batch sizes.
+      precisions: precisions of matrix products, see `precision.using`.
       strategies: see `population.vectorize.PlacedMembers`.
       betas: members that share behavior model and critic in the policy stage.
       rivals: which PyTorch takes turns with the first precision and strategy.
@@ -260,9 +260,9 @@ def _command_line() -> common.CommandLine:
     line, default = common.CommandLine(MODULE, DESCRIPTION), Options()
     line.text("stages", ",".join(default.stages), "Stages.")
     line.text("members", ",".join(map(str, default.members)), "Population sizes.")
-    line.define_preset(default.preset, tuple(srpo.METHOD.presets), "Whose networks and batch sizes.")
-    line.text("precisions", None, "Of matrix products; float32 on CPU, all three elsewhere.")
-    line.text("strategies", "auto", "auto, vmap, map.")
+    line.define_preset(default.preset, tuple(srpo.METHOD.presets), "Preset that gives networks and batch sizes.")
+    line.text("precisions", None, "Precisions of matrix products; float32 on CPU, all three elsewhere.")
+    line.text("strategies", "auto", "How members are batched: auto, vmap, map.")
     line.whole("betas", default.betas, "Members sharing one behavior model and critic.", 1)
     line.whole("cpu_devices", 0, "JAX devices to make of this CPU; 0: one per core.", 0)
     line.text("torch", "", "PyTorch to take turns with: eager, compiled.")

@@ -33,10 +33,10 @@ class Measurement:
     Attributes:
       stage: its name.
       what: `jax`, `torch eager` or `torch compiled`.
-      precision: of matrix products.
+      precision: precision of matrix products.
       strategy: how members are batched; empty for PyTorch.
-      members: population size; for PyTorch that of the population it took turns with, itself trains one.
-      batch_size: of one member's update.
+      members: population size; PyTorch trains one member in turns with a population of this size.
+      batch_size: batch size of one member's update.
       rates: member-updates per second, one per burst.
       flop: matrix-product FLOP of one member-update.
       limit: FLOP per second of a large matrix product in this process, device and precision.

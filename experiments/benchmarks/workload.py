@@ -42,10 +42,10 @@ class Workload:
 
     Attributes:
       stage: what is trained.
-      settings: of any member; those of a population differ in swept numbers only, which change no cost.
+      settings: settings of any member; a population's differ in swept numbers only, which change no cost.
       spec: sizes of the problem.
-      groups: of members that share earlier results.
-      members_per_group: in each of them.
+      groups: number of groups; the members of one share earlier results.
+      members_per_group: number of members in each group.
       rows: transitions in the table.
       strategy: see `population.vectorize.PlacedMembers`.
     """
@@ -92,7 +92,7 @@ class PopulationRunner:
       members: population size.
       compile_seconds: tracing and compiling of the chunk.
       memory: bytes that the compiled chunk needs on all devices.
-      state_bytes: of these, those of the members' training states.
+      state_bytes: bytes of the members' training states, a part of them.
     """
 
     def __init__(self, workload: Workload) -> None:

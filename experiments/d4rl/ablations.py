@@ -81,9 +81,9 @@ class Outcome(NamedTuple):
     """What an ablation gave.
 
     Attributes:
-      scores: of every policy.
+      scores: the score of every policy.
       baselines: rows of the data, cloning and the IQL actor, which all variants share.
-      metric: of all of them.
+      metric: what scores and baselines measure.
     """
 
     scores: list[Score]
@@ -233,7 +233,7 @@ def _command_line() -> common.CommandLine:
     line = common.CommandLine(MODULE, DESCRIPTION, required="--datasets=NAME_OR_PATH,...")
     line.define_datasets()
     line.define_seeds("0:4")
-    line.text("ablations", ",".join(ABLATIONS), "Which.")
+    line.text("ablations", ",".join(ABLATIONS), "Ablations to carry out.")
     line.define_preset("quick", ["paper", "quick"])
     line.define_budget()
     line.define_betas(["0.001", "0.003", "0.01", "0.03", "0.1"], "Betas of every variant.")

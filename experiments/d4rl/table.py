@@ -55,10 +55,10 @@ class Part:
       stage: name of the stage.
       datasets: names of its datasets.
       members: population size.
-      updates: of each member.
-      flop: of all of it, matrix products only.
+      updates: updates of each member.
+      flop: matrix-product FLOP of all its updates.
       memory: bytes on the device.
-      seconds: of training, evaluation apart.
+      seconds: time to train it, without evaluations.
     """
 
     stage: str
@@ -78,7 +78,7 @@ class Cost:
       rate: member-updates per second of the whole device.
       memory: bytes of one member.
       scratch: bytes besides, however many members there are.
-      flop: of one update.
+      flop: matrix-product FLOP of one update.
     """
 
     rate: float

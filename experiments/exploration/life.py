@@ -53,7 +53,7 @@ class Explorer(NamedTuple):
 
     Attributes:
       reward: the intrinsic reward of a world; None acts at random and learns nothing.
-      settings: of the reward.
+      settings: numbers of the reward.
     """
 
     reward: Callable[[World], intrinsic.Intrinsic] | None
@@ -73,12 +73,12 @@ class Life:
     """What to do.
 
     Attributes:
-      place: out of `WORLDS`.
-      explorers: out of `EXPLORERS`.
+      place: name out of `WORLDS`.
+      explorers: names out of `EXPLORERS`.
       chosen: goals, a task each; None for those of the world.
       steps: environment steps of exploration, per explorer.
-      seed: of the exploration.
-      seeds: of learning.
+      seed: seed of exploration.
+      seeds: seeds of learning.
       online_steps: environment steps of fine-tuning; 0 leaves it out.
       overrides: settings of learning in place of the preset's.
     """

@@ -34,17 +34,17 @@ class World(ABC):
     """A place with goals, named by two whole numbers.
 
     Attributes:
-      name: of the world, as in names of datasets.
-      goals: those of a life unless others are given.
+      name: name of the world, as in names of datasets.
+      goals: the goals of a life unless others are given.
       goal_form: what a goal's two numbers are.
       spec: sizes of what an explorer observes and does.
-      environment: to explore in, without reward or end.
+      environment: the environment to explore, without reward or end.
       grid: bins of positions.
-      unit: of the length of a bin's side.
-      temperature: of the explorer's SAC.
+      unit: unit of length.
+      temperature: temperature of the explorer's SAC.
       remembered: arrivals that a histogram remembers, about.
-      update_to_data: of the explorer's SAC.
-      settings: of learning, in place of the preset's.
+      update_to_data: updates of the explorer's SAC per environment step.
+      settings: settings of learning in place of the preset's.
       requirements: packages that its tasks need.
     """
 

@@ -185,12 +185,12 @@ def _command_line() -> common.CommandLine:
     line.words("low", None, "Their least values.")
     line.words("high", None, "Their largest values.")
     line.number("bin", None, "Side of the bins.")
-    line.text("explorers", "random,smm", f"Out of {', '.join(EXPLORERS)}.")
+    line.text("explorers", "random,smm", f"Explorers, out of {', '.join(EXPLORERS)}.")
     line.define_seeds("0:3")
     line.define_preset("short", list(PRESETS), "published: as in the paper.")
     line.whole("steps", None, "Environment steps per seed, in place of the preset's.", 1)
     line.number("temperature", 1.0, "SAC's alpha, fixed.", 0.0)
-    line.whole("episodes", 100, "By which policies are measured.", 1)
+    line.whole("episodes", 100, "Episodes that measure a policy.", 1)
     return line
 
 

@@ -86,7 +86,7 @@ class Explorer(NamedTuple):
 
     Attributes:
       reward: the intrinsic reward, given the task and the budget; None acts at random and learns nothing.
-      settings: of the reward.
+      settings: numbers of the reward.
       skills: their number.
     """
 
@@ -153,9 +153,9 @@ class Options(NamedTuple):
     Attributes:
       task: where.
       budget: how long.
-      explorers: out of `EXPLORERS`.
+      explorers: names out of `EXPLORERS`.
       seeds: one member each.
-      episodes: per seed and source, by which policies are measured.
+      episodes: episodes per seed and source that measure policies.
     """
 
     task: Task

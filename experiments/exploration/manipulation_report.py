@@ -23,10 +23,10 @@ class Result(NamedTuple):
     """An explorer's outcome.
 
     Attributes:
-      name: of the explorer.
+      name: name of the explorer.
       counts: visits [seeds, bins] by slice and source.
       curve: entropy of what was explored since the snapshot before, of the first slice.
-      seconds: of training, all seeds.
+      seconds: time to train all seeds.
     """
 
     name: str

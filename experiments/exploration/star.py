@@ -53,7 +53,7 @@ class Variant(NamedTuple):
 
     Attributes:
       reward: the intrinsic reward of a star.
-      settings: of the reward.
+      settings: numbers of the reward.
       temperature: SAC's alpha, fixed.
       skills: number of skills.
     """
@@ -111,11 +111,11 @@ class Result(NamedTuple):
     """A variant's outcome.
 
     Attributes:
-      name: of the variant.
+      name: name of the variant.
       counts: visits [seeds, bins] by source.
       halls: halls whose goal was reached, [seeds], by source.
       curve: entropy of the last policy over training.
-      seconds: of training, all seeds, compilation apart.
+      seconds: time to train all seeds, without compiling.
     """
 
     name: str

@@ -39,9 +39,9 @@ class Result(NamedTuple):
     """One variant.
 
     Attributes:
-      name: of the variant.
+      name: name of the variant.
       prior: `adapts` or `uniform`; empty for a single skill.
-      seeds: of the policies.
+      seeds: seeds of the policies.
       search: leaves [seeds, goals, searches, ...].
     """
 
