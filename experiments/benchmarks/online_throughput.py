@@ -98,7 +98,7 @@ class SequentialRunner:
         self._high = space.high
         spec = Spec(len(self._observation), len(self._high))
         self._settings, self._key, self._size = settings, jax.random.key(0), 0
-        self._state = sac.init(self._key, spec, settings)
+        self._state = jax.jit(lambda key: sac.init(key, spec, settings))(self._key)
         widths = {"observations": spec.observation_size, "actions": spec.action_size, "rewards": 0}
         widths |= {"next_observations": spec.observation_size, "discounts": 0}
         shapes = {name: (_CAPACITY, width) if width else (_CAPACITY,) for name, width in widths.items()}

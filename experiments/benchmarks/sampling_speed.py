@@ -144,11 +144,16 @@ class Guided:
 def make_models(spec: Spec) -> Models:
     """Untrained networks of preset `paper` for locomotion."""
     values = preset_values([srpo.METHOD], "paper", "", "locomotion")
-    key_behavior, key_critic = jax.random.split(jax.random.key(0))
-    cloned = behavior.init(key_behavior, spec, behavior.STAGE.read(values))
-    # The IQL actor is the same network as SRPO's.
-    result = iql.result_of(iql.init(key_critic, spec, iql.STAGE.read(values)))
-    return Models(behavior.model_of(cloned), result.critic, result.policy)
+
+    @jax.jit
+    def make(key: Array) -> Models:
+        key_behavior, key_critic = jax.random.split(key)
+        cloned = behavior.init(key_behavior, spec, behavior.STAGE.read(values))
+        # The IQL actor is the same network as SRPO's.
+        result = iql.result_of(iql.init(key_critic, spec, iql.STAGE.read(values)))
+        return Models(behavior.model_of(cloned), result.critic, result.policy)
+
+    return make(jax.random.key(0))
 
 
 def act(method: Method, models: Models, observations: Array, seed: Array | int = 0) -> Array:
