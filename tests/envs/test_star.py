@@ -8,7 +8,7 @@ import pytest
 from jaxrl_srpo.envs.star import GOAL_RADIUS, Star
 from jaxrl_srpo.errors import UserError
 
-# Neighbouring halls of the widest star are closer at the rim than one step is long.
+# Neighboring halls of the widest star are closer at the rim than one step is long.
 STARS = (Star(), Star(halls=8, length=5.0), Star(halls=2, width=0.6, radius=1.0))
 
 

@@ -22,7 +22,7 @@ from tests import run_comparison, synthetic
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
 LIMIT = 240.0
-# Two behaviour models, two critics and four policies.
+# Two behavior models, two critics and four policies.
 RESULTS = 8
 SWEEP: dict[str, Any] = {
     "seeds": "0:2",
