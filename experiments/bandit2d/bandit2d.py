@@ -213,7 +213,16 @@ def measure(model: Behavior, actions: np.ndarray, options: Options) -> list[Resu
         on_grid, on_samples, on_actions = np.split(values, [len(grid), len(grid) + HELD_OUT])
         density = np.exp(on_grid).reshape(options.resolution, options.resolution)
         threshold = float(np.quantile(on_samples, 0.05))
-        results.append(Result(name, samples, density, actions[i], on_actions.reshape(actions[i].shape[:2]), threshold))
+        results.append(
+            Result(
+                name=name,
+                samples=samples,
+                density=density,
+                actions=actions[i],
+                log_density=on_actions.reshape(actions[i].shape[:2]),
+                threshold=threshold,
+            )
+        )
     return results
 
 

@@ -228,7 +228,15 @@ def evaluate(spec: EnvironmentSpec, members: int, episodes: int) -> Evaluation:
         began = time.perf_counter()
         lengths = rollouts.run(timed).lengths
         seconds = time.perf_counter() - began
-    return Evaluation(spec.id, members, episodes, int(lengths.sum()), construction, seconds, acting)
+    return Evaluation(
+        environment=spec.id,
+        members=members,
+        episodes=episodes,
+        steps=int(lengths.sum()),
+        construction=construction,
+        seconds=seconds,
+        acting=acting,
+    )
 
 
 def _random_actors(spec: Spec, members: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -280,7 +280,15 @@ def _measurement(runner: Runner, batch: int, flop: int) -> Measurement:
     method = METHODS.get(runner.name)
     score = published_average(method.published, LOCOMOTION) if method else None
     device = Latency.of(runner.device_seconds) if runner.device else None
-    return Measurement(runner.name, runner.how, batch, Latency.of(runner.host_seconds), device, flop, score)
+    return Measurement(
+        method=runner.name,
+        how=runner.how,
+        batch=batch,
+        host=Latency.of(runner.host_seconds),
+        device=device,
+        flop=flop,
+        score=score,
+    )
 
 
 def main(arguments: Sequence[str]) -> list[Measurement]:

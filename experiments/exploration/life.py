@@ -114,7 +114,13 @@ def explore(name: str, life: Life) -> np.ndarray:
     reward = explorer.reward(world) if explorer.reward else bonuses.NoBonus()
     # Random actions are those before learning starts, which then never does.
     warmup = 1_000 if learns else life.steps
-    loop = Loop(ENVIRONMENTS, world.update_to_data, life.steps, warmup_steps=warmup, random_steps=warmup)
+    loop = Loop(
+        environments=ENVIRONMENTS,
+        update_to_data=world.update_to_data,
+        capacity=life.steps,
+        warmup_steps=warmup,
+        random_steps=warmup,
+    )
     settings = intrinsic.Settings(
         sac.Settings(temperature=world.temperature, learn_temperature=False), explorer.settings
     )

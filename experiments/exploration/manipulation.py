@@ -87,7 +87,7 @@ def train(name: str, options: Options, out: pathlib.Path) -> Result:
         for source, found in states.items()
     }
     steps = budget.environments * np.asarray(bounds[1:])
-    return Result(name, counts, Curve(steps, np.stack(curve, axis=-1)), seconds)
+    return Result(name=name, counts=counts, curve=Curve(steps, np.stack(curve, axis=-1)), seconds=seconds)
 
 
 def make_run(explorer: Explorer, options: Options) -> GymnasiumRun:
@@ -96,7 +96,13 @@ def make_run(explorer: Explorer, options: Options) -> GymnasiumRun:
     learns = explorer.reward is not None
     warmup = min(1_000, budget.steps // (2 * budget.snapshots)) if learns else budget.steps
     # Random actions are those before learning starts, which then never does.
-    loop = Loop(budget.environments, budget.update_to_data, budget.steps, warmup, warmup)
+    loop = Loop(
+        environments=budget.environments,
+        update_to_data=budget.update_to_data,
+        capacity=budget.steps,
+        warmup_steps=warmup,
+        random_steps=warmup,
+    )
     reward = explorer.reward(task, budget) if explorer.reward else bonuses.NoBonus()
     return GymnasiumRun(
         [task.environment] * len(seeds),

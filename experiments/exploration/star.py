@@ -181,7 +181,13 @@ def load(name: str, options: Options, out: pathlib.Path) -> Result | None:
         if str(kept["asked"]) != _asked(options):
             return None
         counts, halls = ({source: kept[f"{what}_{source}"] for source in SOURCES} for what in ("counts", "halls"))
-        return Result(name, counts, halls, Curve(kept["steps"], kept["values"]), float(kept["seconds"]))
+        return Result(
+            name=name,
+            counts=counts,
+            halls=halls,
+            curve=Curve(kept["steps"], kept["values"]),
+            seconds=float(kept["seconds"]),
+        )
 
 
 def _file(out: pathlib.Path, name: str) -> pathlib.Path:
@@ -272,7 +278,7 @@ def write(results: Sequence[Result], options: Options, out: pathlib.Path) -> str
 def _loop(steps: int) -> Loop:
     # A thousand steps before learning starts; short runs, as in tests, learn from the first chunk on all the same.
     warmup = min(1_000, steps // (2 * CHUNKS))
-    return Loop(10, update_to_data=0.2, capacity=steps, warmup_steps=warmup, random_steps=warmup)
+    return Loop(environments=10, update_to_data=0.2, capacity=steps, warmup_steps=warmup, random_steps=warmup)
 
 
 @jax.jit(static_argnames="star")
