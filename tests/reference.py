@@ -134,7 +134,7 @@ def concatenate(parts: Sequence[Node | np.ndarray]) -> Node:
 
 
 def layer_norm(x: Node, scale: Node, bias: Node) -> Node:
-    """Normalised over the last axis, variance plus 1e-5."""
+    """Normalized over the last axis, variance plus 1e-5."""
     centred = x - Node(x.value.mean(-1, keepdims=True))
     inverse = 1.0 / np.sqrt((centred.value**2).mean(-1, keepdims=True) + 1e-5)
     normal = centred.value * inverse
@@ -345,7 +345,7 @@ def policy_update(
     regularization: float,
     learning_rate: float,
 ) -> Learner:
-    """One ascent step of Q minus the divergence from the behaviour; the chain rule is applied by hand at the action."""
+    """One ascent step of Q minus the divergence from the behavior; the chain rule is applied by hand at the action."""
     actions = actor(state.params, observations).value
     alpha, sigma = marginal(times)
     weight = {"sigma2": sigma**2, "one": np.ones_like(sigma), "alpha_over_sigma": alpha / sigma}[weighting]

@@ -30,7 +30,7 @@ def run_dir(dataset: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> 
         dataset, out, seeds=np.arange(2), algorithm="iql", log=lambda message: None, **synthetic.TINY
     )
     assert all(isinstance(row, Row) for row in rows)
-    assert [(row.algorithm, row.seeds) for row in rows] == [("data", 0), ("iql", 2)]
+    assert [(row.algorithm, row.seeds) for row in rows] == [("data", None), ("iql", 2)]
     return out
 
 
