@@ -45,6 +45,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "cpu_devices", 0, "JAX devices that a worker makes of its CPU; 0: one per core.", 0, flag_values=values
     )
+    flags.DEFINE_string(
+        "algorithm", "", "Methods of your own that the run holds, as package.module:METHOD.", flag_values=values
+    )
 
 
 def parse_run_dir(values: flags.FlagValues, usage: str, arguments: Sequence[str]) -> pathlib.Path | None:
@@ -74,7 +77,8 @@ def parse_run_dir(values: flags.FlagValues, usage: str, arguments: Sequence[str]
 
 def work_arguments(run_dir: pathlib.Path, values: flags.FlagValues) -> list[str]:
     """The command line of one worker, after `jaxrl-srpo`."""
-    return ["work", str(run_dir), f"--cpu_devices={values.cpu_devices}"]
+    own = [f"--algorithm={values.algorithm}"] if values.algorithm else []
+    return ["work", str(run_dir), f"--cpu_devices={values.cpu_devices}", *own]
 
 
 def supervise(run_dir: pathlib.Path, start: Callable[[], Worker], values: flags.FlagValues) -> None:
