@@ -13,6 +13,8 @@ import numpy as np
 import jaxrl_srpo
 
 OBSERVATION_SIZE, ACTION_SIZE = 3, 1
+LIMIT = 900.0
+"""Seconds after which a process hangs, also on a machine that many share."""
 
 TINY: dict[str, Any] = {
     "score_width": 16,
@@ -93,7 +95,7 @@ def run(arguments: Sequence[str], directory: pathlib.Path | None = None) -> subp
 def python(*arguments: str, directory: pathlib.Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs Python with this package importable; `directory` is its current folder."""
     command = [sys.executable, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300, cwd=directory)
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=LIMIT, cwd=directory)
 
 
 def environment() -> dict[str, str]:

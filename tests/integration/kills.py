@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 from tests import synthetic
 
-LIMIT = 240.0
-
 
 def kill_in_stage(
     command: Sequence[str],
@@ -31,7 +29,7 @@ def kill_in_stage(
     """
     process, log = _launch(command, out, directory)
     try:
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + synthetic.LIMIT
         while _chunks_of(out, stage) < rows:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -51,7 +49,7 @@ def finish(command: Sequence[str], out: pathlib.Path, directory: pathlib.Path | 
     """Runs a command to its end; returns what it printed."""
     process, log = _launch(command, out, directory)
     try:
-        assert process.wait(LIMIT) == 0, log.read_text()
+        assert process.wait(synthetic.LIMIT) == 0, log.read_text()
     finally:
         process.kill()
         process.wait()

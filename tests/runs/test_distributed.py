@@ -15,7 +15,6 @@ from tests import run_comparison, synthetic
 from tests.integration import kills
 
 SWEEP: dict[str, Any] = {"seeds": "0:2", "beta": "0.1,0.3", "checkpoint_seconds": 0}
-LIMIT = 240.0
 
 
 def test_two_processes_end_bitwise_where_one_process_with_their_devices_ends(tmp_path: pathlib.Path) -> None:
@@ -64,7 +63,7 @@ def run_side_by_side(commands: Sequence[Sequence[str]], directory: pathlib.Path)
             with log.open("wb") as file:
                 processes.append(stack.enter_context(synthetic.start(command, file)))
                 stack.callback(processes[-1].kill)
-        codes = [process.wait(LIMIT) for process in processes]
+        codes = [process.wait(synthetic.LIMIT) for process in processes]
     outputs = [log.read_text() for log in logs]
     assert codes == [0] * len(codes), "\n".join(outputs)
     return outputs
