@@ -361,7 +361,7 @@ class GymnasiumRun(OnlineRun):
         return self._place(outcome.observations, outcome.next_observations, outcome.ended, outcome.rewards, discounts)
 
     def _place(self, *columns: np.ndarray) -> Arrival:
-        """The columns of `iteration.arrival_of`, [members, n] or [members, n, observation_size], on the devices."""
+        """The columns of `interaction.arrival_of`, [members, n] or [members, n, observation_size], on the devices."""
         wide = [x if x.ndim == 3 else x[..., None] for x in columns]
         packed = np.concatenate(wide, axis=-1, dtype=np.float32, casting="unsafe")
         arrival: Arrival = self._arrive(packed=self._population.place(self._by_group(packed)))
