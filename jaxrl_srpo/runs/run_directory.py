@@ -156,7 +156,7 @@ class RunDirectory:
         content: dict[str, Any] = {
             "datasets": [dataclasses.asdict(fact) for fact in facts],
             "preset": sweep.preset,
-            "settings": {member.dataset: dict(member.settings) for member in reversed(members)},
+            "settings": _common_settings(members),
             "members": [],
             "command": list(command),
             "versions": versions(),
@@ -256,6 +256,14 @@ def population_name(stage: Stage, members: Sequence[Member]) -> str:
     """Name of a population's files; other members, or the same in another order, give another one."""
     addresses = ",".join(member.address(stage) for member in members)
     return f"{stage.name}-{hashlib.sha256(addresses.encode()).hexdigest()[:16]}"
+
+
+def _common_settings(members: Sequence[Member]) -> dict[str, dict[str, Any]]:
+    """The settings of each dataset's members by flag; where they differ, those of its first member."""
+    common: dict[str, dict[str, Any]] = {}
+    for member in reversed(members):
+        common.setdefault(member.dataset, {}).update(member.settings)
+    return common
 
 
 def _member_json(member: Member, common: Mapping[str, Any]) -> dict[str, Any]:
