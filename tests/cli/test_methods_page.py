@@ -7,6 +7,7 @@ import pytest
 from jaxrl_srpo.cli.methods_page import methods_page
 from jaxrl_srpo.methods import METHODS, stages_in_order
 from jaxrl_srpo.methods.contract import Method
+from jaxrl_srpo.report.table import markdown_line
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "methods.md"
 
@@ -26,4 +27,4 @@ def test_a_method_has_its_presets_settings_and_metrics(method: Method) -> None:
         assert setting.help in line
     for stage in stages_in_order([method]):
         assert f"### {stage.name}\n" in page
-        assert all(f"| {name} | {meaning} |" in page for name, meaning in stage.metrics.items())
+        assert all(markdown_line([name, meaning]) in page for name, meaning in stage.metrics.items())
