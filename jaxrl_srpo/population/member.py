@@ -59,7 +59,7 @@ def make_members(
     structure = jax.tree.structure(settings[0])
     columns = zip(*map(jax.tree.leaves, settings), strict=True)
     stacked = jax.tree.unflatten(structure, [jnp.asarray(values, jnp.float32) for values in columns])
-    stacked_keys = jnp.stack(list(keys))
+    stacked_keys = keys if isinstance(keys, jax.Array) else jnp.stack(keys)
     return jax.tree.map(lambda x: x.reshape(shape), Members(stacked_keys, where, stacked))
 
 
