@@ -37,12 +37,12 @@ def load(path: pathlib.Path, template: Any) -> Any:
     """
     with _checkpointer() as checkpointer:
         restored = checkpointer.restore(path.absolute(), _accepted(template))
-    return jax.tree.map(
-        lambda saved, own: np.zeros(own.shape, own.dtype) if saved is None else saved,
-        restored,
-        template,
-        is_leaf=lambda leaf: leaf is None,
-    )
+
+    def filled(saved: Any, own: Any) -> Any:
+        # Orbax gives None for arrays without elements, and for what is None itself.
+        return saved if saved is not None or own is None else np.zeros(own.shape, own.dtype)
+
+    return jax.tree.map(filled, restored, template, is_leaf=lambda leaf: leaf is None)
 
 
 def _accepted(tree: Any) -> Any:

@@ -34,6 +34,7 @@ class State(NamedTuple):
     count: Any
     empty: Any
     half: Any
+    nothing: Any = None
 
 
 @pytest.fixture
