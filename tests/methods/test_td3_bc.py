@@ -94,10 +94,11 @@ def test_two_updates_agree_with_plain_numpy() -> None:
 
 
 def bandit(size: int = 256) -> Batch:
-    """One step, reward -(a - 0.5)^2, actions uniform in [-1, 1]: cloning means 0, the best action is 0.5."""
+    """One step, reward 1 - (a - 0.5)^2, actions uniform in [-1, 1]: cloning means 0, the best action is 0.5."""
     actions = jax.random.uniform(jax.random.key(0), (size, 1), minval=-1.0, maxval=1.0)
     zeros = jnp.zeros((size, 1))
-    return Batch(zeros, actions - jnp.mean(actions), -((actions[:, 0] - 0.5) ** 2), zeros, jnp.zeros((size,)))
+    actions = actions - jnp.mean(actions)
+    return Batch(zeros, actions, 1.0 - (actions[:, 0] - 0.5) ** 2, zeros, jnp.zeros((size,)))
 
 
 def learned_action(alpha: float) -> float:
