@@ -14,6 +14,9 @@ from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.units import measure_units
 from jaxrl_srpo.types import Array, Batch, Spec
 
+# At least half of the values that are walked over arrive, so after these rounds one in 2^48 has not.
+_ROUNDS = 48
+
 
 class Slice(NamedTuple):
     """Where the rows of one member's dataset lie in the table: `rows[offset : offset + size]`."""
@@ -77,7 +80,17 @@ def permute(positions: Array, size: Array, key: Array) -> Array:
     def walk(x: Array) -> Array:
         return jnp.where(x >= size, scramble(x), x)
 
-    return jax.lax.while_loop(lambda x: jnp.any(x >= size), walk, scramble(positions))
+    def until_all_arrive(x: Array) -> Array:
+        return jax.lax.while_loop(lambda x: jnp.any(x >= size), walk, x)
+
+    def in_one_kernel(x: Array) -> Array:
+        for _ in range(_ROUNDS):
+            x = walk(x)
+        return x
+
+    # An accelerator would wait for the host at every turn of a loop whose length is not known.
+    arrived: Array = jax.lax.platform_dependent(scramble(positions), cpu=until_all_arrive, default=in_one_kernel)
+    return arrived
 
 
 def sample(rows: Array, where: Slice, spec: Spec, batch_size: int, key: Array, step: Array) -> Batch:
@@ -96,7 +109,9 @@ def sample(rows: Array, where: Slice, spec: Spec, batch_size: int, key: Array, s
     epoch, turn = jnp.divmod(step, steps_per_epoch)
     positions = (turn * batch_size + jnp.arange(batch_size, dtype=jnp.int32)) % size
     order = permute(positions.astype(jnp.uint32), size, jax.random.fold_in(key, epoch))
-    return unpack(jnp.take(rows, where.offset + order.astype(jnp.int32), axis=0, mode="clip"), spec)
+    # Without the barriers XLA draws the order and gathers the rows again for each of their readers.
+    order = jax.lax.optimization_barrier(where.offset + order.astype(jnp.int32))
+    return unpack(jax.lax.optimization_barrier(jnp.take(rows, order, axis=0, mode="clip")), spec)
 
 
 def row_width(spec: Spec) -> int:

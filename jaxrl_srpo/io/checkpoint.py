@@ -45,6 +45,18 @@ def load(path: pathlib.Path, template: Any) -> Any:
     return jax.tree.map(filled, restored, template, is_leaf=lambda leaf: leaf is None)
 
 
+def fits(path: pathlib.Path, template: Any) -> bool:
+    """Whether what was saved has the structure of a template; nothing is read but names."""
+    with _checkpointer() as checkpointer:
+        saved = checkpointer.metadata(path.absolute()).item_metadata
+    return _names(saved.tree) == _names(template)
+
+
+def _names(tree: Any) -> set[str]:
+    paths = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is None)[0]
+    return {"/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path) for path, _ in paths}
+
+
 def _accepted(tree: Any) -> Any:
     """The tree as Orbax accepts it: None for arrays without elements, arrays for NumPy's scalars."""
 

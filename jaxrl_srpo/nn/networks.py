@@ -4,14 +4,15 @@ B is the batch size. All widths that are not arguments are those of the publishe
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrl_srpo.nn import precision
+from jaxrl_srpo.nn import kernels, precision
 from jaxrl_srpo.types import Array, Params
 
 Mean = Literal["tanh", "linear"]
@@ -19,13 +20,32 @@ LogStd = Literal["sigmoid", "clip"]
 Initialization = Literal["pytorch", "rlkit"]
 
 
+@jax.custom_jvp
 def mish(x: Array) -> Array:
-    """Mish, x tanh(log(1 + e^x)), by one exponential instead of three transcendental functions."""
-    # tanh(softplus(x)) = n / (n + 2) with n = e^x (e^x + 2); above 20 the ratio is 1 in float32.
+    """Mish, x tanh(log(1 + e^x)), by one exponential and one division, its derivative too."""
+    return _mish_and_slope(x).value.astype(x.dtype)
+
+
+@mish.defjvp
+def _mish_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (tangent,) = primals, tangents
+    return mish(x), (_mish_and_slope(x).slope * tangent.astype(jnp.float32)).astype(x.dtype)
+
+
+class _ValueAndSlope(NamedTuple):
+    value: Array
+    slope: Array
+
+
+def _mish_and_slope(x: Array) -> _ValueAndSlope:
+    # tanh(log(1 + e^x)) = n / (n + 2) with n = e^x (e^x + 2); above 20 it is 1 in float32.
     wide = x.astype(jnp.float32)
-    exp = jnp.exp(jnp.minimum(wide, 20.0))
+    capped = jnp.minimum(wide, 20.0)
+    exp = jnp.exp(capped)
     n = exp * (exp + 2.0)
-    return (wide * (n / (n + 2.0))).astype(x.dtype)
+    inverse = 1.0 / (n + 2.0)
+    ratio = n * inverse
+    return _ValueAndSlope(wide * ratio, ratio + capped * (4.0 * exp * (exp + 1.0) * inverse) * inverse)
 
 
 def forward(network: nn.Module, params: Params, *inputs: Array) -> Array:
@@ -34,7 +54,7 @@ def forward(network: nn.Module, params: Params, *inputs: Array) -> Array:
 
 
 class Dense(nn.Module):
-    """Affine layer that starts uniform in +-`bound`, by default PyTorch's 1/sqrt(fan_in) for kernel and bias.
+    """Affine layer and its activation; it starts uniform in +-`bound`, by default PyTorch's 1/sqrt(fan_in).
 
     rlkit's hidden layers start within 1/sqrt(features) and without bias; its output layers have a `bound`.
 
@@ -42,6 +62,7 @@ class Dense(nn.Module):
     """
 
     features: int
+    activation: Callable[[Array], Array] | None = None
     hidden: bool = True
     bound: float | None = None
     initialization: Initialization = "pytorch"
@@ -55,10 +76,26 @@ class Dense(nn.Module):
         def uniform(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
             return jax.random.uniform(key, shape, dtype, -bound, bound)
 
+        bias_init = nn.initializers.zeros if rlkit else uniform
         dtype = precision.hidden_dtype() if self.hidden else jnp.float32
-        product = precision.dot_general
-        bias = nn.initializers.zeros if rlkit else uniform
-        return nn.Dense(self.features, dtype=dtype, kernel_init=uniform, bias_init=bias, dot_general=product)(x)
+        return _Affine(self.features, uniform, bias_init, dtype, self.activation, name="Dense_0")(x)
+
+
+class _Affine(nn.Module):
+    """`flax.linen.Dense` with the products of `precision`."""
+
+    features: int
+    kernel_init: nn.initializers.Initializer
+    bias_init: nn.initializers.Initializer
+    dtype: Any
+    activation: Callable[[Array], Array] | None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., fan_in] -> [..., features]."""
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        return precision.affine(x, kernel, bias, self.dtype, self.activation)
 
 
 class MLP(nn.Module):
@@ -75,7 +112,7 @@ class MLP(nn.Module):
     def __call__(self, x: Array) -> Array:
         """[..., input] -> [..., output_size]."""
         for _ in range(self.layers):
-            x = self.activation(Dense(self.width, initialization=self.initialization)(x))
+            x = Dense(self.width, self.activation, initialization=self.initialization)(x)
         return Dense(self.output_size, hidden=False, bound=self.output_bound)(x)
 
 
@@ -122,7 +159,10 @@ def bounded_log_std(free: Array, form: LogStd) -> Array:
 
 
 class TwinQ(nn.Module):
-    """Two independent action-value networks."""
+    """Two independent action-value networks; their parameters are those of one `MLP` with a leading axis of two.
+
+    On accelerators they are one batched product (see `kernels`), half the launches of two.
+    """
 
     width: int = 256
     layers: int = 2
@@ -133,9 +173,52 @@ class TwinQ(nn.Module):
     def __call__(self, observations: Array, actions: Array) -> Array:
         """[B, observation_size], [B, action_size] -> [B, 2]."""
         x = jnp.concatenate([observations, actions], axis=-1)
-        sizes, bound = (1, self.width, self.layers), self.output_bound
-        heads = [MLP(*sizes, output_bound=bound, initialization=self.initialization)(x) for _ in range(2)]
-        return jnp.concatenate(heads, axis=-1)
+        network = MLP(1, self.width, self.layers, nn.relu, self.output_bound, self.initialization, parent=None)
+
+        def heads(key: Array) -> Params:
+            drawn = [network.init(jax.random.fold_in(key, i), x)["params"] for i in range(2)]
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+
+        params = self.param("heads", heads)
+        if kernels.batched():
+            return jax.vmap(lambda head: forward(network, head, x)[..., 0], out_axes=-1)(params)
+        outputs = [forward(network, jax.tree.map(lambda leaf, i=i: leaf[i], params), x) for i in range(2)]
+        return jnp.concatenate(outputs, axis=-1)
+
+
+_HEADS = ("MLP_0", "MLP_1")
+
+
+def split_heads(tree: Any) -> Any:
+    """A tree of parameters with the two networks of every `TwinQ` apart, as 0.1 saved them."""
+
+    def split(node: Any) -> Any:
+        if not _is_twin(node):
+            return node
+        return {name: jax.tree.map(lambda x, i=i: _row(x, i), node["heads"]) for i, name in enumerate(_HEADS)}
+
+    return jax.tree.map(split, tree, is_leaf=_is_twin)
+
+
+def join_heads(tree: Any) -> Any:
+    """Undoes `split_heads`."""
+
+    def is_pair(node: Any) -> bool:
+        return isinstance(node, Mapping) and tuple(node) == _HEADS
+
+    def join(node: Any) -> Any:
+        pair = [node[name] for name in _HEADS] if is_pair(node) else None
+        return {"heads": jax.tree.map(lambda *leaves: np.stack(leaves), *pair)} if pair else node
+
+    return jax.tree.map(join, tree, is_leaf=is_pair)
+
+
+def _is_twin(node: Any) -> bool:
+    return isinstance(node, Mapping) and tuple(node) == ("heads",)
+
+
+def _row(x: Any, i: int) -> Any:
+    return jax.ShapeDtypeStruct(x.shape[1:], x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x[i]
 
 
 class Value(nn.Module):
@@ -169,13 +252,19 @@ class FourierFeatures(nn.Module):
 
 
 def dropout(key: Array, x: Array, rate: float) -> Array:
-    """Inverted dropout from 16-bit random words, half the random numbers of a float mask.
+    """Inverted dropout of x [B, width], whose masks take a byte of a random word for each element.
 
-    The kept share is exact to 1/65536; the scale uses the share that is really kept.
+    A byte is compared with 256 rate, rounded up or down at random for each row, so that every element is dropped with
+    probability `rate` to 24 bits.
     """
-    threshold = round(rate * 65536)
-    keep = jax.random.bits(key, x.shape, jnp.uint16) >= jnp.uint16(threshold)
-    return jnp.where(keep, x * (65536.0 / (65536 - threshold)), 0.0)
+    rows, width = x.shape
+    quarter = -(-width // 4)
+    # The barrier keeps XLA from drawing a word again for each of its bytes.
+    words = jax.lax.optimization_barrier(jax.random.bits(key, (rows, quarter + 1), jnp.uint32))
+    fraction = (words[:, -1:] >> 8).astype(jnp.float32) * 2.0**-24
+    threshold = jnp.floor(256.0 * rate + fraction).astype(jnp.uint8)
+    random = jax.lax.bitcast_convert_type(words[:, :-1], jnp.uint8).reshape(rows, 4 * quarter)[:, :width]
+    return jnp.where(random >= threshold, x * (1.0 / (1.0 - rate)), 0.0)
 
 
 class ResidualBlock(nn.Module):
@@ -188,8 +277,8 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         """[B, width] -> [B, width]."""
         h = dropout(self.make_rng("dropout"), x, self.dropout_rate) if train and self.dropout_rate > 0.0 else x
-        h = nn.LayerNorm(epsilon=1e-5)(h)
-        return x + Dense(x.shape[-1], hidden=False)(mish(Dense(self.hidden)(h)))
+        h = nn.LayerNorm(epsilon=1e-5)(h.astype(jnp.float32)).astype(x.dtype)
+        return x + Dense(x.shape[-1])(Dense(self.hidden, mish)(h))
 
 
 class ScoreNetwork(nn.Module):
@@ -203,8 +292,8 @@ class ScoreNetwork(nn.Module):
     @nn.compact
     def __call__(self, noisy_actions: Array, times: Array, observations: Array, train: bool = False) -> Array:
         """[B, action_size], [B], [B, observation_size] -> [B, action_size]; dropout only if `train`."""
-        time = Dense(128, hidden=False)(mish(Dense(128)(FourierFeatures()(times))))
-        x = Dense(self.width, hidden=False)(jnp.concatenate([noisy_actions, observations, time], axis=-1))
+        time = Dense(128, hidden=False)(Dense(128, mish)(FourierFeatures()(times)))
+        x = Dense(self.width)(jnp.concatenate([noisy_actions, observations, time], axis=-1))
         for _ in range(self.blocks):
             x = ResidualBlock(self.hidden, self.dropout_rate)(x, train)
         return Dense(noisy_actions.shape[-1], hidden=False)(mish(x))

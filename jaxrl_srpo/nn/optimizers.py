@@ -37,7 +37,7 @@ def adam(
     Optax computes the bias correction 1 - 0.999^t in float32, where it loses up to 5 digits to cancellation; expm1
     keeps them.
     """
-    count = optax.safe_increment(opt_state.count)
+    count = opt_state.count + 1
     mu = jax.tree.map(lambda m, g: _DECAY * m + (1.0 - _DECAY) * g, opt_state.mu, grads)
     nu = jax.tree.map(lambda v, g: _SQUARE_DECAY * v + (1.0 - _SQUARE_DECAY) * g**2, opt_state.nu, grads)
     first, second = _bias_correction(_DECAY, count), _bias_correction(_SQUARE_DECAY, count)

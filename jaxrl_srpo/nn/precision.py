@@ -8,7 +8,7 @@ the products.
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,10 @@ Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 
 # What JAX calls "bfloat16" only allows it, and GPUs then take TF32; the name of the algorithm insists.
 _MATMUL = {"auto": None, "float32": "float32", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
+# What Flax calls the matrix of a dense layer.
+_KERNEL = jax.tree_util.DictKey("kernel")
+# Elements of one member's hidden layer from which on bytes count more than launches, docs/performance.md.
+_LARGE = 2**20
 
 
 def using(precision: Precision) -> AbstractContextManager[Any]:
@@ -34,17 +38,39 @@ def hidden_dtype() -> jnp.dtype:
     return jnp.dtype(jnp.bfloat16 if _current() == _MATMUL["bfloat16"] else jnp.float32)
 
 
-def dot_general(lhs: Array, rhs: Array, dimension_numbers: Any, **kwargs: Any) -> Array:
-    """The product of a dense layer, [..., I] by [I, O], in the precision of what is being traced.
+def operands(frozen: Any) -> Any:
+    """Frozen parameters as their products read them: in bfloat16 the kernels are rounded once, not at every product.
 
-    The signature is that of `jax.lax.dot_general`, for which it stands in `flax.linen.Dense`; the result has the type
-    of the operands.
+    The barrier keeps XLA from moving the rounding back into the loop that reads them.
     """
+    if _current() != _MATMUL["bfloat16"]:
+        return frozen
+
+    def rounded(path: tuple[Any, ...], x: Array) -> Array:
+        return x.astype(jnp.bfloat16) if path[-1:] == (_KERNEL,) else x
+
+    return jax.lax.optimization_barrier(jax.tree_util.tree_map_with_path(rounded, frozen))
+
+
+def affine(
+    x: Array, kernel: Array, bias: Array, dtype: Any, activation: Callable[[Array], Array] | None = None
+) -> Array:
+    """activation(x kernel + bias), [..., I] by [I, O] and [O], in the precision of what is being traced.
+
+    The result is of `dtype`.
+    """
+    activation = activation or _linear
+    x, kernel, bias = (operand.astype(dtype) for operand in (x, kernel, bias))
+    bias = jnp.expand_dims(bias, range(x.ndim - 1))
     if _current() == _MATMUL["bfloat16"]:
-        return _rounded_product(_bfloat16, lhs, rhs)
+        return _rounded_affine(_bfloat16, activation, x, kernel, bias)
     if _current() == _MATMUL["tf32"] and jax.default_backend() == "cpu":
-        return _rounded_product(_tf32, lhs, rhs)
-    return jax.lax.dot_general(lhs, rhs, dimension_numbers, **kwargs)
+        return _rounded_affine(_tf32, activation, x, kernel, bias)
+    return activation(jnp.matmul(x, kernel) + bias)
+
+
+def _linear(x: Array) -> Array:
+    return x
 
 
 def _bfloat16(x: Array) -> Array:
@@ -55,30 +81,52 @@ def _tf32(x: Array) -> Array:
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=10)
 
 
+_Function = Callable[[Array], Array]
+
+
 # Without a derivative of its own the backward pass would multiply a float32 cotangent by a bfloat16 operand, for which
 # accelerators have no fast product.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _rounded_product(rounded: Callable[[Array], Array], lhs: Array, rhs: Array) -> Array:
-    """[..., I] by [I, O] with rounded operands, summed in float32."""
-    return _multiply("...i,io->...o", rounded(lhs), rounded(rhs), lhs.dtype)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _rounded_affine(rounded: _Function, activation: _Function, x: Array, kernel: Array, bias: Array) -> Array:
+    """activation(x kernel + bias) with rounded factors, summed in float32."""
+    return _forward(rounded, activation, x, kernel, bias)[0]
 
 
-def _forward(rounded: Callable[[Array], Array], lhs: Array, rhs: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _rounded_product(rounded, lhs, rhs), (lhs, rhs)
+class _Residuals(NamedTuple):
+    """What the backward pass reads; the activation's derivative is made again from the product."""
+
+    x: Array
+    kernel: Array
+    bias: Array
+    product: Array
+
+
+def _forward(
+    rounded: _Function, activation: _Function, x: Array, kernel: Array, bias: Array
+) -> tuple[Array, _Residuals]:
+    product = _multiply("...i,io->...o", rounded(x), rounded(kernel), x.dtype)
+    return activation(product + bias), _Residuals(x, kernel, bias, product)
 
 
 def _backward(
-    rounded: Callable[[Array], Array], operands: tuple[Array, Array], cotangent: Array
-) -> tuple[Array, Array]:
-    lhs, rhs = operands
+    rounded: _Function, activation: _Function, residuals: _Residuals, cotangent: Array
+) -> tuple[Array, Array, Array]:
+    x, kernel, bias, product = residuals
+    # XLA may store the activation's derivative in float32 in the forward pass instead of making it again, and makes and
+    # sums a cotangent in one kernel, which takes longer than two. Where there is much to move, barriers forbid both.
+    barrier = jax.lax.optimization_barrier if product.size >= _LARGE else _linear
+    _, pull = jax.vjp(activation, barrier(product) + bias)
+    cotangent = barrier(pull(cotangent)[0])
     rounded_cotangent = rounded(cotangent)
+    rows = tuple(range(cotangent.ndim - 1))
     return (
-        _multiply("...o,io->...i", rounded_cotangent, rounded(rhs), lhs.dtype),
-        _multiply("...i,...o->io", rounded(lhs), rounded_cotangent, rhs.dtype),
+        _multiply("...o,io->...i", rounded_cotangent, rounded(kernel), x.dtype),
+        _multiply("...i,...o->io", rounded(x), rounded_cotangent, kernel.dtype),
+        jnp.sum(cotangent, axis=rows, keepdims=True, dtype=jnp.float32).astype(bias.dtype),
     )
 
 
-_rounded_product.defvjp(_forward, _backward)
+_rounded_affine.defvjp(_forward, _backward)
 
 
 def _multiply(subscripts: str, left: Array, right: Array, dtype: jnp.dtype) -> Array:

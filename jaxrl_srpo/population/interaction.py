@@ -22,7 +22,7 @@ from jaxrl_srpo.envs import functional
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.population import replay as replay_lib
 from jaxrl_srpo.population.agent import Agent
-from jaxrl_srpo.population.member import Carry, Members, Totals, call, empty_totals, guarded_update, init_member
+from jaxrl_srpo.population.member import Carry, Members, Totals, call, empty_totals, init_member, run_updates
 from jaxrl_srpo.population.replay import Replay
 from jaxrl_srpo.types import Array, Batch, Spec
 
@@ -198,12 +198,12 @@ def learn(
     first = (iteration - problem.loop.first_learning) * problem.loop.updates
     key = _key(members, _UPDATE, iteration)
 
-    def update(i: Array, carried: tuple[Carry, Totals]) -> tuple[Carry, Totals]:
-        batch = table.unpack(rows[i], problem.agent_spec)
-        own = jax.random.fold_in(key, i)
-        return guarded_update(problem.agent.update, *carried, batch, own, members.settings, frozen, first + i)
+    def batch_of(number: Array) -> tuple[Batch, Array]:
+        i = number - first
+        return table.unpack(rows[i], problem.agent_spec), jax.random.fold_in(key, i)
 
-    return jax.lax.fori_loop(0, jnp.where(first < 0, 0, problem.loop.updates), update, (carry, totals))
+    count = jnp.where(first < 0, 0, problem.loop.updates)
+    return run_updates(problem.agent.update, carry, totals, batch_of, first, count, members.settings, frozen)
 
 
 def transitions(contexts: Array, actions: Array, before: Arrival, after: Arrival) -> Batch:

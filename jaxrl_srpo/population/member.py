@@ -1,8 +1,8 @@
-"""One member: what it is made of, and one guarded update of it."""
+"""One member: what it is made of, and its updates, watched for divergence."""
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -69,7 +69,7 @@ class Carry:
 
     Attributes:
       state: the method's `State`.
-      diverged_at: update at which a loss or a parameter stopped being finite; -1 while all is well.
+      diverged_at: update at which the loss or a parameter was first seen not to be finite; -1 while all is well.
     """
 
     state: Any
@@ -78,15 +78,33 @@ class Carry:
 
 @struct.dataclass
 class Totals:
-    """Metrics summed over the good updates of a chunk, and the number of those; leaves like those of `Carry`."""
+    """Metrics summed over the good updates of a chunk, and the number of those; leaves like those of `Carry`.
 
-    sums: Metrics
+    Attributes:
+      sums: one number for each of `names`, all in one array, so that adding to them is one kernel.
+      count: of good updates.
+      names: of the metrics.
+    """
+
+    sums: Array
     count: Array
+    names: tuple[str, ...] = struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> "Totals":
+        """Of no update."""
+        names = tuple(names)
+        return cls(jnp.zeros(len(names)), jnp.int32(0), names)
+
+    def add(self, metrics: Metrics, good: Array) -> "Totals":
+        """With the metrics of one more update, if it was good."""
+        values = jnp.stack([metrics[name] for name in self.names])
+        return Totals(self.sums + jnp.where(good, values, 0.0), self.count + good.astype(jnp.int32), self.names)
 
     def means(self) -> Metrics:
         """The mean of each metric; NaN where there was no good update."""
         count = jnp.where(self.count > 0, self.count.astype(jnp.float32), jnp.nan)
-        return jax.tree.map(lambda total: total / count, self.sums)
+        return {name: self.sums[..., i] / count for i, name in enumerate(self.names)}
 
 
 def stack(trees: Sequence[Any]) -> Any:
@@ -101,24 +119,45 @@ def init_member(init: Function, spec: Spec, members: Members, frozen: Any) -> Ca
     return Carry(state, jnp.int32(-1))
 
 
-def guarded_update(
+def run_updates(
     update: Function,
     carry: Carry,
     totals: Totals,
-    batch: Batch,
-    key: Array,
+    batch_of: Callable[[Array], tuple[Batch, Array]],
+    first: Array,
+    count: Array,
     settings: Any,
     frozen: Any,
-    number: Array,
 ) -> tuple[Carry, Totals]:
-    """Update `number` of one member; it stays at its last good state once a loss or a parameter is not finite."""
-    state, metrics = call(update, state=carry.state, batch=batch, key=key, settings=settings, frozen=frozen)
-    healthy = carry.diverged_at < 0
-    good = healthy & jnp.isfinite(metrics["loss"]) & _all_finite(state)
-    state = jax.tree.map(lambda new, old: jnp.where(good, new, old), state, carry.state)
-    diverged_at = jnp.where(healthy & ~good, number, carry.diverged_at)
-    sums = jax.tree.map(lambda total, x: total + jnp.where(good, x, 0.0), totals.sums, metrics)
-    return Carry(state, diverged_at), Totals(sums, totals.count + good.astype(jnp.int32))
+    """`count` updates of one member, and its totals with those added.
+
+    The loss is watched after every update, the state at the end only: what is not finite there never becomes finite
+    again. A member that failed goes back to the state it came with, and is named by the number of the update. So
+    nothing but the loss is looked at in an update, and no state is kept between two.
+
+    Args:
+      update: the method's `update`.
+      carry: the member; one that diverged before stays as it is.
+      totals: metrics of the good updates so far.
+      batch_of: the batch and the key of an update, by its number.
+      first: number of the first update.
+      count: of updates; may be 0.
+      settings: of the member.
+      frozen: results of earlier stages.
+    """
+
+    def step(i: Array, carried: tuple[Any, Totals, Array]) -> tuple[Any, Totals, Array]:
+        state, totals, failed_at = carried
+        batch, key = batch_of(first + i)
+        state, metrics = call(update, state=state, batch=batch, key=key, settings=settings, frozen=frozen)
+        healthy = failed_at < 0
+        good = healthy & jnp.isfinite(metrics["loss"])
+        return state, totals.add(metrics, good), jnp.where(healthy & ~good, first + i, failed_at)
+
+    state, totals, failed_at = jax.lax.fori_loop(0, count, step, (carry.state, totals, carry.diverged_at))
+    failed_at = jnp.where((failed_at < 0) & ~_all_finite(state), first + count - 1, failed_at)
+    state = jax.tree.map(lambda new, old: jnp.where(failed_at < 0, new, old), state, carry.state)
+    return Carry(state, failed_at), totals
 
 
 def empty_totals(update: Function, spec: Spec, state: Any, settings: Any, frozen: Any) -> Totals:
@@ -129,8 +168,7 @@ def empty_totals(update: Function, spec: Spec, state: Any, settings: Any, frozen
         return call(update, state=state, batch=batch, key=key, settings=settings, frozen=frozen)[1]
 
     rows = jnp.zeros((settings.batch_size, table.row_width(spec)))
-    shapes = jax.eval_shape(metrics_of, state, settings, frozen, rows)
-    return Totals(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), jnp.int32(0))
+    return Totals.of(jax.eval_shape(metrics_of, state, settings, frozen, rows))
 
 
 def _all_finite(state: Any) -> Array:

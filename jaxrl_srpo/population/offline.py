@@ -7,17 +7,17 @@ import jax
 import numpy as np
 
 from jaxrl_srpo.data import table
+from jaxrl_srpo.nn import precision
 from jaxrl_srpo.population.member import (
     Carry,
     Function,
     Members,
-    Totals,
     empty_totals,
-    guarded_update,
     init_member,
+    run_updates,
 )
 from jaxrl_srpo.population.vectorize import PlacedMembers, Strategy
-from jaxrl_srpo.types import Array, Metrics, Spec
+from jaxrl_srpo.types import Array, Batch, Metrics, Spec
 
 
 def chunk(
@@ -31,17 +31,15 @@ def chunk(
     steps: Array,
 ) -> tuple[Carry, Metrics]:
     """`steps` updates of one member from update `start` on, and the mean of each metric over the good ones."""
-    settings = members.settings
+    settings, frozen = members.settings, precision.operands(frozen)
     sample_key, update_key = (jax.random.fold_in(members.keys, i) for i in (1, 2))
 
-    def step(i: Array, carried: tuple[Carry, Totals]) -> tuple[Carry, Totals]:
-        number = start + i
+    def batch_of(number: Array) -> tuple[Batch, Array]:
         batch = table.sample(rows, members.where, spec, settings.batch_size, sample_key, number)
-        key = jax.random.fold_in(update_key, number)
-        return guarded_update(update, *carried, batch, key, settings, frozen, number)
+        return batch, jax.random.fold_in(update_key, number)
 
     totals = empty_totals(update, spec, carry.state, settings, frozen)
-    carry, totals = jax.lax.fori_loop(0, steps, step, (carry, totals))
+    carry, totals = run_updates(update, carry, totals, batch_of, start, steps, settings, frozen)
     return carry, totals.means()
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrl_srpo.nn import kernels
 from jaxrl_srpo.population.member import call
 from jaxrl_srpo.types import Act, Array
 
@@ -161,7 +162,8 @@ def _lift(
             replaced = dict(zip(of_group + own, [*shared, *members], strict=True))
             return function(**{name: replaced.get(i, given[i]) for i, name in enumerate(names)})
 
-        return over(one, [given[i] for i in of_group], [given[i] for i in own])
+        with kernels.batching(strategy == "vmap"):
+            return over(one, [given[i] for i in of_group], [given[i] for i in own])
 
     member = _member_spec(layout)
     group_spec = PartitionSpec("devices" if layout.sharded == "groups" else None)

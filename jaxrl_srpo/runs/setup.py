@@ -1,5 +1,6 @@
 """From the members of a stage to a population that is ready to train, on the dataset or online."""
 
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from jaxrl_srpo.data.facts import DatasetFacts
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io import checkpoint
 from jaxrl_srpo.methods.contract import Stage
+from jaxrl_srpo.nn import networks
 from jaxrl_srpo.population.agent import Agent
 from jaxrl_srpo.population.interaction import Loop
 from jaxrl_srpo.population.member import Members, make_members, stack
@@ -114,16 +116,24 @@ def load_result(run: RunDirectory, stage: Stage, member: Member) -> Any:
     """The finished result of a stage of a member, read by the coordinator for all processes."""
     template = stage.template(member.settings, member.spec)
     if distributed.coordinator():
-        result = checkpoint.load(run.artefact(stage, member.address(stage)), template)
+        result = _read(run.artefact(stage, member.address(stage)), template)
     else:
         result = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
     return distributed.broadcast_tree(result)
 
 
+def _read(path: pathlib.Path, template: Any) -> Any:
+    """A saved result; one of 0.1 has the two networks of a `TwinQ` apart."""
+    apart = networks.split_heads(template)
+    if jax.tree.structure(apart) == jax.tree.structure(template) or not checkpoint.fits(path, apart):
+        return checkpoint.load(path, template)
+    return networks.join_heads(checkpoint.load(path, apart))
+
+
 def load_results(run: RunDirectory, stage: Stage, members: Sequence[Member]) -> Any:
     """The results of members stacked, leaves [members, ...]; the coordinator alone may ask."""
     template = stage.template(members[0].settings, members[0].spec)
-    return stack([checkpoint.load(run.artefact(stage, member.address(stage)), template) for member in members])
+    return stack([_read(run.artefact(stage, member.address(stage)), template) for member in members])
 
 
 class OnlinePopulation:

@@ -118,7 +118,7 @@ def test_online_it_goes_on_from_its_own_state_and_is_evaluated_before_during_and
     # The counts of Adam's steps show that its moments went on as well.
     assert (before.step, after.step) == (8, 24)
     assert after.q.opt_state.count == 24
-    assert not np.array_equal(*(state.q.params["MLP_0"]["Dense_0"]["Dense_0"]["kernel"] for state in (before, after)))
+    assert not np.array_equal(*(state.q.params["heads"]["Dense_0"]["Dense_0"]["kernel"] for state in (before, after)))
 
 
 def test_the_picture_marks_the_switch(run: Run) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from jaxrl_srpo.methods import behavior, iql, srpo
 from jaxrl_srpo.methods.settings import with_arrays
-from jaxrl_srpo.nn import diffusion
+from jaxrl_srpo.nn import diffusion, networks
 from jaxrl_srpo.nn.learner import Learner
 from jaxrl_srpo.types import Batch, Spec
 from tests import reference
@@ -30,7 +30,7 @@ BEHAVIOR_INIT, IQL_INIT, SRPO_INIT = (jax.jit(module.init, static_argnames="spec
 
 
 def to_numpy(tree: Any) -> Any:
-    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), networks.split_heads(tree))
 
 
 def batch_of(seed: int) -> Batch:

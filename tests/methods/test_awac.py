@@ -55,7 +55,7 @@ def numpy_mlp(params: Params, x: np.ndarray) -> np.ndarray:
 
 def numpy_min_q(params: Params, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
     x = np.concatenate([observations, actions], axis=1)
-    return np.minimum(*(numpy_mlp(params[f"MLP_{i}"], x)[:, 0] for i in range(2)))
+    return np.minimum(*(numpy_mlp(head, x)[:, 0] for head in networks.split_heads(params).values()))
 
 
 def numpy_gaussian(params: Params, settings: awac.Settings, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import pytest
 
 from jaxrl_srpo.methods import td3_bc
 from jaxrl_srpo.methods.settings import with_arrays
+from jaxrl_srpo.nn import networks
 from jaxrl_srpo.types import Array, Batch, Spec
 from tests import reference
 
@@ -30,7 +31,7 @@ def batch_of(seed: int, spec: Spec = SPEC, size: int = 32) -> Batch:
 
 
 def to_numpy(tree: Any) -> Any:
-    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), networks.split_heads(tree))
 
 
 def warm(learner: Any) -> Any:

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from jaxrl_srpo.methods import behavior
 from jaxrl_srpo.methods.settings import with_arrays
-from jaxrl_srpo.nn import networks
+from jaxrl_srpo.nn import kernels, networks
 from jaxrl_srpo.types import Batch, Spec
 
 # Observation and action sizes of HalfCheetah.
@@ -23,7 +23,7 @@ def score_variables(seed: int = 0) -> Any:
     return jax.jit(networks.ScoreNetwork().init)(jax.random.key(seed), ACTIONS, jnp.zeros(1), OBSERVATIONS)
 
 
-def kernels(params: Any) -> list[jax.Array]:
+def kernels_of(params: Any) -> list[jax.Array]:
     return [leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "kernel"]
 
 
@@ -33,7 +33,7 @@ def count(params: Any) -> int:
 
 def test_score_network_has_the_published_size() -> None:
     params = score_variables()["params"]
-    products = sum(kernel.size for kernel in kernels(params))
+    products = sum(kernel.size for kernel in kernels_of(params))
     time, entry, blocks, output = 64 * 128 + 128 * 128, (6 + 17 + 128) * 256, 3 * 2 * 256 * 1024, 256 * 6
     assert products == time + entry + blocks + output == 1_637_632
     assert sum(name.startswith("ResidualBlock") for name in params) == 3
@@ -106,9 +106,19 @@ def test_hidden_layers_may_start_as_rlkits() -> None:
     assert np.any(np.asarray(mlp["Dense_2"]["Dense_0"]["bias"]) != 0.0)
 
 
-def test_twin_qs_differ() -> None:
-    params = jax.jit(networks.TwinQ(width=16).init)(jax.random.key(0), OBSERVATIONS, ACTIONS)["params"]
-    assert not np.array_equal(kernels(params["MLP_0"])[0], kernels(params["MLP_1"])[0])
+def test_twin_qs_differ_and_are_the_same_networks_batched_and_apart() -> None:
+    network = networks.TwinQ(width=16)
+    params = jax.jit(network.init)(jax.random.key(0), OBSERVATIONS, ACTIONS)["params"]
+    heads = networks.split_heads(params)
+    assert list(heads) == ["MLP_0", "MLP_1"]
+    assert not np.array_equal(*(kernels_of(head)[0] for head in heads.values()))
+    jax.tree.map(np.testing.assert_array_equal, networks.join_heads(heads), params)
+    x = jnp.concatenate([OBSERVATIONS, ACTIONS], axis=-1)
+    expected = [networks.forward(networks.MLP(1, 16), head, x)[:, 0] for head in heads.values()]
+    for batched in (False, True):
+        with kernels.batching(batched):
+            values = networks.forward(network, params, OBSERVATIONS, ACTIONS)
+        np.testing.assert_allclose(values, np.stack(expected, axis=-1), rtol=1e-5, atol=1e-6)
 
 
 def test_mish_is_its_definition() -> None:

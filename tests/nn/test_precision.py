@@ -17,7 +17,6 @@ from jaxrl_srpo.types import Batch, Spec
 SPEC = Spec(5, 3)
 SETTINGS = behavior.Settings(batch_size=16, width=32, hidden=64, blocks=2)
 Rounding = Callable[[jax.Array], np.ndarray]
-DIMENSIONS = (((1,), (0,)), ((), ()))
 
 
 def tf32(x: jax.Array) -> np.ndarray:
@@ -41,18 +40,52 @@ def normal(seed: int, *shape: int) -> jax.Array:
 
 @pytest.mark.parametrize(("name", "rounded"), [("float32", exact), ("tf32", tf32), ("bfloat16", bfloat16)])
 def test_product_and_its_derivatives_round_their_operands(name: precision.Precision, rounded: Rounding) -> None:
-    x, kernel, cotangent = normal(0, 7, 5), normal(1, 5, 4), normal(2, 7, 4)
+    x, kernel, bias, cotangent = normal(0, 7, 5), normal(1, 5, 4), normal(3, 4), normal(2, 7, 4)
     with precision.using(name):
-        product, pull = jax.vjp(lambda x, kernel: precision.dot_general(x, kernel, DIMENSIONS), x, kernel)
-        gradients = pull(cotangent)
+        result, pull = jax.vjp(lambda *factors: precision.affine(*factors, jnp.float32), x, kernel, bias)
+        *gradients, bias_gradient = pull(cotangent)
+    product = result - bias[None]
+    np.testing.assert_allclose(bias_gradient, np.sum(cotangent, axis=0), rtol=1e-6)
     left, right, back = rounded(x), rounded(kernel), rounded(cotangent)
     # The emulated TF32 rounds results too, by half a unit of its last place.
     tolerance = 6e-4 if name == "tf32" else 1e-6
     for own, expected in zip((product, *gradients), (left @ right, back @ right.T, left.T @ back), strict=True):
         np.testing.assert_allclose(own, expected, rtol=tolerance, atol=tolerance)
         assert own.dtype == jnp.float32
+    assert (result.dtype, bias_gradient.dtype) == (jnp.float32, jnp.float32)
     if name != "float32":
         assert np.abs(np.asarray(product) - np.asarray(x) @ np.asarray(kernel)).max() > 1e-4
+
+
+@pytest.mark.parametrize("activation", [networks.mish, jax.nn.relu])
+@pytest.mark.parametrize("rows", [16, 2**15])
+def test_a_layer_with_an_activation_is_one_without_and_then_the_activation(
+    activation: Callable[[jax.Array], jax.Array], rows: int
+) -> None:
+    factors = normal(0, rows, 8), normal(1, 8, 32), normal(2, 32)
+    dtype, cotangent = jnp.bfloat16, normal(3, rows, 32).astype(jnp.bfloat16)
+    with precision.using("bfloat16"):
+        own, pull = jax.vjp(lambda *factors: precision.affine(*factors, dtype, activation), *factors)
+        apart, pull_apart = jax.vjp(lambda *factors: activation(precision.affine(*factors, dtype)), *factors)
+        gradients = zip(pull(cotangent), pull_apart(cotangent), strict=True)
+    np.testing.assert_array_equal(own, apart)
+    for gradient, expected in gradients:
+        np.testing.assert_array_equal(gradient, expected)
+
+
+def test_frozen_kernels_are_rounded_once_and_all_else_is_left() -> None:
+    frozen = {"Dense_0": {"kernel": normal(0, 3, 2), "bias": normal(1, 2)}, "frequencies": normal(2, 4)}
+    with precision.using("bfloat16"):
+        own = precision.operands(frozen)
+    assert jax.tree.map(lambda x: x.dtype, own) == {
+        "Dense_0": {"kernel": jnp.bfloat16, "bias": jnp.float32},
+        "frequencies": jnp.float32,
+    }
+    for name in ("float32", "tf32", "auto"):
+        with precision.using(name):
+            assert precision.operands(frozen) is frozen
+    with precision.using("bfloat16"):
+        assert (precision.operands(None), precision.operands(())) == (None, ())
 
 
 def test_hidden_activations_are_bfloat16_and_outputs_float32() -> None:

@@ -66,24 +66,60 @@ def test_a_state_begins_by_the_members_key_folded_with_zero() -> None:
     assert int(carry.diverged_at) == -1
 
 
-def guarded(carry: Carry, totals: Totals, settings: Settings, number: int) -> tuple[Any, Any]:
-    key = jax.random.key(0)
-    return member.guarded_update(update, carry, totals, batch_of(3.0), key, settings, None, jnp.int32(number))
+def run(carry: Carry, totals: Totals, rates: list[float], first: int = 0) -> tuple[Any, Any]:
+    """As many updates as rates, each by its own."""
+
+    def update_of(state: Array, batch: Batch, settings: Settings) -> tuple[Array, Metrics]:
+        return update(state, batch, settings.replace(rate=batch.discounts[0]))  # type: ignore[attr-defined]
+
+    def batch_at(number: Array) -> tuple[Batch, Array]:
+        batch = batch_of(3.0)
+        rate = jnp.asarray([*rates, 0.0])[number - first]
+        return batch.replace(discounts=jnp.full(4, rate)), jax.random.key(0)  # type: ignore[attr-defined]
+
+    numbers = jnp.int32(first), jnp.int32(len(rates))
+    return jax.jit(
+        lambda carry, totals: member.run_updates(update_of, carry, totals, batch_at, *numbers, Settings(), None)
+    )(carry, totals)
 
 
-def test_updates_that_are_not_finite_are_undone_and_not_counted() -> None:
+def fresh() -> tuple[Carry, Totals]:
     carry = Carry(jnp.float32(0.0), jnp.int32(-1))
-    totals = member.empty_totals(update, SPEC, carry.state, Settings(), None)
-    assert (totals.sums, int(totals.count)) == ({"loss": 0.0, "reward": 0.0}, 0)
-    for number, rate in enumerate([1.0, 2.0, float("inf"), 5.0]):
-        carry, totals = guarded(carry, totals, Settings(rate=rate), number)
-    assert (float(carry.state), int(carry.diverged_at), int(totals.count)) == (3.0, 2, 2)
+    return carry, member.empty_totals(update, SPEC, carry.state, Settings(), None)
+
+
+def test_a_member_that_fails_goes_back_to_the_start_of_its_chunk_and_stays_there() -> None:
+    carry, totals = fresh()
+    assert (totals.names, totals.sums.tolist(), int(totals.count)) == (("loss", "reward"), [0.0, 0.0], 0)
+    carry, totals = run(carry, totals, [1.0, 2.0])
+    assert (float(carry.state), int(carry.diverged_at), int(totals.count)) == (3.0, -1, 2)
     # Losses of 1 and 3.
     assert {name: float(value) for name, value in totals.means().items()} == {"loss": 2.0, "reward": 3.0}
+    carry, totals = run(carry, totals, [1.0, float("inf"), 5.0], first=2)
+    assert (float(carry.state), int(carry.diverged_at), int(totals.count)) == (3.0, 3, 3)
+    carry, after = run(carry, totals, [1.0, 1.0], first=5)
+    assert (float(carry.state), int(carry.diverged_at), int(after.count)) == (3.0, 3, 3)
+    np.testing.assert_array_equal(after.sums, totals.sums)
 
 
-def test_means_of_no_update_are_not_numbers() -> None:
-    totals = member.empty_totals(update, SPEC, jnp.float32(0.0), Settings(), None)
+def test_a_state_that_the_loss_does_not_show_is_seen_at_the_end() -> None:
+    carry, totals = fresh()
+
+    def hidden(state: Array, batch: Batch) -> tuple[Array, Metrics]:
+        return state + jnp.inf, {"loss": jnp.float32(1.0), "reward": jnp.mean(batch.rewards)}
+
+    def batch_at(number: Array) -> tuple[Batch, Array]:
+        return batch_of(1.0), jax.random.key(0)
+
+    numbers = jnp.int32(10), jnp.int32(4)
+    carry, totals = member.run_updates(hidden, carry, totals, batch_at, *numbers, Settings(), None)
+    assert (float(carry.state), int(carry.diverged_at)) == (0.0, 13)
+
+
+def test_no_update_changes_nothing() -> None:
+    carry, totals = fresh()
+    after, totals = run(carry, totals, [])
+    assert (float(after.state), int(after.diverged_at), int(totals.count)) == (0.0, -1, 0)
     assert all(np.isnan(value) for value in totals.means().values())
 
 

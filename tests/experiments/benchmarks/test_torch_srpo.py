@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.methods import behavior, iql, srpo
+from jaxrl_srpo.nn import networks
 from jaxrl_srpo.types import Batch, Spec
 
 torch = pytest.importorskip("torch", reason="needs the extra `torch`", exc_type=ImportError)
@@ -39,6 +40,7 @@ def to_torch(batch: Batch) -> Any:
 
 def dense_layers(params: Any) -> Any:
     """Flax's affine layers of a subtree, as (kernel, bias)."""
+    params = networks.split_heads(params)
     if "kernel" in params:
         return [(params["kernel"], params["bias"])]
     return [layer for name in sorted(params) if name != "LayerNorm_0" for layer in dense_layers(params[name])]
