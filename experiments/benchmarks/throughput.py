@@ -17,6 +17,7 @@ from typing import Literal
 import jax
 
 from experiments import common
+from experiments.benchmarks import kernels
 from experiments.benchmarks.machine import conditions
 from experiments.benchmarks.throughput_report import Measurement, describe, draw, protocol, summarize, write_csv
 from experiments.benchmarks.workload import (
@@ -48,6 +49,8 @@ HALFCHEETAH = Spec(17, 6)
 STAGES = {stage.name: stage for stage in srpo.METHOD.stages}
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
 Rival = Literal["eager", "compiled"]
+# Updates that a profile takes the mean of.
+_PROFILED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Options:
       seconds: least length of a burst.
       repetitions: bursts of each.
       limit: seconds that one population size of one stage may take; larger ones are left out.
+      profile: whether to show the kernels of an update, too.
     """
 
     stages: tuple[str, ...] = tuple(STAGES)
@@ -81,6 +85,7 @@ class Options:
     seconds: float = 2.0
     repetitions: int = 5
     limit: float = 120.0
+    profile: bool = False
 
 
 class TorchRunner:
@@ -141,7 +146,7 @@ def measure(options: Options, log: Callable[[str], None] = print) -> list[Measur
 def _measure_stage(
     stage: Stage, precision: Precision, strategy: Strategy, rivals: Sequence[Rival], limit: float, options: Options
 ) -> Iterator[Measurement]:
-    settings = preset_values([srpo.METHOD], options.preset, "", "locomotion")
+    settings = _settings(options)
     flop = update_flop(stage, settings, options.spec)
     batch_size: int = stage.read(settings).batch_size
     torches: list[Runner] = [TorchRunner(stage, settings, rival, options) for rival in rivals]
@@ -150,10 +155,7 @@ def _measure_stage(
         # Calibration takes two updates, a burst at least one.
         if members * (options.repetitions + 2) / rate > options.limit:
             break
-        # Only the policy stage has earlier results that members could share.
-        shared = min(members, options.betas) if stage.needs else 1
-        groups = -(-members // shared)
-        runner = PopulationRunner(Workload(stage, settings, options.spec, groups, shared, options.rows, strategy))
+        runner = PopulationRunner(_workload(stage, members, strategy, options))
         rates, *torch_rates = alternate([runner, *torches], options)
         if runner.diverged():
             raise UserError(f"{stage.name} with {members} members diverged; its speed would mean nothing")
@@ -172,10 +174,31 @@ def _measure_stage(
             memory=runner.memory,
         )
         yield ours
+        if options.profile:
+            print(kernels.describe(kernels.measured(runner.run, _PROFILED)))
         for rival, own in zip(rivals, torch_rates, strict=True):
             yield dataclasses.replace(
                 ours, what=f"torch {rival}", strategy="", rates=own, compile_seconds=math.nan, memory=math.nan
             )
+
+
+def _settings(options: Options) -> Values:
+    return preset_values([srpo.METHOD], options.preset, "", "locomotion")
+
+
+def _workload(stage: Stage, members: int, strategy: Strategy, options: Options) -> Workload:
+    # Only the policy stage has earlier results that members could share.
+    shared = min(members, options.betas) if stage.needs else 1
+    groups = -(-members // shared)
+    return Workload(stage, _settings(options), options.spec, groups, shared, options.rows, strategy)
+
+
+def plan(options: Options, log: Callable[[str], None] = print) -> None:
+    """Says what an H100 would run in an update of each stage, population size and precision."""
+    for precision, name, members in itertools.product(options.precisions, options.stages, options.members):
+        with using(precision):
+            found = kernels.planned(_workload(STAGES[name], members, "vmap", options))
+        log(f"{name}, {members} members, {precision}, planned for an H100:\n{kernels.describe(found)}")
 
 
 def _line(one: Measurement) -> str:
@@ -198,9 +221,15 @@ def main(arguments: Sequence[str]) -> list[Measurement]:
     if out is None:
         return []
     values = line.values
+    if values.plan:
+        # Else JAX looks for a GPU before it compiles for one.
+        jax.config.update("jax_platforms", "cpu")
     if values.cpu_devices:
         jax.config.update("jax_num_cpu_devices", values.cpu_devices)
     options = _options(line)
+    if values.plan:
+        plan(options)
+        return []
     print(conditions())
     measurements = measure(options)
     write_csv(measurements, out / "throughput.csv")
@@ -237,6 +266,7 @@ def _options(line: common.CommandLine) -> Options:
         seconds=values.seconds,
         repetitions=values.repetitions,
         limit=values.limit,
+        profile=values.profile,
     )
     if options.rivals:
         try:
@@ -270,6 +300,10 @@ def _command_line() -> common.CommandLine:
     line.number("seconds", default.seconds, "Least length of a burst.", 0.0)
     line.whole("repetitions", default.repetitions, "Bursts of each.", 1)
     line.number("limit", default.limit, "Seconds per population size; larger ones are left out.", 0.0)
+    line.switch("profile", "Show the kernels of an update, on a GPU.")
+    line.switch(
+        "plan", "Only show the kernels that an H100 would run; no GPU is needed, but pip install 'jax[cuda12]'."
+    )
     return line
 
 

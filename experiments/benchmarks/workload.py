@@ -69,6 +69,10 @@ class Workload:
         settings = [self.stage.read(self.settings)] * self.members
         return make_members(keys, settings, [Slice(0, self.rows)] * self.members, self.groups)
 
+    def untrained(self) -> Any:
+        """Untrained earlier results, leaves [groups, ...]: speed does not depend on their weights."""
+        return _untrained(self.stage, self.settings, self.spec, self.groups)
+
     def population(self) -> OfflinePopulation:
         """The population as training runs it, on random transitions."""
         return OfflinePopulation(
@@ -76,7 +80,7 @@ class Workload:
             self.stage.update,
             self.spec,
             self.describe(),
-            _untrained(self.stage, self.settings, self.spec, self.groups),
+            self.untrained(),
             random_rows(self.spec, self.rows),
             self.strategy,
         )
@@ -128,7 +132,7 @@ def random_rows(spec: Spec, rows: int) -> np.ndarray:
 
 
 def _untrained(stage: Stage, settings: Values, spec: Spec, groups: int) -> Any:
-    """What a stage gets of untrained earlier results, leaves [groups, ...]: speed does not depend on their weights."""
+    """What a stage gets of untrained earlier results, leaves [groups, ...]."""
 
     def one(key: Array) -> Any:
         return stage.make_frozen(settings, _untrained_results(stage, settings, spec, key))

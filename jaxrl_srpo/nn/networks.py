@@ -259,11 +259,11 @@ def dropout(key: Array, x: Array, rate: float) -> Array:
     """
     rows, width = x.shape
     quarter = -(-width // 4)
+    key_words, key_rows = jax.random.split(key)
     # The barrier keeps XLA from drawing a word again for each of its bytes.
-    words = jax.lax.optimization_barrier(jax.random.bits(key, (rows, quarter + 1), jnp.uint32))
-    fraction = (words[:, -1:] >> 8).astype(jnp.float32) * 2.0**-24
-    threshold = jnp.floor(256.0 * rate + fraction).astype(jnp.uint8)
-    random = jax.lax.bitcast_convert_type(words[:, :-1], jnp.uint8).reshape(rows, 4 * quarter)[:, :width]
+    words = jax.lax.optimization_barrier(jax.random.bits(key_words, (rows, quarter), jnp.uint32))
+    random = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(rows, 4 * quarter)[:, :width]
+    threshold = jnp.floor(256.0 * rate + jax.random.uniform(key_rows, (rows, 1))).astype(jnp.uint8)
     return jnp.where(random >= threshold, x * (1.0 / (1.0 - rate)), 0.0)
 
 

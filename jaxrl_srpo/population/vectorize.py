@@ -92,9 +92,14 @@ class PlacedMembers:
         spec = PartitionSpec("devices") if self.layout.sharded == "groups" else PartitionSpec()
         return self._place(tree, spec)
 
+    @property
+    def replicated(self) -> NamedSharding:
+        """Where all devices have the whole of an array."""
+        return NamedSharding(self._mesh, PartitionSpec())
+
     def place_table(self, rows: np.ndarray) -> Array:
         """Copies the transition table to every device."""
-        return jax.device_put(rows, NamedSharding(self._mesh, PartitionSpec()))
+        return jax.device_put(rows, self.replicated)
 
     def _place(self, tree: Any, spec: PartitionSpec) -> Any:
         axis = next((i for i, name in enumerate(spec) if name), None)

@@ -180,6 +180,7 @@ def test_members_differ_by_their_keys_and_numbers() -> None:
     assert len({row.tobytes() for row in first}) == 6
 
 
+@pytest.mark.many_devices
 @pytest.mark.parametrize("shape", [(5, 1), (1, 5), (2, 3), (1, 1)])
 def test_one_and_eight_devices_give_the_same_numbers(shape: tuple[int, int]) -> None:
     one, eight = plain(shape), plain(shape, devices=8)
@@ -187,11 +188,12 @@ def test_one_and_eight_devices_give_the_same_numbers(shape: tuple[int, int]) -> 
     assert_equal(one, eight)
 
 
+@pytest.mark.many_devices
 def test_vmap_over_eight_devices_agrees_up_to_rounding() -> None:
     assert_close(plain(strategy="vmap"), plain(strategy="vmap", devices=8))
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.many_devices)])
 def test_a_group_shares_one_copy_of_what_is_frozen(devices: int) -> None:
     task = problem(2, 3)
     grouped, _ = plain(devices=devices)
@@ -223,7 +225,7 @@ def test_a_member_reads_the_rows_of_its_own_dataset_only() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.many_devices)])
 def test_a_member_that_meets_nan_goes_back_to_the_start_of_its_chunk(strategy: Strategy, devices: int) -> None:
     task = problem(2, 3)
     healthy, metrics = train(task, (4, 8), strategy, devices)
@@ -262,7 +264,7 @@ def test_a_stopped_member_stays_stopped() -> None:
     assert (carry.diverged_at.item(), carry.state.step.item()) == (2, 0)
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.many_devices)])
 def test_a_restored_population_goes_on_bitwise(devices: int) -> None:
     whole = population_of(problem(2, 3), devices=devices)
     run(whole, (5,))

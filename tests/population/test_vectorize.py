@@ -21,7 +21,7 @@ def combine(carry: Array, factor: Array, shift: Array) -> tuple[Array, Array]:
     return new, jnp.sum(new)
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.many_devices)])
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
 def test_arguments_are_of_members_of_groups_or_shared(strategy: Strategy, devices: int) -> None:
     placed = PlacedMembers((2, 3), strategy, jax.devices()[:devices])
@@ -42,6 +42,7 @@ def test_what_is_replaced_is_given_up() -> None:
     assert carry.is_deleted()
 
 
+@pytest.mark.many_devices
 def test_a_strategy_of_its_own_gives_the_same() -> None:
     placed = PlacedMembers((2, 3), "map", jax.devices()[:2])
     results = [
@@ -56,6 +57,7 @@ def test_a_strategy_of_its_own_gives_the_same() -> None:
     ("shape", "sharded", "padded"),
     [((3, 8), "members", 8), ((8, 3), "groups", 8), ((5, 1), "groups", 8), ((1, 5), "members", 8)],
 )
+@pytest.mark.many_devices
 def test_only_the_axis_that_divides_better_is_padded(shape: tuple[int, int], sharded: str, padded: int) -> None:
     placed = PlacedMembers(shape, "map", jax.devices()[:8])
     assert (placed.layout.sharded, placed.layout.padded) == (sharded, padded)
