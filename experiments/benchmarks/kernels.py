@@ -79,13 +79,23 @@ def describe(kernels: Sequence[Kernel], top: int = 12) -> str:
 
 
 def _sum(name: str, kernels: Iterable[Kernel]) -> Kernel:
-    columns = [sum(column) for column in zip(*(kernel[1:] for kernel in kernels), strict=True)] or [0.0, 0.0, 0.0]
-    return Kernel(name, *columns)
+    counted = [Kernel(name, 0.0, 0.0, 0.0), *kernels]
+    return Kernel(name, *(sum(column) for column in zip(*(kernel[1:] for kernel in counted), strict=True)))
 
 
 def _line(kernel: Kernel) -> str:
     moved = "" if math.isnan(kernel.megabytes) else f"{kernel.megabytes:10,.1f} MB"
     return f"{kernel.microseconds:10,.1f} us {kernel.launches:7.1f} launches{moved}  {kernel.name}"
+
+
+def require_gpu() -> None:
+    """Raises where nothing can be profiled.
+
+    Raises:
+      UserError: the device is no GPU.
+    """
+    if jax.devices()[0].platform != "gpu":
+        raise UserError("--profile: needs a GPU; --plan says on any machine what an H100 would run")
 
 
 def measured(run: Callable[[int], None], steps: int) -> list[Kernel]:
@@ -94,8 +104,7 @@ def measured(run: Callable[[int], None], steps: int) -> list[Kernel]:
     Raises:
       UserError: the device is no GPU.
     """
-    if jax.devices()[0].platform != "gpu":
-        raise UserError("--profile: needs a GPU; --plan says on any machine what an H100 would run")
+    require_gpu()
     with tempfile.TemporaryDirectory() as directory:
         with jax.profiler.trace(directory):
             run(steps)

@@ -230,6 +230,8 @@ def main(arguments: Sequence[str]) -> list[Measurement]:
     if values.plan:
         plan(options)
         return []
+    if options.profile:
+        kernels.require_gpu()
     print(conditions())
     measurements = measure(options)
     write_csv(measurements, out / "throughput.csv")

@@ -125,9 +125,9 @@ def load_result(run: RunDirectory, stage: Stage, member: Member) -> Any:
 def _read(path: pathlib.Path, template: Any) -> Any:
     """A saved result; one of 0.1 has the two networks of a `TwinQ` apart."""
     apart = networks.split_heads(template)
-    if jax.tree.structure(apart) == jax.tree.structure(template) or not checkpoint.fits(path, apart):
-        return checkpoint.load(path, template)
-    return networks.join_heads(checkpoint.load(path, apart))
+    if not checkpoint.fits(path, template) and checkpoint.fits(path, apart):
+        return networks.join_heads(checkpoint.load(path, apart))
+    return checkpoint.load(path, template)
 
 
 def load_results(run: RunDirectory, stage: Stage, members: Sequence[Member]) -> Any:

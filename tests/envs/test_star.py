@@ -69,13 +69,45 @@ def test_walls_slide() -> None:
 def test_bins_are_those_that_the_walls_enclose() -> None:
     star = Star()
     assert star.reachable().sum() == 84
-    assert [Star(halls=n).reachable().sum() for n in (5, 7)] == [130, 178]
+    assert [Star(halls=n).reachable().sum() for n in (5, 7)] == [132, 180]
     grid = star.grid()
     assert (grid.low, grid.shape) == ((-12.0, -12.0), (24, 24))
     bins = np.asarray(grid.bins(jnp.asarray([[0.5, 0.5], [-0.5, 0.5], [11.9, 0.1], [99.0, 99.0]])))
     np.testing.assert_array_equal(grid.centers()[bins], [[0.5, 0.5], [-0.5, 0.5], [11.5, 0.5], [11.5, 11.5]])
     assert star.reachable()[bins[:3]].all()
     assert not star.reachable()[bins[3]]
+
+
+@pytest.mark.parametrize(
+    ("touching", "overlapping", "bins"),
+    [
+        # The top of the center, beside the hall that covers the bin on its left.
+        (Star(), Star(radius=2.001, length=9.999), [(0.5, 2.5)]),
+        # The walls of a hall.
+        (Star(halls=1, width=2.0), Star(halls=1, width=2.002), [(5.5, 1.5), (5.5, -1.5)]),
+        (Star(halls=4, width=2.0), Star(halls=4, width=2.002), [(1.5, 5.5), (-1.5, -5.5)]),
+    ],
+)
+def test_a_sliver_of_a_bin_is_reachable_and_its_edge_is_not(
+    touching: Star, overlapping: Star, bins: list[tuple[float, float]]
+) -> None:
+    for star, expected in ((touching, False), (overlapping, True)):
+        at = np.asarray(star.grid().bins(jnp.asarray(bins)))
+        np.testing.assert_array_equal(star.grid().centers()[at], bins)
+        assert (star.reachable()[at] == expected).all()
+
+
+def test_the_corner_of_a_hall_reaches_two_thousandths_into_a_bin() -> None:
+    star = Star(halls=5)
+    angle = 4.0 * np.pi / 5.0
+    corner = star.reach * np.asarray([np.cos(angle), np.sin(angle)])
+    corner += star.width / 2.0 * np.asarray([-np.sin(angle), np.cos(angle)])
+    np.testing.assert_allclose(corner, [-10.0021, 6.6489], atol=1e-4)
+    at_corner = star.move(star.place(2, 11.8), np.asarray([-1.0, 0.0]), np)
+    assert at_corner[0] < -10.0
+    visited = np.asarray(star.grid().bins(jnp.asarray([corner, [-10.5, 6.5]])))
+    assert visited[0] == visited[1]
+    assert star.reachable()[visited].all()
 
 
 def test_stars_that_cannot_be_built_are_refused() -> None:

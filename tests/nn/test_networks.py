@@ -111,7 +111,8 @@ def test_twin_qs_differ_and_are_the_same_networks_batched_and_apart() -> None:
     params = jax.jit(network.init)(jax.random.key(0), OBSERVATIONS, ACTIONS)["params"]
     heads = networks.split_heads(params)
     assert list(heads) == ["MLP_0", "MLP_1"]
-    assert not np.array_equal(*(kernels_of(head)[0] for head in heads.values()))
+    first, second = (kernels_of(head)[0] for head in heads.values())
+    assert not np.array_equal(first, second)
     jax.tree.map(np.testing.assert_array_equal, networks.join_heads(heads), params)
     x = jnp.concatenate([OBSERVATIONS, ACTIONS], axis=-1)
     expected = [networks.forward(networks.MLP(1, 16), head, x)[:, 0] for head in heads.values()]

@@ -42,7 +42,7 @@ def normal(seed: int, *shape: int) -> jax.Array:
 def test_product_and_its_derivatives_round_their_operands(name: precision.Precision, rounded: Rounding) -> None:
     x, kernel, bias, cotangent = normal(0, 7, 5), normal(1, 5, 4), normal(3, 4), normal(2, 7, 4)
     with precision.using(name):
-        result, pull = jax.vjp(lambda *factors: precision.affine(*factors, jnp.float32), x, kernel, bias)
+        result, pull = jax.vjp(lambda x, kernel, bias: precision.affine(x, kernel, bias, jnp.float32), x, kernel, bias)
         *gradients, bias_gradient = pull(cotangent)
     product = result - bias[None]
     np.testing.assert_allclose(bias_gradient, np.sum(cotangent, axis=0), rtol=1e-6)
@@ -65,8 +65,10 @@ def test_a_layer_with_an_activation_is_one_without_and_then_the_activation(
     factors = normal(0, rows, 8), normal(1, 8, 32), normal(2, 32)
     dtype, cotangent = jnp.bfloat16, normal(3, rows, 32).astype(jnp.bfloat16)
     with precision.using("bfloat16"):
-        own, pull = jax.vjp(lambda *factors: precision.affine(*factors, dtype, activation), *factors)
-        apart, pull_apart = jax.vjp(lambda *factors: activation(precision.affine(*factors, dtype)), *factors)
+        own, pull = jax.vjp(lambda x, kernel, bias: precision.affine(x, kernel, bias, dtype, activation), *factors)
+        apart, pull_apart = jax.vjp(
+            lambda x, kernel, bias: activation(precision.affine(x, kernel, bias, dtype)), *factors
+        )
         gradients = zip(pull(cotangent), pull_apart(cotangent), strict=True)
     np.testing.assert_array_equal(own, apart)
     for gradient, expected in gradients:
