@@ -106,11 +106,11 @@ class Star(NamedTuple):
         return Grid((-float(side),) * 2, 1.0, (2 * side, 2 * side), (0, 1))
 
     def reachable(self) -> np.ndarray:
-        """The bins of `grid` that share an area with the star, bool [bins]: 84 for the default star, H <= log 84 = 4.43.
+        """The bins of `grid` that share an area with the star, bool [bins]: 84 in the default star, H <= log 84 = 4.43.
 
-        A sliver is enough, if it is wider than 1e-6 units; a common point or edge is not. As `Grid.bins` gives an edge
-        to the bin above it, the visits to a wall that lies on an edge may count to a bin that is not among these. In
-        the default star that is the top of the center, around (0, 2): about 2 of 100 000 visits.
+        A sliver is enough if it is wider than 1e-6 units; a common point or edge is not. `Grid.bins` gives an edge to
+        the bin above it, so a visit to a wall that lies on an edge may count to a bin that is not among these. In the
+        default star that is the top of the center, around (0, 2): about 2 of 100 000 visits of a random walk.
         """
         return _reachable(self)
 
