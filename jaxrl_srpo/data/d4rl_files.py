@@ -4,15 +4,17 @@ import dataclasses
 import logging
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import h5py
 import numpy as np
 
-from jaxrl_srpo.data import d4rl, validation
+from jaxrl_srpo.data import d4rl, hdf5, validation
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.data.fingerprint import fingerprint
 from jaxrl_srpo.errors import DatasetError
+from jaxrl_srpo.io.processors import memory
 
 _LOG = logging.getLogger(__name__)
 
@@ -161,15 +163,31 @@ def _read_fields(source: str) -> tuple[dict[str, np.ndarray | None], dict[str, A
     names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
     fields: dict[str, np.ndarray | None] = dict.fromkeys(names)
     try:
-        with h5py.File(source, "r") as file:
-            for name in names:
-                if isinstance(file.get(name), h5py.Dataset):
-                    fields[name] = _squeeze(name, np.asarray(file[name][()]))
+        with hdf5.open_contained(source) as file:
+            present = {name: file[name] for name in names if isinstance(file.get(name), h5py.Dataset)}
+            _refuse_lengths(source, present)
+            for name, dataset in present.items():
+                fields[name] = _squeeze(name, np.asarray(dataset[()]))
             attributes = dict(file.attrs)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise DatasetError(f"{source}: not a readable HDF5 file, perhaps cut short; get it again ({reason})") from error
     return fields, attributes
+
+
+def _refuse_lengths(source: str, datasets: Mapping[str, h5py.Dataset]) -> None:
+    """Refuses fields of different lengths, and more than memory holds, before any of them is read."""
+    lengths = {name: dataset.shape[0] for name, dataset in datasets.items() if dataset.shape}
+    for name, length in lengths.items():
+        if "observations" in lengths and length != lengths["observations"]:
+            raise DatasetError(f"{source}: {name} has {length} rows, observations has {lengths['observations']}")
+    # They are read, converted, and packed into one table.
+    needed = 3 * sum(dataset.nbytes for dataset in datasets.values())
+    if needed > memory():
+        raise DatasetError(
+            f"{source}: {max(lengths.values()):,} rows need about {needed / 2**30:,.0f} GiB of memory; this machine "
+            f"has {memory() / 2**30:,.0f} GiB"
+        )
 
 
 def _squeeze(name: str, values: np.ndarray) -> np.ndarray:

@@ -3,12 +3,13 @@
 import difflib
 import json
 import logging
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxrl_srpo.data import d4rl, validation
+from jaxrl_srpo.data import d4rl, hdf5, validation
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.data.fingerprint import fingerprint
 from jaxrl_srpo.data.names import is_made_here
@@ -16,6 +17,8 @@ from jaxrl_srpo.data.observations import flatten_observation
 from jaxrl_srpo.errors import DatasetError
 
 _LOG = logging.getLogger(__name__)
+# What metadata call the environment: for evaluation, and of collection.
+_SPECS = ("eval_env_spec", "env_spec")
 
 
 def read_minari(
@@ -68,7 +71,7 @@ def read_minari(
     ):
         _LOG.warning("%s", finding)
     transitions = (observations, actions, rewards.astype(np.float32), following, terminals)
-    spec = d4rl.environment_spec(env) if env else _environment(stored)
+    spec = d4rl.environment_spec(env) if env else _environment(stored, dataset_id)
     return Dataset(
         name or dataset_id,
         dataset_id,
@@ -97,10 +100,9 @@ def download_minari(dataset_id: str) -> None:
         minari.download_dataset(dataset_id)
     # Minari lets the exceptions of whichever remote it uses through, which have no common base.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DatasetError(
-            f"cannot download Minari dataset {dataset_id}: {reason}; check the id and the network, or copy its "
-            f"directory to {_place(dataset_id)} by hand"
+            f"cannot download Minari dataset {dataset_id}: {_first_line(error)}; check the id and the network, or copy "
+            f"its directory to {_place(dataset_id)} by hand"
         ) from error
 
 
@@ -132,9 +134,15 @@ def _place(dataset_id: str) -> str:
 
 
 def _open(dataset_id: str) -> Any:
-    """The dataset as Minari's own object."""
+    """The dataset as Minari's own object, once its files are known to run and to refer to nothing."""
     minari = _minari()
+    folder = pathlib.Path(_place(dataset_id)) / "data"
+    if (metadata := folder / "metadata.json").is_file():
+        _check_metadata(metadata, dataset_id)
     try:
+        if (file := folder / "main_data.hdf5").is_file():
+            with hdf5.open_contained(file):
+                pass
         return minari.load_dataset(dataset_id)
     except FileNotFoundError as error:
         here = difflib.get_close_matches(dataset_id, local_ids(), n=3, cutoff=0.4)
@@ -145,8 +153,65 @@ def _open(dataset_id: str) -> Any:
             f"`jaxrl-srpo data {command} {dataset_id}` or set MINARI_DATASETS_PATH{hint}"
         ) from error
     except (ValueError, KeyError, OSError, AssertionError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DatasetError(f"Minari dataset {dataset_id!r} cannot be read: {reason}") from error
+        raise DatasetError(f"Minari dataset {dataset_id!r} cannot be read: {_first_line(error)}") from error
+
+
+def _check_metadata(path: pathlib.Path, dataset_id: str) -> None:
+    """Refuses metadata without spaces: to find them Minari would make the environment named there, and so run code."""
+    try:
+        metadata = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{dataset_id}: {path} cannot be read as JSON: {_first_line(error)}") from error
+    if not isinstance(metadata, dict):
+        raise DatasetError(f"{dataset_id}: {path} is not a JSON object")
+    for name in ("observation_space", "action_space"):
+        if not isinstance(metadata.get(name), str):
+            raise DatasetError(
+                f"{dataset_id}: {path} has no {name}; Minari writes both spaces, and nothing that a dataset names is "
+                "run to find them"
+            )
+    for name in _SPECS:
+        _spec(metadata, name, dataset_id)
+
+
+def _spec(metadata: Mapping[str, Any], name: str, dataset_id: str) -> dict[str, Any] | None:
+    """An environment's spec in the metadata; None where there is none."""
+    text = metadata.get(name)
+    if not text:
+        return None
+    try:
+        spec = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{dataset_id}: {name} of the metadata is not JSON: {_first_line(error)}") from error
+    if not isinstance(spec, dict) or not isinstance(spec.get("id"), str):
+        raise DatasetError(f"{dataset_id}: {name} of the metadata has no id; expected a Gymnasium spec")
+    limit = spec.get("max_episode_steps")
+    if not isinstance(spec.get("kwargs") or {}, dict) or not (limit is None or (type(limit) is int and limit > 0)):
+        raise DatasetError(
+            f"{dataset_id}: kwargs or max_episode_steps of the metadata's {name} are no Gymnasium spec's"
+        )
+    return spec
+
+
+def entry_point(dataset_id: str) -> str | None:
+    """The entry point that the metadata of a dataset on this machine give for its environment; nothing runs it.
+
+    Raises:
+      DatasetError: as `read_minari`.
+    """
+    spec = _environment_in(_open(dataset_id), dataset_id)
+    found = None if spec is None else spec.get("entry_point")
+    return found if isinstance(found, str) else None
+
+
+def _environment_in(stored: Any, dataset_id: str) -> dict[str, Any] | None:
+    """The spec for evaluation in the metadata, else the one of collection."""
+    metadata = stored.storage.metadata
+    return next((spec for name in _SPECS if (spec := _spec(metadata, name, dataset_id))), None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _action_bounds(stored: Any, dataset_id: str) -> tuple[np.ndarray, np.ndarray]:
@@ -184,14 +249,14 @@ def _read_episode(episode: Any, dataset_id: str) -> tuple[np.ndarray, ...]:
     )
 
 
-def _environment(stored: Any) -> EnvironmentSpec | None:
+def _environment(stored: Any, dataset_id: str) -> EnvironmentSpec | None:
     """The environment for evaluation in the metadata, else the one of collection."""
-    metadata = stored.storage.metadata
-    text = metadata.get("eval_env_spec") or metadata.get("env_spec")
-    if not text:
+    spec = _environment_in(stored, dataset_id)
+    if spec is None:
         return None
-    spec = json.loads(text)
-    return d4rl.environment_spec(spec["id"], spec.get("kwargs") or {}, spec.get("max_episode_steps"))
+    # Data may have been recorded while a person watched; evaluation has no window.
+    kwargs = {name: value for name, value in (spec.get("kwargs") or {}).items() if name != "render_mode"}
+    return d4rl.environment_spec(spec["id"], kwargs, spec.get("max_episode_steps"))
 
 
 def _reference(stored: Any) -> ReferenceReturns | None:

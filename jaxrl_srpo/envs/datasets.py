@@ -1,13 +1,17 @@
 """Datasets by any name: read, downloaded, or made on this machine."""
 
+import dataclasses
+import logging
 import os
 import pathlib
 
 from jaxrl_srpo.data import d4rl, loading, minari_source
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.names import EMBEDDED, REGENERATED, is_made_here
-from jaxrl_srpo.envs import pointmaze
+from jaxrl_srpo.envs import make, pointmaze
 from jaxrl_srpo.errors import DatasetError
+
+_LOG = logging.getLogger(__name__)
 
 
 def load_dataset(
@@ -42,9 +46,25 @@ def load_dataset(
     if name in EMBEDDED and not pathlib.Path(name).is_file():
         dataset_id = pointmaze.ensure_dataset(name)
         return minari_source.read_minari(dataset_id, name, env=env, allow_invalid=allow_invalid)
-    return loading.read_dataset(
+    dataset = loading.read_dataset(
         name, mirror=mirror, allow_invalid=allow_invalid, env=env, fetch=download, progress=progress
     )
+    return dataset if env or pathlib.Path(name).is_file() or name in d4rl.known_names() else _trusted(dataset)
+
+
+def _trusted(dataset: Dataset) -> Dataset:
+    """A Minari dataset, without its environment where its metadata mean another one than is installed by that id."""
+    spec, claimed = dataset.environment, minari_source.entry_point(dataset.source)
+    if spec is None or claimed is None or make.is_registered_as(spec.id, claimed):
+        return dataset
+    _LOG.warning(
+        "%s: its environment %s is made by %s, which is not what is installed here by that id; it is trained, not "
+        "evaluated, unless --env names an environment",
+        dataset.source,
+        spec.id,
+        claimed,
+    )
+    return dataclasses.replace(dataset, environment=None)
 
 
 def make_dataset(name: str) -> str:

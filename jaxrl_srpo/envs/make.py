@@ -83,6 +83,9 @@ def make_unflattened(spec: EnvironmentSpec, *, lean: bool = False) -> "gymnasium
         raise UserError(_missing(spec.id, error)) from error
     except TypeError as error:
         raise UserError(f"environment {spec.id} does not take the arguments {spec.kwargs}: {_line(error)}") from error
+    # What an environment raises at arguments that a file names has no common base.
+    except Exception as error:
+        raise UserError(f"environment {spec.id} cannot be made with {spec.kwargs}: {_line(error)}") from error
     _remove_model_file(environment)
     return environment
 
@@ -116,6 +119,20 @@ def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec
         hint = f"; closest: {', '.join(close)}" if close else ""
         install = f"; Gymnasium-Robotics is not installed: {_INSTALL}" if missing else ""
         raise UserError(f"unknown environment {environment_id!r}{hint}{install}") from error
+
+
+def is_registered_as(environment_id: str, entry_point: str) -> bool:
+    """Whether an installed package registers an id as its own: by this entry point, or by another of that package.
+
+    An entry point that a file names is compared only, never imported. An id that nobody registers is left to
+    `make_environment`, which says so.
+    """
+    try:
+        registered = find_registered(environment_id).entry_point
+    except UserError:
+        return True
+    own = registered if isinstance(registered, str) else getattr(registered, "__module__", "")
+    return own == entry_point or own.partition(".")[0] == entry_point.partition(":")[0].partition(".")[0]
 
 
 def _register_mazes() -> None:

@@ -1,10 +1,12 @@
 """Minari datasets: the real door/human one, and small ones made here."""
 
+import json
 import pathlib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import h5py
 import minari
 import numpy as np
 import pytest
@@ -186,3 +188,57 @@ def test_download_without_its_remote(datasets: pathlib.Path, monkeypatch: pytest
     monkeypatch.setenv("MINARI_REMOTE", "nowhere://x")
     with pytest.raises(DatasetError, match=r"cannot download Minari dataset mine/walk-v0: .*by hand"):
         minari_source.download_minari("mine/walk-v0")
+
+
+def edit(root: pathlib.Path, dataset_id: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Rewrites the metadata of a dataset."""
+    path = root / dataset_id / "data" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    path.write_text(json.dumps(change(metadata)))
+
+
+@pytest.mark.parametrize("space", ["action_space", "observation_space"])
+def test_no_environment_is_made_to_find_a_missing_space(datasets: pathlib.Path, space: str) -> None:
+    """Minari would run `os.system(command="touch ...")`."""
+    make("made/trap-v0", [5])
+    trace = datasets / "trace"
+    spec = {"id": "Trap-v0", "entry_point": "os:system", "kwargs": {"command": f"touch {trace}"}}
+
+    def spoil(metadata: dict[str, Any]) -> dict[str, Any]:
+        del metadata[space]
+        return metadata | {"env_spec": json.dumps(spec)}
+
+    edit(datasets, "made/trap-v0", spoil)
+    with pytest.raises(DatasetError, match=rf"has no {space}; .*nothing that a dataset names is run to find them"):
+        minari_source.read_minari("made/trap-v0")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda metadata: [metadata], r"metadata\.json is not a JSON object"),
+        (lambda metadata: metadata | {"env_spec": "{"}, r"env_spec of the metadata is not JSON"),
+        (lambda metadata: metadata | {"env_spec": 7}, r"env_spec of the metadata is not JSON"),
+        (lambda metadata: metadata | {"eval_env_spec": "[1]"}, r"eval_env_spec of the metadata has no id"),
+        (lambda metadata: metadata | {"action_space": 3}, r"has no action_space"),
+    ],
+)
+def test_metadata_that_say_something_else_are_refused(
+    datasets: pathlib.Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    make("made/odd-v0", [5])
+    edit(datasets, "made/odd-v0", change)
+    with pytest.raises(DatasetError, match=message):
+        minari_source.read_minari("made/odd-v0")
+
+
+def test_a_minari_file_that_refers_to_others_is_refused(datasets: pathlib.Path) -> None:
+    make("made/linked-v0", [5])
+    make("made/other-v0", [5])
+    path, other = (datasets / name / "data" / "main_data.hdf5" for name in ("made/linked-v0", "made/other-v0"))
+    with h5py.File(path, "a") as file:
+        del file["episode_0/rewards"]
+        file["episode_0/rewards"] = h5py.ExternalLink(str(other), "/episode_0/rewards")
+    with pytest.raises(DatasetError, match=r"/episode_0/rewards is a link to .*main_data\.hdf5:/episode_0/rewards"):
+        minari_source.read_minari("made/linked-v0")

@@ -1,7 +1,9 @@
 """Datasets by any name: made, downloaded, or refused with the command that is right."""
 
+import json
 import pathlib
 
+import gymnasium
 import pytest
 
 from jaxrl_srpo.data import minari_source
@@ -9,6 +11,7 @@ from jaxrl_srpo.envs.datasets import download_dataset, load_dataset, make_datase
 from jaxrl_srpo.errors import DatasetError
 from tests import synthetic
 from tests.data.test_download import serving
+from tests.data.test_minari_source import edit, make
 
 
 @pytest.fixture
@@ -28,6 +31,26 @@ def test_an_embedded_dataset_is_made_on_first_use(stores: pathlib.Path) -> None:
     assert data.environment.goal_task
     assert minari_source.local_ids() == [make_dataset("pointmaze/umaze")] == ["pointmaze/umaze-v0"]
     assert load_dataset("pointmaze/umaze").fingerprint == data.fingerprint
+
+
+def test_an_environment_that_means_something_else_here_is_not_evaluated_in(
+    stores: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make("made/swing-v0", [5])
+    own_spec = json.loads(gymnasium.spec("Pendulum-v1").to_json())
+    spec = own_spec | {"entry_point": "os:system", "kwargs": {"command": "true", "render_mode": "human"}}
+    edit(stores / "minari", "made/swing-v0", lambda metadata: metadata | {"env_spec": json.dumps(spec)})
+    assert load_dataset("made/swing-v0").environment is None
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "its environment Pendulum-v1 is made by os:system, which is not what is installed here" in line
+    named = load_dataset("made/swing-v0", env="Pendulum-v1").environment
+    assert named is not None
+    assert named.kwargs == {}
+    sound = own_spec | {"kwargs": {"g": 9.0, "render_mode": "human"}}
+    edit(stores / "minari", "made/swing-v0", lambda metadata: metadata | {"env_spec": json.dumps(sound)})
+    own = load_dataset("made/swing-v0").environment
+    assert own is not None
+    assert (own.id, own.kwargs) == ("Pendulum-v1", {"g": 9.0})
 
 
 def test_paths_and_other_names_are_read_as_they_are(stores: pathlib.Path) -> None:

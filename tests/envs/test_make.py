@@ -12,7 +12,7 @@ import pytest
 from jaxrl_srpo.data import d4rl_layouts
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs import pointmaze
-from jaxrl_srpo.envs.make import STAR, find_registered, make_environment, make_unflattened
+from jaxrl_srpo.envs.make import STAR, find_registered, is_registered_as, make_environment, make_unflattened
 from jaxrl_srpo.errors import UserError
 
 pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
@@ -105,3 +105,25 @@ def test_a_missing_simulator_is_one_line(package: str, environment: str) -> None
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'jaxrl-srpo[mujoco]'" in run.stdout
     assert len(run.stdout.splitlines()) == 1
+
+
+def test_arguments_that_an_environment_cannot_use_are_one_line() -> None:
+    spec = EnvironmentSpec("Pendulum-v1", {"g": "heavy", "render_mode": "nonsense"})
+    with pytest.raises(UserError, match=r"Pendulum-v1 (cannot be made with|does not take the arguments) .*nonsense"):
+        make_unflattened(spec)
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "same"),
+    [
+        ("gymnasium.envs.classic_control.pendulum:PendulumEnv", True),
+        ("gymnasium.envs.classic_control:PendulumEnv", True),
+        ("os:system", False),
+        ("gymnasium_evil:Pendulum", False),
+    ],
+)
+def test_an_id_means_what_an_installed_package_registers(entry_point: str, same: bool) -> None:
+    assert is_registered_as("Pendulum-v1", entry_point) is same
+    assert is_registered_as("jaxrl_srpo/Star-v0", "jaxrl_srpo.envs.star_task:StarTask")
+    # Nobody's: `make_environment` says so.
+    assert is_registered_as("Nobody-v0", entry_point)
