@@ -1,4 +1,4 @@
-"""How the products of a population's networks are run: one by one, or batched; plain, or in kernels of our own."""
+"""How networks of equal shape are run: as one batched product, for accelerators, or one after another, for CPUs."""
 
 import contextlib
 import contextvars
@@ -9,7 +9,10 @@ _BATCHED = contextvars.ContextVar("batched", default=False)
 
 @contextlib.contextmanager
 def batching(batched: bool) -> Iterator[None]:
-    """What is traced inside runs networks of equal shape as one batched product, or one after another."""
+    """What is traced inside runs networks of equal shape as one batched product, or one after another.
+
+    A population says so for all of its members, because it knows its devices and a network does not.
+    """
     token = _BATCHED.set(batched)
     try:
         yield

@@ -263,8 +263,8 @@ def dropout(key: Array, x: Array, rate: float) -> Array:
     # The barrier keeps XLA from drawing a word again for each of its bytes.
     words = jax.lax.optimization_barrier(jax.random.bits(key_words, (rows, quarter), jnp.uint32))
     random = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(rows, 4 * quarter)[:, :width]
-    threshold = jnp.floor(256.0 * rate + jax.random.uniform(key_rows, (rows, 1))).astype(jnp.uint8)
-    return jnp.where(random >= threshold, x * (1.0 / (1.0 - rate)), 0.0)
+    threshold = jnp.floor(256.0 * rate + jax.random.uniform(key_rows, (rows, 1))).astype(jnp.int32)
+    return jnp.where(random.astype(jnp.int32) >= threshold, x * (1.0 / (1.0 - rate)), 0.0)
 
 
 class ResidualBlock(nn.Module):

@@ -59,7 +59,7 @@ def affine(
 
     The result is of `dtype`.
     """
-    activation = activation or _linear
+    activation = activation or _unchanged
     x, kernel, bias = (operand.astype(dtype) for operand in (x, kernel, bias))
     bias = jnp.expand_dims(bias, range(x.ndim - 1))
     if _current() == _MATMUL["bfloat16"]:
@@ -69,7 +69,7 @@ def affine(
     return activation(jnp.matmul(x, kernel) + bias)
 
 
-def _linear(x: Array) -> Array:
+def _unchanged(x: Array) -> Array:
     return x
 
 
@@ -114,7 +114,7 @@ def _backward(
     x, kernel, bias, product = residuals
     # XLA may store the activation's derivative in float32 in the forward pass instead of making it again, and makes and
     # sums a cotangent in one kernel, which takes longer than two. Where there is much to move, barriers forbid both.
-    barrier = jax.lax.optimization_barrier if product.size >= _LARGE else _linear
+    barrier = jax.lax.optimization_barrier if product.size >= _LARGE else _unchanged
     _, pull = jax.vjp(activation, barrier(product) + bias)
     cotangent = barrier(pull(cotangent)[0])
     rounded_cotangent = rounded(cotangent)

@@ -138,7 +138,7 @@ def test_mish_derivative() -> None:
     np.testing.assert_allclose(jax.vmap(jax.grad(networks.mish))(jnp.asarray(x)), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.998])
 def test_dropout_rate(rate: float) -> None:
     x = jnp.full((400, 1000), 2.0)
     y = np.asarray(networks.dropout(jax.random.key(0), x, rate))
