@@ -8,9 +8,18 @@
 #   launch/slurm_one_node.sh stop
 set -euo pipefail
 
-folder=${SLURM_ONE_NODE:-/tmp/slurm_one_node}
+folder=${SLURM_ONE_NODE:-/var/lib/slurm_one_node}
 host=$(hostname -s)
 export SLURM_CONF=$folder/slurm.conf
+
+# What lies in the folder is run, read and killed as root: nobody else may have made it or write to it.
+own_folder() {
+  if [ -L "$folder" ] || { [ -e "$folder" ] && [ "$(stat -c '%u %a' "$folder")" != "$(id -u) 700" ]; }; then
+    echo "slurm_one_node: $folder must be a folder of this user with mode 700; remove it or set SLURM_ONE_NODE" >&2
+    exit 2
+  fi
+  mkdir -p -m 700 "$folder"
+}
 
 configure() {
   mkdir -p "$folder"/{state,spool,database} /run/munge
@@ -88,7 +97,7 @@ stop() {
 }
 
 case "${1:-}" in
-  start) start ;;
-  stop) stop ;;
+  start) own_folder; start ;;
+  stop) own_folder; stop ;;
   *) echo "usage: launch/slurm_one_node.sh start|stop" >&2; exit 2 ;;
 esac

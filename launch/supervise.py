@@ -62,7 +62,7 @@ def parse_run_dir(values: flags.FlagValues, usage: str, arguments: Sequence[str]
       The absolute path of the run directory; None after printing help.
 
     Raises:
-      UserError: RUN_DIR is missing or no run directory.
+      UserError: RUN_DIR is missing or no run directory, or its name has line breaks or the like.
       flags.Error: a flag is unknown or has a bad value.
     """
     if asks_for_help(arguments):
@@ -71,8 +71,11 @@ def parse_run_dir(values: flags.FlagValues, usage: str, arguments: Sequence[str]
     rest = values(["launch", *arguments])[1:]
     if len(rest) != 1:
         raise UserError(f"takes exactly one RUN_DIR, {len(rest)} were given; `jaxrl-srpo prepare` makes one")
+    path = pathlib.Path(rest[0]).absolute()
+    if not str(path).isprintable():
+        raise UserError(f"{str(path)!r}: a line break in its name would become a line of a batch script; rename it")
     read_sweep(rest[0])
-    return pathlib.Path(rest[0]).absolute()
+    return path
 
 
 def work_arguments(run_dir: pathlib.Path, values: flags.FlagValues) -> list[str]:

@@ -1,6 +1,7 @@
 """The same sweep by every launcher, a worker or node killed halfway: complete, and the same as by one process."""
 
 import contextlib
+import os
 import pathlib
 import re
 import signal
@@ -178,6 +179,11 @@ def ray_nodes() -> Iterator[tuple[str, list[psutil.Process]]]:
     [
         ("local.py", [], "takes exactly one RUN_DIR, 0 were given"),
         ("local.py", ["nowhere"], "nowhere is not a run directory"),
+        (
+            "slurm.py",
+            ["run\n#SBATCH --wrap=id"],
+            r"'.*run\\n#SBATCH.*': a line break in its name would become a line of",
+        ),
         ("local.py", ["RUN", "--workers=0"], "workers"),
         ("slurm.py", ["RUN", "--cluster=pbs"], "cluster.*pbs.*slurm.*local"),
         ("ray_cluster.py", ["RUN", "--address=nowhere"], "--address=nowhere: give HOST:PORT"),
@@ -201,3 +207,24 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=r"is not installed; pip install 'jaxrl-srpo\[(slurm|ray)\]'"):
         main([str(one_machine)])
+
+
+def test_the_cluster_of_one_machine_trusts_no_folder_of_others(tmp_path: pathlib.Path) -> None:
+    """Its pid files are read by root, who kills what they name."""
+    script = pathlib.Path(__file__).parents[2] / "launch" / "slurm_one_node.sh"
+    foreign, link, own = tmp_path / "foreign", tmp_path / "link", tmp_path / "own"
+    foreign.mkdir()
+    foreign.chmod(0o777)
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        (foreign / "slurmd.pid").write_text(f"{victim.pid}\n")
+        link.symlink_to(foreign)
+        for folder, status in ((foreign, 2), (link, 2), (own, 0)):
+            variables = {"SLURM_ONE_NODE": str(folder), "PATH": os.environ["PATH"]}
+            ended = subprocess.run(["bash", script, "stop"], env=variables, capture_output=True, text=True, check=False)
+            assert (ended.returncode, "must be a folder of this user" in ended.stderr) == (status, status == 2)
+        assert victim.poll() is None
+        assert own.stat().st_mode & 0o777 == 0o700
+    finally:
+        victim.kill()
+        victim.wait()
