@@ -74,6 +74,30 @@ def parse_experiment(values: flags.FlagValues, name: str, usage: str, arguments:
     return out
 
 
+def parse_command(values: flags.FlagValues, arguments: list[str], usage: str, note: str = "") -> list[str] | None:
+    """Gives `values` those of a command of `jaxrl-srpo`; the other arguments, or None after printing help.
+
+    Raises:
+      flags.Error: a flag is unknown or has a bad value.
+    """
+    if asks_for_help(arguments):
+        print(help_text(f"usage: jaxrl-srpo {usage}", values, note))
+        return None
+    return values(["jaxrl-srpo", *arguments])[1:]
+
+
+def one_argument(rest: Sequence[str], command: str, what: str) -> str:
+    """The only argument of a command.
+
+    Raises:
+      UserError: there are none or several.
+    """
+    if len(rest) != 1:
+        given = f"{len(rest)} were given" if rest else "none was given"
+        raise UserError(f"{command}: takes exactly one {what}; {given}")
+    return rest[0]
+
+
 def refuse_rest(rest: Sequence[str], why: str) -> None:
     """Refuses positional arguments.
 

@@ -8,10 +8,13 @@ from typing import Any, NoReturn
 from absl import flags
 
 import jaxrl_srpo
+from jaxrl_srpo.cli import data_command
 from jaxrl_srpo.cli.command_line import (
     asks_for_help,
     exit_with,
     help_text,
+    one_argument,
+    parse_command,
     parse_seeds,
     parse_words,
     prepare_jax,
@@ -84,7 +87,7 @@ def main(arguments: Sequence[str]) -> None:
         "watch": _watch,
         "export": _export,
         "methods": _methods,
-        "data": _data,
+        "data": data_command.run,
     }
     if command not in commands:
         raise UserError(f"{command}: unknown command; choose one of {', '.join(commands)}")
@@ -124,10 +127,10 @@ def _work(arguments: list[str]) -> None:
     values = flags.FlagValues()
     _define_own_methods(values)
     _define_devices(values)
-    rest = _parse(values, arguments, "work RUN_DIR [--FLAG=VALUE ...]")
+    rest = parse_command(values, arguments, "work RUN_DIR [--FLAG=VALUE ...]")
     if rest is None:
         return
-    run_dir, own = _one(rest, "work", "RUN_DIR"), _words(values.algorithm)
+    run_dir, own = one_argument(rest, "work", "RUN_DIR"), _words(values.algorithm)
     from jaxrl_srpo import report
     from jaxrl_srpo.runs import workers
 
@@ -272,10 +275,10 @@ def _evaluate(arguments: list[str]) -> None:
     flags.DEFINE_integer("episodes", None, "Episodes per member; as trained by default.", 1, flag_values=values)
     flags.DEFINE_string("artefacts", None, "Directory of finished stages, if the run used one.", flag_values=values)
     _define_own_methods(values)
-    rest = _parse(values, arguments, "evaluate RUN_DIR [--FLAG=VALUE ...]")
+    rest = parse_command(values, arguments, "evaluate RUN_DIR [--FLAG=VALUE ...]")
     if rest is None:
         return
-    run_dir = _one(rest, "evaluate", "RUN_DIR")
+    run_dir = one_argument(rest, "evaluate", "RUN_DIR")
     prepare_jax(1)
     from jaxrl_srpo import api, report
 
@@ -287,7 +290,7 @@ def _evaluate(arguments: list[str]) -> None:
 def _methods(arguments: list[str]) -> None:
     values = flags.FlagValues()
     _define_own_methods(values)
-    rest = _parse(values, arguments, "methods [--algorithm=package.module:METHOD]")
+    rest = parse_command(values, arguments, "methods [--algorithm=package.module:METHOD]")
     if rest is None:
         return
     refuse_rest(rest, "methods takes flags only")
@@ -298,10 +301,10 @@ def _methods(arguments: list[str]) -> None:
 
 
 def _report(arguments: list[str]) -> None:
-    rest = _parse(flags.FlagValues(), arguments, "report RUN_DIR")
+    rest = parse_command(flags.FlagValues(), arguments, "report RUN_DIR")
     if rest is None:
         return
-    run_dir = _one(rest, "report", "RUN_DIR")
+    run_dir = one_argument(rest, "report", "RUN_DIR")
     from jaxrl_srpo import report
 
     paths = report.write_report(run_dir)
@@ -315,10 +318,10 @@ def _watch(arguments: list[str]) -> None:
     flags.DEFINE_boolean("once", False, "Print one snapshot of all members and end.", flag_values=values)
     flags.DEFINE_float("interval", 2.0, "Seconds between two looks at the files.", 0.1, flag_values=values)
     _define_own_methods(values)
-    rest = _parse(values, arguments, "watch RUN_DIR [--FLAG=VALUE ...]")
+    rest = parse_command(values, arguments, "watch RUN_DIR [--FLAG=VALUE ...]")
     if rest is None:
         return
-    run_dir = _one(rest, "watch", "RUN_DIR")
+    run_dir = one_argument(rest, "watch", "RUN_DIR")
     from jaxrl_srpo.monitor.watch import watch
     from jaxrl_srpo.runs.workers import own_methods
 
@@ -330,86 +333,13 @@ def _export(arguments: list[str]) -> None:
     flags.DEFINE_string("to", "tensorboard", "tensorboard, wandb, or both.", flag_values=values)
     flags.DEFINE_boolean("follow", False, "Go on with new rows until interrupted.", flag_values=values)
     _define_own_methods(values)
-    rest = _parse(values, arguments, "export RUN_DIR [--FLAG=VALUE ...]")
+    rest = parse_command(values, arguments, "export RUN_DIR [--FLAG=VALUE ...]")
     if rest is None:
         return
-    run_dir = _one(rest, "export", "RUN_DIR")
+    run_dir = one_argument(rest, "export", "RUN_DIR")
     from jaxrl_srpo.monitor import trackers
     from jaxrl_srpo.runs.workers import own_methods
 
     names = parse_words("to", values.to, tuple(trackers.TRACKERS))
     for place in trackers.export(run_dir, names, values.follow, own_methods(_words(values.algorithm))):
         print(f"wrote {place}")
-
-
-def _data(arguments: list[str]) -> None:
-    values = flags.FlagValues()
-    flags.DEFINE_string("mirror", None, "Address to download D4RL files from.", flag_values=values)
-    flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
-    flags.DEFINE_string("out", None, "Picture to write (plot); NAME.png here by default.", flag_values=values)
-    flags.DEFINE_boolean("allow_invalid_data", False, "Read data that failed its checks.", flag_values=values)
-    _define_recipe(values)
-    rest = _parse(values, arguments, "data info|plot|make|download NAME_OR_PATH [--FLAG=VALUE ...]")
-    if rest is None:
-        return
-    commands = ("info", "plot", "make", "download")
-    if not rest or rest[0] not in commands:
-        raise UserError(f"data {' '.join(rest[:1])}: choose one of {', '.join(commands)}, then a dataset")
-    name = _one(rest[1:], f"data {rest[0]}", "NAME_OR_PATH")
-    from jaxrl_srpo.data import inspect
-    from jaxrl_srpo.data.names import REGENERATED
-    from jaxrl_srpo.envs import datasets
-
-    given = [f"--{flag}" for flag in _RECIPE if values[flag].value is not None]
-    if rest[0] == "make" and name.startswith(REGENERATED):
-        _regenerate(name, values)
-        return
-    if given:
-        raise UserError(f"{given[0]}: is for `data make regenerated/TASK/KIND-v0` only")
-    if rest[0] in ("make", "download"):
-        make = rest[0] == "make"
-        print(datasets.make_dataset(name) if make else datasets.download_dataset(name, mirror=values.mirror))
-        return
-    dataset = datasets.load_dataset(name, mirror=values.mirror, env=values.env, allow_invalid=values.allow_invalid_data)
-    if rest[0] == "info":
-        print(inspect.describe(dataset))
-    else:
-        path = pathlib.Path(values.out or f"{dataset.name.replace('/', '_')}.png")
-        inspect.plot(dataset, path)
-        print(f"wrote {path}")
-
-
-_RECIPE = {
-    "steps": "Environment steps that SAC learns for (make regenerated/...); 1000000 by default, as D4RL.",
-    "transitions": "Least transitions of each policy (make regenerated/...); 1000000 by default, as D4RL.",
-    "seed": "Seed of all that is random (make regenerated/...); 0 by default.",
-}
-
-
-def _define_recipe(values: flags.FlagValues) -> None:
-    for name, text in _RECIPE.items():
-        flags.DEFINE_integer(name, None, text, flag_values=values)
-
-
-def _regenerate(name: str, values: flags.FlagValues) -> None:
-    prepare_jax(1)
-    from jaxrl_srpo.exploration import regenerated
-
-    given: dict[str, Any] = {flag: values[flag].value for flag in _RECIPE if values[flag].value is not None}
-    for dataset_id in regenerated.make_datasets(name, regenerated.Recipe(**given)):
-        print(dataset_id)
-
-
-def _parse(values: flags.FlagValues, arguments: list[str], usage: str, note: str = "") -> list[str] | None:
-    """The positional arguments; None after printing help."""
-    if asks_for_help(arguments):
-        print(help_text(f"usage: jaxrl-srpo {usage}", values, note))
-        return None
-    return values(["jaxrl-srpo", *arguments])[1:]
-
-
-def _one(rest: Sequence[str], command: str, what: str) -> str:
-    if len(rest) != 1:
-        given = f"{len(rest)} were given" if rest else "none was given"
-        raise UserError(f"{command}: takes exactly one {what}; {given}")
-    return rest[0]

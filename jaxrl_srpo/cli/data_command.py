@@ -1,0 +1,72 @@
+"""`jaxrl-srpo data`: what is in a dataset, a picture of it, and getting one."""
+
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from jaxrl_srpo.cli.command_line import one_argument, parse_command, prepare_jax
+from jaxrl_srpo.errors import UserError
+
+_RECIPE = {
+    "steps": "Environment steps that SAC learns for (make regenerated/...); 1000000 by default, as D4RL.",
+    "transitions": "Least transitions of each policy (make regenerated/...); 1000000 by default, as D4RL.",
+    "seed": "Seed of all that is random (make regenerated/...); 0 by default.",
+}
+
+
+def run(arguments: list[str]) -> None:
+    """Runs `data info`, `plot`, `make` or `download`.
+
+    Raises:
+      UserError: after bad input.
+      flags.Error: after bad flags.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("mirror", None, "Address to download D4RL files from.", flag_values=values)
+    flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
+    flags.DEFINE_string("out", None, "Picture to write (plot); NAME.png here by default.", flag_values=values)
+    flags.DEFINE_boolean("allow_invalid_data", False, "Read data that failed its checks.", flag_values=values)
+    _define_recipe(values)
+    rest = parse_command(values, arguments, "data info|plot|make|download NAME_OR_PATH [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    commands = ("info", "plot", "make", "download")
+    if not rest or rest[0] not in commands:
+        raise UserError(f"data {' '.join(rest[:1])}: choose one of {', '.join(commands)}, then a dataset")
+    name = one_argument(rest[1:], f"data {rest[0]}", "NAME_OR_PATH")
+    from jaxrl_srpo.data import inspect
+    from jaxrl_srpo.data.names import REGENERATED
+    from jaxrl_srpo.envs import datasets
+
+    given = [f"--{flag}" for flag in _RECIPE if values[flag].value is not None]
+    if rest[0] == "make" and name.startswith(REGENERATED):
+        _regenerate(name, values)
+        return
+    if given:
+        raise UserError(f"{given[0]}: is for `data make regenerated/TASK/KIND-v0` only")
+    if rest[0] in ("make", "download"):
+        make = rest[0] == "make"
+        print(datasets.make_dataset(name) if make else datasets.download_dataset(name, mirror=values.mirror))
+        return
+    dataset = datasets.load_dataset(name, mirror=values.mirror, env=values.env, allow_invalid=values.allow_invalid_data)
+    if rest[0] == "info":
+        print(inspect.describe(dataset))
+    else:
+        path = pathlib.Path(values.out or f"{dataset.name.replace('/', '_')}.png")
+        inspect.plot(dataset, path)
+        print(f"wrote {path}")
+
+
+def _define_recipe(values: flags.FlagValues) -> None:
+    for name, text in _RECIPE.items():
+        flags.DEFINE_integer(name, None, text, flag_values=values)
+
+
+def _regenerate(name: str, values: flags.FlagValues) -> None:
+    prepare_jax(1)
+    from jaxrl_srpo.exploration import regenerated
+
+    given: dict[str, Any] = {flag: values[flag].value for flag in _RECIPE if values[flag].value is not None}
+    for dataset_id in regenerated.make_datasets(name, regenerated.Recipe(**given)):
+        print(dataset_id)
