@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tqdm
 
@@ -65,11 +65,13 @@ def download(
     retries: int = 4,
     timeout: float = 30.0,
     backoff: float = 1.0,
+    check: Callable[[pathlib.Path], None] | None = None,
 ) -> pathlib.Path:
     """Fetches a file, continuing where an earlier attempt was cut.
 
     The bytes go to `destination` + `.part`, which stays behind on failure and is continued by the next call (HTTP
-    Range); the file gets its name only when it is as long as the server said.
+    Range) if the server's file is still the same (If-Range); the file gets its name only when it is as long as the
+    server said and passes `check`.
 
     Args:
       url: `http://` or `https://`.
@@ -78,6 +80,8 @@ def download(
       retries: attempts after the first one that may bring nothing new; an attempt that gets further is not counted.
       timeout: seconds without any byte after which an attempt counts as cut.
       backoff: seconds before the first repetition; each further one waits twice as long.
+      check: looks at the whole file before it gets its name, and raises a `DatasetError` at what is none; such a file,
+        the page of a login for instance, is removed.
 
     Returns:
       `destination` as a path.
@@ -92,7 +96,9 @@ def download(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target):
             if not target.exists():
-                _fetch_with_retries(url, target, progress, retries, timeout, backoff)
+                part = target.with_name(target.name + ".part")
+                _fetch_with_retries(url, part, target.name, progress, retries, timeout, backoff)
+                _finish(part, target, check)
     except urllib.error.HTTPError as error:
         raise _failure(url, target, f"the server answers {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException, _DiskError) as error:
@@ -100,16 +106,28 @@ def download(
     return target
 
 
+def _finish(part: pathlib.Path, target: pathlib.Path, check: Callable[[pathlib.Path], None] | None) -> None:
+    """Gives a whole file its name, or removes what is no such file."""
+    try:
+        if check is not None:
+            check(part)
+    except DatasetError:
+        part.unlink()
+        raise
+    finally:
+        _version_file(part).unlink(missing_ok=True)
+    os.replace(part, target)
+
+
 def _fetch_with_retries(
-    url: str, target: pathlib.Path, progress: bool, retries: int, timeout: float, backoff: float
+    url: str, part: pathlib.Path, name: str, progress: bool, retries: int, timeout: float, backoff: float
 ) -> None:
-    """Attempts until the file is whole, then names it."""
-    part = target.with_name(target.name + ".part")
+    """Attempts until the part is whole."""
     failures, furthest = 0, _size(part)
     while True:
         try:
-            _fetch(url, part, target.name, progress, timeout)
-            break
+            _fetch(url, part, name, progress, timeout)
+            return
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
@@ -121,17 +139,38 @@ def _fetch_with_retries(
             if failures > retries:
                 raise
             time.sleep(backoff * 2.0 ** max(failures - 1, 0))
-    os.replace(part, target)
+
+
+def _version_file(part: pathlib.Path) -> pathlib.Path:
+    """Where the ETag or the date of the file that `part` began as is kept."""
+    return part.with_name(part.name + ".version")
+
+
+def _remember_version(response: http.client.HTTPResponse, part: pathlib.Path) -> None:
+    etag = response.headers.get("ETag", "")
+    version = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+    try:
+        _version_file(part).write_text(version)
+    except OSError as error:
+        raise _DiskError(f"cannot write {_version_file(part)}: {error.strerror}") from error
+
+
+def _request(url: str, part: pathlib.Path) -> urllib.request.Request:
+    """For what is missing of `part`, or for all of it where the server's file is another one by now."""
+    request = urllib.request.Request(url, headers={"User-Agent": "jaxrl-srpo", "Accept-Encoding": "identity"})
+    if have := _size(part):
+        request.add_header("Range", f"bytes={have}-")
+        version = _version_file(part)
+        if version.exists() and (known := version.read_text()):
+            request.add_header("If-Range", known)
+    return request
 
 
 def _fetch(url: str, part: pathlib.Path, name: str, progress: bool, timeout: float) -> None:
     """One attempt: requests what is missing of `part` and appends it."""
     have = _size(part)
-    request = urllib.request.Request(url, headers={"User-Agent": "jaxrl-srpo", "Accept-Encoding": "identity"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
     try:
-        response = urllib.request.urlopen(request, timeout=timeout)
+        response = urllib.request.urlopen(_request(url, part), timeout=timeout)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
@@ -143,6 +182,8 @@ def _fetch(url: str, part: pathlib.Path, name: str, progress: bool, timeout: flo
         raise _CutError("the server has no more bytes than the part already here") from error
     with response:
         start, total = _extent(response, have)
+        if not start:
+            _remember_version(response, part)
         _append(response, part, start, total, name, progress)
     reached = _size(part)
     if total is not None and reached > total:

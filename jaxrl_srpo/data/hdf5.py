@@ -32,6 +32,20 @@ def open_contained(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         yield file
 
 
+def check(path: str | os.PathLike[str]) -> None:
+    """Raises unless a file is HDF5 that `open_contained` opens.
+
+    Raises:
+      DatasetError: it is not; with the first bytes of what it is instead.
+    """
+    try:
+        with open_contained(path):
+            return
+    except OSError as error:
+        begin = pathlib.Path(path).read_bytes()[:40]
+        raise DatasetError(f"what came is no HDF5 file, it begins with {begin!r}; name another mirror") from error
+
+
 def _refuse_references(file: h5py.File, source: str) -> None:
     todo, seen = [file["/"]], set()
     while todo:

@@ -4,7 +4,7 @@ import difflib
 import os
 import pathlib
 
-from jaxrl_srpo.data import d4rl, d4rl_files, minari_source
+from jaxrl_srpo.data import d4rl, d4rl_files, hdf5, minari_source
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.download import cache_dir, download, mirrored
 from jaxrl_srpo.data.names import EMBEDDED, FORMS
@@ -73,7 +73,7 @@ def d4rl_file(name: str, *, mirror: str | None = None, fetch: bool = True, progr
         return path
     if not fetch:
         raise DatasetError(f"{name} is not at {path}; fetch it with `jaxrl-srpo data download {name}` ({url})")
-    return download(url, path, progress)
+    return download(url, path, progress, check=hdf5.check)
 
 
 def unknown_name(name: str) -> DatasetError:

@@ -9,8 +9,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import h5py
 import pytest
 
+from jaxrl_srpo.data import hdf5
 from jaxrl_srpo.data.download import cache_dir, download, mirrored
 from jaxrl_srpo.errors import DatasetError
 
@@ -26,6 +28,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.plan, self.ranges, self.chunked = collections.deque(plan), ranges, chunked
         self.content = CONTENT
+        self.etag: str | None = None
         self.asked: list[tuple[str, str | None]] = []
 
     @property
@@ -43,6 +46,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         asked = self.headers.get("Range")
         server.asked.append((self.path, asked))
+        if self.headers.get("If-Range") not in (None, server.etag):
+            asked = None
         step = server.plan.popleft() if server.plan else "whole"
         if self.path.endswith("missing.hdf5"):
             self.send_error(404)
@@ -60,6 +65,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if asked and server.ranges else 200)
         if asked and server.ranges:
             self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+        if server.etag:
+            self.send_header("ETag", server.etag)
         if not server.chunked:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -107,6 +114,30 @@ def test_part_of_an_earlier_call_is_continued(tmp_path: pathlib.Path) -> None:
         assert not (tmp_path / "x.hdf5").exists()
         assert fetch(server, tmp_path / "x.hdf5").read_bytes() == CONTENT
         assert server.asked[1][1] == f"bytes={len(CONTENT) // 2}-"
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_part_is_continued_only_if_the_file_is_still_the_same(tmp_path: pathlib.Path, changed: bool) -> None:
+    with serving(plan=["cut"]) as server:
+        server.etag = '"first"'
+        with pytest.raises(DatasetError, match=r"the connection ended"):
+            fetch(server, tmp_path / "x.hdf5", retries=-1)
+        if changed:
+            server.etag, server.content = '"second"', CONTENT[::-1]
+        assert fetch(server, tmp_path / "x.hdf5").read_bytes() == server.content
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["x.hdf5", "x.hdf5.lock"]
+
+
+def test_what_is_no_such_file_never_gets_its_name(tmp_path: pathlib.Path) -> None:
+    with serving() as server:
+        server.content = b"<html>Please log in</html>"
+        with pytest.raises(DatasetError, match=r"what came is no HDF5 file, it begins with b'<html>Please log in"):
+            fetch(server, tmp_path / "x.hdf5", check=hdf5.check)
+        assert [path.name for path in tmp_path.iterdir()] == ["x.hdf5.lock"]
+        with h5py.File(tmp_path / "sound", "w") as file:
+            file["rewards"] = [1.0, 2.0]
+        server.content = (tmp_path / "sound").read_bytes()
+        assert fetch(server, tmp_path / "x.hdf5", check=hdf5.check).read_bytes() == server.content
 
 
 def test_server_that_ignores_ranges_is_read_from_the_start(tmp_path: pathlib.Path) -> None:

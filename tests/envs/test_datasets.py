@@ -76,6 +76,7 @@ def test_what_is_made_here_is_not_downloaded(name: str) -> None:
 
 def test_downloading_names_the_file(stores: pathlib.Path) -> None:
     with serving() as server:
+        server.content = synthetic.write_pendulum(stores / "swing.hdf5").read_bytes()
         path = download_dataset("hopper-medium-v2", mirror=server.url)
     assert path == str(stores / "cache" / "gym_mujoco_v2" / "hopper_medium-v2.hdf5")
     assert pathlib.Path(path).read_bytes() == server.content
