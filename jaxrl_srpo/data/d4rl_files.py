@@ -100,6 +100,7 @@ def read_hdf5(
     """
     source = os.fspath(path)
     fields, attributes = _read_fields(source)
+    validation.require_numbers(source, fields)
     validation.require_fields(source, fields, ("observations", "actions", "rewards", "terminals"))
     observations, actions, rewards, terminals = (
         _required(fields, key) for key in ("observations", "actions", "rewards", "terminals")
@@ -108,7 +109,7 @@ def read_hdf5(
     spec = _environment_of_file(name, observations.shape[1], env or attributes.get("env_id"))
     kind = d4rl.environment_family(spec.id) if spec else d4rl.family(name)
     limit = max_episode_steps or d4rl.time_limit(name)
-    low, high = _action_bounds(actions, attributes, known=kind != "other")
+    low, high = _action_bounds(source, actions, attributes, known=kind != "other")
     following, timeouts = fields["next_observations"], fields["timeouts"]
     rows = qlearning_rows(terminals != 0, None if timeouts is None else timeouts != 0, limit)
     findings = validation.validate(
@@ -169,6 +170,10 @@ def _read_fields(source: str) -> tuple[dict[str, np.ndarray | None], dict[str, A
             for name, dataset in present.items():
                 fields[name] = _squeeze(name, np.asarray(dataset[()]))
             attributes = dict(file.attrs)
+            if "discrete_action" in file and np.any(file["discrete_action"][()]):
+                raise DatasetError(
+                    f"{source}: its actions are discrete (discrete_action); only continuous ones can be trained on"
+                )
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise DatasetError(f"{source}: not a readable HDF5 file, perhaps cut short; get it again ({reason})") from error
@@ -227,13 +232,14 @@ def _wrong_width(name: str, observations: np.ndarray, actions: np.ndarray) -> li
     ]
 
 
-def _action_bounds(actions: np.ndarray, attributes: dict[str, Any], known: bool) -> tuple[np.ndarray, np.ndarray]:
+def _action_bounds(
+    source: str, actions: np.ndarray, attributes: dict[str, Any], known: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Bounds [action_size] each: the file's, else [-1, 1], widened to the data if the environment is unknown."""
     size = actions.shape[1]
     low, high = -np.ones(size, np.float32), np.ones(size, np.float32)
     if "action_low" in attributes and "action_high" in attributes:
-        given = (attributes["action_low"], attributes["action_high"])
-        return tuple(np.broadcast_to(np.asarray(value, np.float32), size).copy() for value in given)  # type: ignore[return-value]
+        return _given_bounds(source, attributes, size)
     if known:
         return low, high
     # fmin and fmax pass over NaN, which validation reports.
@@ -241,6 +247,20 @@ def _action_bounds(actions: np.ndarray, attributes: dict[str, Any], known: bool)
         np.fmin(low, np.fmin.reduce(actions, axis=0)).astype(np.float32),
         np.fmax(high, np.fmax.reduce(actions, axis=0)).astype(np.float32),
     )
+
+
+def _given_bounds(source: str, attributes: dict[str, Any], size: int) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        low, high = (
+            np.broadcast_to(np.asarray(attributes[name], np.float32), size).copy()
+            for name in ("action_low", "action_high")
+        )
+    except (TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{source}: action_low and action_high must be a number, or one for each of {size}"
+        ) from error
+    validation.require_bounds(source, low, high)
+    return low, high
 
 
 def _last_kept(rows: EpisodeRows) -> np.ndarray:

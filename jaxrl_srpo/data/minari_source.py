@@ -46,12 +46,13 @@ def read_minari(
         fails validation.
     """
     stored = _open(dataset_id)
-    low, high = _action_bounds(stored, dataset_id)
+    _refuse_other_actions(stored, dataset_id)
     episodes = [_read_episode(episode, dataset_id) for episode in stored.iterate_episodes()]
     if not episodes:
         raise DatasetError(f"{dataset_id}: the Minari dataset has no episodes")
     columns = [np.concatenate(column) for column in zip(*episodes, strict=True)]
     observations, actions, rewards, following, terminals, truncations = columns
+    low, high = _action_bounds(stored, dataset_id, actions)
     lengths = np.array([len(episode[2]) for episode in episodes], np.int64)
     ends = np.zeros(len(rewards), bool)
     ends[np.cumsum(lengths) - 1] = True
@@ -214,13 +215,23 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _action_bounds(stored: Any, dataset_id: str) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds [action_size] each of a box of one axis."""
+def _refuse_other_actions(stored: Any, dataset_id: str) -> None:
+    """Refuses action spaces that are no box of one axis."""
     space = stored.action_space
-    low, high = getattr(space, "low", None), getattr(space, "high", None)
-    if low is None or high is None or low.ndim != 1:
+    low = getattr(space, "low", None)
+    if low is None or low.ndim != 1:
         raise DatasetError(f"{dataset_id}: action space {space} is not a box of one axis; only those can be trained on")
-    return low.astype(np.float32), high.astype(np.float32)
+    if low.dtype.kind != "f":
+        raise DatasetError(f"{dataset_id}: action space {space} is discrete; only continuous actions can be trained on")
+
+
+def _action_bounds(stored: Any, dataset_id: str, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds [action_size] each: the space's, and where it has none the range of `actions` [N, action_size]."""
+    space = stored.action_space
+    low = np.where(np.isfinite(space.low), space.low, np.fmin.reduce(actions, axis=0)).astype(np.float32)
+    high = np.where(np.isfinite(space.high), space.high, np.fmax.reduce(actions, axis=0)).astype(np.float32)
+    validation.require_bounds(dataset_id, low, high)
+    return low, high
 
 
 def _read_episode(episode: Any, dataset_id: str) -> tuple[np.ndarray, ...]:

@@ -36,11 +36,13 @@ class Units:
         return normalized
 
     def normalize_actions(self, actions: np.ndarray) -> np.ndarray:
-        """The environment's actions [..., action_size] in [-1, 1]; bounds of -1 and 1 change no bit."""
+        """The environment's actions [..., action_size] in [-1, 1]; bounds of +-1 change no bit, equal ones give 0."""
         low, high = self.action_low, self.action_high
         if np.all(low == -1.0) and np.all(high == 1.0):
             return actions
-        return (2.0 * (actions - low) / (high - low) - 1.0).astype(np.float32)
+        constant = low == high
+        scaled = 2.0 * (actions - low) / np.where(constant, 1.0, high - low) - 1.0
+        return np.where(constant, 0.0, scaled).astype(np.float32)
 
     def denormalize_actions(self, actions: np.ndarray) -> np.ndarray:
         """Actions [..., action_size] in [-1, 1] in the environment's units."""

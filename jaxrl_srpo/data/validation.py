@@ -62,6 +62,44 @@ def require_fields(source: str, fields: Mapping[str, np.ndarray | None], require
     return rows
 
 
+def require_numbers(source: str, fields: Mapping[str, np.ndarray | None]) -> None:
+    """Checks that fields hold real numbers, actions no whole ones, and flags nothing but 0 and 1.
+
+    Args:
+      source: file or dataset id, for messages.
+      fields: arrays by name, of any type; None where there is none.
+
+    Raises:
+      DatasetError: a field holds something else. None of these can be overridden.
+    """
+    for name, values in fields.items():
+        if values is None:
+            continue
+        if values.dtype.kind not in "biuf":
+            raise DatasetError(f"{source}: {name} holds {values.dtype}; expected real numbers")
+        if name == "actions" and values.dtype.kind != "f":
+            raise DatasetError(
+                f"{source}: actions are of type {values.dtype}, as discrete ones are; only continuous actions, stored "
+                "as floats, can be trained on"
+            )
+        flags = name in ("terminals", "timeouts", "terminations", "truncations")
+        if flags and not (sound := (values == 0) | (values == 1)).all():
+            row = int(np.argwhere(~sound)[0, 0])
+            raise DatasetError(f"{source}: {name}, row {row}: {values[row]}; expected 0 or 1")
+
+
+def require_bounds(source: str, low: np.ndarray, high: np.ndarray) -> None:
+    """Checks bounds [action_size] of actions: finite, and none lower than the other; equal ones are a constant.
+
+    Raises:
+      DatasetError: naming the dimension.
+    """
+    bad = ~(np.isfinite(low) & np.isfinite(high) & (low <= high))
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise DatasetError(f"{source}: actions, dimension {i}: bounds {low[i]:g} and {high[i]:g}; expected low <= high")
+
+
 def validate(
     source: str,
     *,
@@ -108,7 +146,8 @@ def validate(
     ]
     if action_low is not None and action_high is not None:
         findings += _out_of_bounds(actions, action_low, action_high)
-    if not findings:
+    # Flags, and bytes of a memory, whose counters wrap, jump inside episodes too.
+    if not findings and observations.dtype.kind not in "bu":
         findings += _jumps(observations, next_observations, np.asarray(ends, bool))
     return report(source, findings, allow_invalid)
 
@@ -147,16 +186,19 @@ def _not_finite(name: str, values: np.ndarray) -> str | None:
     """A message on the first NaN or infinity of `values` [N, ...], None if there is none."""
     if not np.issubdtype(values.dtype, np.floating):
         return None
-    # The sum is finite only if all values are (up to overflow), which spares the mask in the common case.
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(values.sum(dtype=np.float64)):
+        narrow = values.astype(np.float32, copy=False)
+        # The sum is finite only if all values are (up to overflow), which spares the mask in the common case.
+        if np.isfinite(narrow.sum(dtype=np.float64)):
             return None
-    bad = ~np.isfinite(values)
+    bad = ~np.isfinite(narrow)
     if not bad.any():
         return None
     index = tuple(int(i) for i in np.argwhere(bad)[0])
     where = f", dimension {index[1]}" if len(index) > 1 else ""
-    return f"{name}, row {index[0]}{where}: {values[index]} ({_rows(bad)} in all); every value must be finite"
+    return (
+        f"{name}, row {index[0]}{where}: {values[index]} ({_rows(bad)} in all); every value must be finite in float32"
+    )
 
 
 def _out_of_bounds(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[str]:

@@ -10,8 +10,10 @@ import h5py
 import minari
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from jaxrl_srpo.data import minari_source
+from jaxrl_srpo.data.units import measure_units
 from jaxrl_srpo.errors import DatasetError
 
 
@@ -31,8 +33,6 @@ def make(
     **options: Any,
 ) -> None:
     """Episodes of given lengths; those in `terminated` end by termination, `unfinished` by nothing, others by time."""
-    from gymnasium import spaces
-
     random = np.random.default_rng(0)
     observation = observation or (lambda rows: random.normal(size=(rows, 4)))
     buffers = []
@@ -156,8 +156,6 @@ def test_values_are_validated(datasets: pathlib.Path) -> None:
 
 
 def test_images_and_discrete_actions_are_refused(datasets: pathlib.Path) -> None:
-    from gymnasium import spaces
-
     make("mine/grid-v0", [3], observation=lambda rows: np.zeros((rows, 2, 2)))
     with pytest.raises(DatasetError, match="mine/grid-v0, episode 0: observations have shape"):
         minari_source.read_minari("mine/grid-v0")
@@ -242,3 +240,19 @@ def test_a_minari_file_that_refers_to_others_is_refused(datasets: pathlib.Path) 
         file["episode_0/rewards"] = h5py.ExternalLink(str(other), "/episode_0/rewards")
     with pytest.raises(DatasetError, match=r"/episode_0/rewards is a link to .*main_data\.hdf5:/episode_0/rewards"):
         minari_source.read_minari("made/linked-v0")
+
+
+def test_where_a_space_has_no_bounds_the_data_have(datasets: pathlib.Path) -> None:
+    """The first dimension is without bounds, the second one is a constant of the space."""
+    low, high = np.asarray([-np.inf, 0.5], np.float32), np.asarray([np.inf, 0.5], np.float32)
+    make("made/free-v0", [20], action_space=spaces.Box(low, high, dtype=np.float32))
+    dataset = minari_source.read_minari("made/free-v0", allow_invalid=True)
+    assert dataset.action_low.tolist() == [pytest.approx(dataset.actions[:, 0].min()), 0.5]
+    assert dataset.action_high.tolist() == [pytest.approx(dataset.actions[:, 0].max()), 0.5]
+    assert np.isfinite(measure_units(dataset).normalize_actions(dataset.actions)).all()
+
+
+def test_discrete_actions_are_named(datasets: pathlib.Path) -> None:
+    make("made/whole-v0", [5], action_space=spaces.Box(-1, 1, (2,), np.int64))
+    with pytest.raises(DatasetError, match=r"action space .* is discrete; only continuous actions can be trained on"):
+        minari_source.read_minari("made/whole-v0")

@@ -85,3 +85,10 @@ def test_stacked_units_treat_each_row_as_its_own_do(repeat: int) -> None:
         )
         np.testing.assert_array_equal(both.denormalize_actions(actions)[at], own.denormalize_actions(actions[at]))
         np.testing.assert_array_equal(both.scale_rewards(rewards)[at], own.scale_rewards(rewards[at]))
+
+
+def test_a_constant_action_is_scaled_to_0_and_back() -> None:
+    units = Units(action_low=np.asarray([0.5, -2.0], np.float32), action_high=np.asarray([0.5, 2.0], np.float32))
+    normalized = units.normalize_actions(np.asarray([[0.5, 1.0]], np.float32))
+    assert normalized.tolist() == [[0.0, 0.5]]
+    assert units.denormalize_actions(np.asarray([[0.7, 0.5]], np.float32)).tolist() == [[0.5, 1.0]]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import h5py
@@ -91,7 +92,74 @@ def test_not_finite(tmp_path: pathlib.Path, fields: dict[str, Any], name: str, v
 
 
 def test_finite_values_whose_sum_overflows_pass() -> None:
-    assert validation._not_finite("rewards", np.full(4, 1e308)) is None
+    assert validation._not_finite("rewards", np.full(4, 3e38)) is None
+    assert validation._not_finite("rewards", np.full(4, 3e38, np.float32)) is None
+
+
+def test_values_that_float32_does_not_hold_are_not_finite(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
+    fields["rewards"] = fields["rewards"].astype(np.float64)
+    with pytest.raises(
+        DatasetError, match=r"rewards, row 9: 1e\+300 \(1 row in all\); every value must be finite in float32"
+    ):
+        read(tmp_path, broken(fields, "rewards", 9, 1e300))
+
+
+@pytest.mark.parametrize(
+    ("name", "convert", "message"),
+    [
+        ("actions", lambda x: x.astype(np.complex64), "actions holds complex64; expected real numbers"),
+        ("rewards", lambda x: x.astype("S8"), r"rewards holds (\|S8|object); expected real numbers"),
+        ("actions", lambda x: (x > 0).astype(np.int64), "actions are of type int64, as discrete ones are"),
+        ("actions", lambda x: (x > 0)[:, 0].astype(np.int64), "actions are of type int64, as discrete ones are"),
+        ("terminals", lambda x: np.where(np.arange(len(x)) == 7, 0.5, x), "terminals, row 7: 0.5; expected 0 or 1"),
+        ("timeouts", lambda x: np.where(np.arange(len(x)) == 7, np.nan, x), "timeouts, row 7: nan; expected 0 or 1"),
+    ],
+)
+def test_other_kinds_of_values_are_refused(
+    tmp_path: pathlib.Path, fields: dict[str, Any], name: str, convert: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    fields[name] = convert(fields[name])
+    with pytest.raises(DatasetError, match=message):
+        read(tmp_path, fields)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8])
+def test_flags_and_small_integers_are_observations(
+    tmp_path: pathlib.Path, fields: dict[str, Any], dtype: type[Any]
+) -> None:
+    """Differences of unsigned integers would wrap, and those of flags are refused by NumPy."""
+    shape = fields["observations"].shape
+    fields["observations"] = np.random.default_rng(0).integers(0, 2, shape).astype(dtype)
+    del fields["next_observations"]
+    observations = read(tmp_path, fields).observations
+    assert observations.dtype == np.float32
+    assert set(np.unique(observations)) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        (np.nan, 1.0, "actions, dimension 0: bounds nan and 1; expected low <= high"),
+        (-1.0, np.inf, "actions, dimension 0: bounds -1 and inf"),
+        (1.0, -1.0, "actions, dimension 0: bounds 1 and -1"),
+        ([-1.0] * 9, 1.0, "action_low and action_high must be a number, or one for each of"),
+        ("low", 1.0, "action_low and action_high must be a number, or one for each of"),
+    ],
+)
+def test_bounds_that_are_none_are_refused(
+    tmp_path: pathlib.Path, fields: dict[str, Any], low: Any, high: Any, message: str
+) -> None:
+    read(tmp_path, fields)
+    with h5py.File(tmp_path / "x.hdf5", "a") as file:
+        file.attrs["action_low"], file.attrs["action_high"] = low, high
+    with pytest.raises(DatasetError, match=message):
+        d4rl_files.read_hdf5(tmp_path / "x.hdf5")
+
+
+def test_discrete_actions_are_named(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
+    fields["discrete_action"] = np.asarray(True)
+    with pytest.raises(DatasetError, match=r"its actions are discrete \(discrete_action\)"):
+        read(tmp_path, fields)
 
 
 def test_actions_outside_bounds(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:

@@ -34,6 +34,20 @@ def test_arguments_are_of_members_of_groups_or_shared(strategy: Strategy, device
     np.testing.assert_allclose(total, expected.sum(-1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.many_devices)])
+def test_what_is_placed_again_needs_no_program_of_its_own(devices: int) -> None:
+    """Else a restored run would run another program than one that was never stopped, compiled apart."""
+    placed = PlacedMembers((2, 3), "map", jax.devices()[:devices])
+    computed = placed.vectorize(jnp.sum, a="member")(a=placed.place(VALUES))
+
+    def program(carry: Array) -> str:
+        # A function of its own each time, as each run has, which knows no program yet.
+        step: Any = placed.vectorize(lambda x: 2.0 * x, x="member")
+        return str(step.lower(x=carry).as_text())
+
+    assert program(placed.place(placed.unpad(computed))) == program(computed)
+
+
 def test_what_is_replaced_is_given_up() -> None:
     placed = PlacedMembers((2, 3), "map", jax.devices()[:1])
     carry = placed.place(VALUES)
