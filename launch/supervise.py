@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from absl import flags
 
 from jaxrl_srpo import report
-from jaxrl_srpo.cli.command_line import asks_for_help, help_text
+from jaxrl_srpo.cli.command_line import asks_for_help, expand_home, help_text
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.report.records import read_sweep
 
@@ -68,7 +68,7 @@ def parse_run_dir(values: flags.FlagValues, usage: str, arguments: Sequence[str]
     if asks_for_help(arguments):
         print(help_text(usage, values))
         return None
-    rest = values(["launch", *arguments])[1:]
+    rest = values(["launch", *expand_home(arguments)])[1:]
     if len(rest) != 1:
         raise UserError(f"takes exactly one RUN_DIR, {len(rest)} were given; `jaxrl-srpo prepare` makes one")
     path = pathlib.Path(rest[0]).absolute()

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -38,6 +39,12 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
     return any(argument in ("--help", "-h", "-help") for argument in arguments)
 
 
+def expand_home(arguments: Sequence[str]) -> list[str]:
+    """A command line with `~/` as the home folder wherever a path may begin; a shell leaves it alone after `=`."""
+    home = os.path.expanduser("~")
+    return [re.sub(r"(^|[=,])~(?=/)", lambda match: match[1] + home, argument) for argument in arguments]
+
+
 def help_text(usage: str, values: flags.FlagValues, note: str = "") -> str:
     """What `--help` prints: the usage, every flag with its default, and a note."""
     parts = [usage, "\n".join(_flag_help(values[name]) for name in values), note]
@@ -65,7 +72,7 @@ def parse_experiment(values: flags.FlagValues, name: str, usage: str, arguments:
     if asks_for_help(arguments):
         print(help_text(usage, values))
         return None
-    refuse_rest(values([name, *arguments])[1:], "this command takes flags only")
+    refuse_rest(values([name, *expand_home(arguments)])[1:], "this command takes flags only")
     if not values.out:
         raise UserError(f"--out: is required; for instance --out=docs/results/{name}")
     out = pathlib.Path(values.out)

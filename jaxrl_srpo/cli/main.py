@@ -12,6 +12,7 @@ from jaxrl_srpo.cli import data_command
 from jaxrl_srpo.cli.command_line import (
     asks_for_help,
     exit_with,
+    expand_home,
     help_text,
     one_argument,
     parse_command,
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[0] == "--version":
         print(f"jaxrl-srpo {jaxrl_srpo.__version__}")
         return
-    command, rest = arguments[0], list(arguments[1:])
+    command, rest = arguments[0], expand_home(arguments[1:])
     commands: dict[str, Callable[[list[str]], None]] = {
         "train": _train,
         "prepare": _prepare,

@@ -17,6 +17,15 @@ from jaxrl_srpo.errors import DatasetError
 from jaxrl_srpo.io.processors import memory
 
 _LOG = logging.getLogger(__name__)
+_FIELDS = "as observations [N, n], actions [N, m], rewards [N] and terminals [N], with h5py"
+# Of other formats, the first bytes.
+_FORMATS = {
+    b"PK\x03\x04": "a NumPy archive (.npz)",
+    b"\x93NUMPY": "a NumPy array (.npy)",
+    b"\x80": "a pickle, which is not read because it can run code",
+    b"PAR1": "Parquet",
+    b"ARROW1": "Arrow",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +89,10 @@ def read_hdf5(
 ) -> Dataset:
     """Reads a file in D4RL's layout as D4RL's `qlearning_dataset` does.
 
-    Fields: `observations` [N, n], `actions` [N, m], `rewards` [N], `terminals` [N], optionally `timeouts` [N] and
-    `next_observations` [N, n]. s' is `next_observations` where the file has them, else the next row's observation as
-    always in D4RL; in a sound file the two differ only at terminals, where s' is not bootstrapped from. File
-    attributes, all optional: `env_id` (Gymnasium id), `action_low`, `action_high`.
+    Fields: `observations` [N, n], `actions` [N, m], `rewards` [N], `terminals` [N], optionally `timeouts` [N] (or
+    d3rlpy's `episode_terminals` [N]) and `next_observations` [N, n]. s' is `next_observations` where the file has them,
+    else the next row's observation as always in D4RL; in a sound file the two differ only at terminals, where s' is not
+    bootstrapped from. File attributes, all optional: `env_id` (Gymnasium id), `action_low`, `action_high`.
 
     Args:
       path: the HDF5 file.
@@ -110,7 +119,7 @@ def read_hdf5(
     kind = d4rl.environment_family(spec.id) if spec else d4rl.family(name)
     limit = max_episode_steps or d4rl.time_limit(name)
     low, high = _action_bounds(source, actions, attributes, known=kind != "other")
-    following, timeouts = fields["next_observations"], fields["timeouts"]
+    following, timeouts = fields["next_observations"], _timeouts(fields)
     rows = qlearning_rows(terminals != 0, None if timeouts is None else timeouts != 0, limit)
     findings = validation.validate(
         source,
@@ -128,6 +137,10 @@ def read_hdf5(
         findings += validation.report(source, _wrong_width(name, observations, actions), allow_invalid)
     for finding in findings:
         _LOG.warning("%s", finding)
+    if not rows.ends.any():
+        _LOG.warning(
+            "%s: no terminals and no time-outs end an episode in it; it is one of %d steps", source, len(rewards)
+        )
     if not len(rows.kept):
         raise DatasetError(
             f"{source}: no transition is left of {len(rewards)} rows once time-outs and the last row are dropped"
@@ -161,7 +174,7 @@ def read_hdf5(
 
 def _read_fields(source: str) -> tuple[dict[str, np.ndarray | None], dict[str, Any]]:
     """The known fields (None where absent) and the attributes of an HDF5 file."""
-    names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+    names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations", "episode_terminals")
     fields: dict[str, np.ndarray | None] = dict.fromkeys(names)
     try:
         with hdf5.open_contained(source) as file:
@@ -175,9 +188,28 @@ def _read_fields(source: str) -> tuple[dict[str, np.ndarray | None], dict[str, A
                     f"{source}: its actions are discrete (discrete_action); only continuous ones can be trained on"
                 )
     except OSError as error:
+        if other := _other_format(source):
+            raise DatasetError(f"{source}: is {other}, not HDF5; write its arrays to an HDF5 file {_FIELDS}") from error
         reason = str(error).splitlines()[0]
         raise DatasetError(f"{source}: not a readable HDF5 file, perhaps cut short; get it again ({reason})") from error
     return fields, attributes
+
+
+def _other_format(source: str) -> str:
+    """What a file is that is no HDF5, by its first bytes; empty if that is unknown."""
+    try:
+        begin = pathlib.Path(source).read_bytes()[:8]
+    except OSError:
+        return ""
+    return next((name for magic, name in _FORMATS.items() if begin.startswith(magic)), "")
+
+
+def _timeouts(fields: Mapping[str, np.ndarray | None]) -> np.ndarray | None:
+    """[N], nonzero where a time limit ended an episode; d3rlpy marks every end, by `episode_terminals`."""
+    ends, terminals = fields["episode_terminals"], _required(fields, "terminals")
+    if fields["timeouts"] is not None or ends is None:
+        return fields["timeouts"]
+    return (ends != 0) & (terminals == 0)
 
 
 def _refuse_lengths(source: str, datasets: Mapping[str, h5py.Dataset]) -> None:
@@ -198,10 +230,10 @@ def _refuse_lengths(source: str, datasets: Mapping[str, h5py.Dataset]) -> None:
 def _squeeze(name: str, values: np.ndarray) -> np.ndarray:
     """Scalars per step as [N]; some D4RL files hold them as [N, 1]."""
     column = values.ndim == 2 and values.shape[1] == 1
-    return values[:, 0] if column and name in ("rewards", "terminals", "timeouts") else values
+    return values[:, 0] if column and name in ("rewards", "terminals", "timeouts", "episode_terminals") else values
 
 
-def _required(fields: dict[str, np.ndarray | None], name: str) -> np.ndarray:
+def _required(fields: Mapping[str, np.ndarray | None], name: str) -> np.ndarray:
     """A field that `require_fields` has seen."""
     value = fields[name]
     assert value is not None

@@ -38,7 +38,7 @@ def read_dataset(
     Raises:
       DatasetError: it cannot be found, fetched, read or trusted.
     """
-    name = os.fspath(name_or_path)
+    name = os.path.expanduser(os.fspath(name_or_path))
     if pathlib.Path(name).is_file():
         return d4rl_files.read_hdf5(name, env=env, allow_invalid=allow_invalid)
     if name in d4rl.known_names():
@@ -46,7 +46,7 @@ def read_dataset(
         return d4rl_files.read_hdf5(path, name, env=env, allow_invalid=allow_invalid)
     if name.endswith((".hdf5", ".h5")) or name.startswith((".", "/", "~")) or pathlib.Path(name).is_dir():
         raise DatasetError(f"no dataset file at {name}; expected {FORMS}")
-    if "/" not in name:
+    if "/" not in name and not minari_source.is_here(name):
         raise unknown_name(name)
     return minari_source.read_minari(name, env=env, allow_invalid=allow_invalid)
 

@@ -107,6 +107,11 @@ def download_minari(dataset_id: str) -> None:
         ) from error
 
 
+def is_here(dataset_id: str) -> bool:
+    """Whether Minari's store on this machine has a dataset of this id; `walk-v0`, without a namespace, is one too."""
+    return (pathlib.Path(_place(dataset_id)) / "data").is_dir()
+
+
 def local_ids() -> list[str]:
     """Ids of the Minari datasets on this machine.
 

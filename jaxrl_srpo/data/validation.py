@@ -82,7 +82,7 @@ def require_numbers(source: str, fields: Mapping[str, np.ndarray | None]) -> Non
                 f"{source}: actions are of type {values.dtype}, as discrete ones are; only continuous actions, stored "
                 "as floats, can be trained on"
             )
-        flags = name in ("terminals", "timeouts", "terminations", "truncations")
+        flags = name in ("terminals", "timeouts", "episode_terminals")
         if flags and not (sound := (values == 0) | (values == 1)).all():
             row = int(np.argwhere(~sound)[0, 0])
             raise DatasetError(f"{source}: {name}, row {row}: {values[row]}; expected 0 or 1")

@@ -42,7 +42,7 @@ def load_dataset(
     Raises:
       DatasetError: it cannot be found, fetched, made, read or trusted.
     """
-    name = os.fspath(name_or_path)
+    name = os.path.expanduser(os.fspath(name_or_path))
     if name in EMBEDDED and not pathlib.Path(name).is_file():
         dataset_id = pointmaze.ensure_dataset(name)
         return minari_source.read_minari(dataset_id, name, env=env, allow_invalid=allow_invalid)

@@ -103,12 +103,15 @@ class PlacedMembers:
 
     def _place(self, tree: Any, spec: PartitionSpec) -> Any:
         axis = next((i for i, name in enumerate(spec) if name), None)
+        # As JAX says it of results on one device. Said otherwise, the same arrays would need a program of their own,
+        # and a run that is restored would not run the one of a run that was never stopped.
+        sharding = NamedSharding(self._mesh, spec) if self._mesh.size > 1 else self.replicated
 
         def place(x: Any) -> Array:
             if axis is not None and (missing := self.layout.padded - x.shape[axis]):
                 last = jax.lax.slice_in_dim(x, x.shape[axis] - 1, x.shape[axis], axis=axis)
                 x = jnp.concatenate([x, *[last] * missing], axis=axis)
-            return _put(x, NamedSharding(self._mesh, spec))
+            return _put(x, sharding)
 
         return jax.tree.map(place, tree)
 

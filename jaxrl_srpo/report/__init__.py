@@ -43,7 +43,7 @@ def write_maze_pictures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     Raises:
       UserError: not a run directory, or a file in it is damaged.
     """
-    run_dir = pathlib.Path(run_dir)
+    run_dir = pathlib.Path(run_dir).expanduser()
     sweep = read_sweep(run_dir)
     written = []
     for entry in sweep["datasets"]:

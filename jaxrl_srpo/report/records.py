@@ -143,7 +143,7 @@ def read_sweep(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       UserError: the directory, or `sweep.json` in it, is missing or unreadable.
     """
-    path = pathlib.Path(run_dir) / "sweep.json"
+    path = pathlib.Path(run_dir).expanduser() / "sweep.json"
     if not path.is_file():
         problem = "has no sweep.json" if path.parent.is_dir() else "does not exist"
         raise UserError(
@@ -267,13 +267,13 @@ def beta_text(beta: float | None) -> str:
 def evaluations_tail(run_dir: str | os.PathLike[str]) -> Tail[Evaluation]:
     """Follows the rows of `evaluations.csv`."""
     required = frozenset(EVALUATION_COLUMNS) - {"return_std", "length_mean"}
-    return Tail(pathlib.Path(run_dir) / "evaluations.csv", required, _evaluation)
+    return Tail(pathlib.Path(run_dir).expanduser() / "evaluations.csv", required, _evaluation)
 
 
 def metrics_tail(run_dir: str | os.PathLike[str]) -> Tail[TrainingMetrics]:
     """Follows the rows of `metrics.csv`."""
     required = frozenset(METRICS_COLUMNS) - {"updates_per_second"}
-    return Tail(pathlib.Path(run_dir) / "metrics.csv", required, _training_metrics)
+    return Tail(pathlib.Path(run_dir).expanduser() / "metrics.csv", required, _training_metrics)
 
 
 def read_evaluations(run_dir: str | os.PathLike[str]) -> list[Evaluation]:

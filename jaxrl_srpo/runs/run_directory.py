@@ -51,8 +51,8 @@ class RunDirectory:
     def __init__(
         self, path: pathlib.Path, artefacts: pathlib.Path | None = None, methods: Sequence[Method] = ()
     ) -> None:
-        self.path = path
-        self._artefacts = artefacts or path / "checkpoints"
+        self.path = path.expanduser()
+        self._artefacts = artefacts.expanduser() if artefacts else self.path / "checkpoints"
         self._methods = {method.name: method for method in (*methods_lib.METHODS, *methods)}
 
     def create(self) -> None:

@@ -97,7 +97,7 @@ def work(
         was asked for cannot be made here.
     """
     log = log or print_message
-    path = pathlib.Path(run_dir)
+    path = pathlib.Path(run_dir).expanduser()
     options = Options.from_json(RunDirectory(path).read().get("options", {}))
     run = RunDirectory(path, options.artefacts, own_methods(algorithm))
     members, facts = run.members(), list(run.facts().values())

@@ -102,3 +102,10 @@ jax.jit(lambda x: 2.0 * x)(1.0)
     result = synthetic.python("-c", code)
     assert result.returncode == 0, result.stderr
     assert list((tmp_path / "compiled").iterdir())
+
+
+def test_the_home_folder_is_found_wherever_a_path_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = ["report", "~/run", "--out=~/run", "--datasets=~/a.hdf5,~/b.hdf5", "--env=x~/y", "a~b", "~"]
+    expected = ["report", "/home/me/run", "--out=/home/me/run", "--datasets=/home/me/a.hdf5,/home/me/b.hdf5"]
+    assert command_line.expand_home(given) == [*expected, "--env=x~/y", "a~b", "~"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from jaxrl_srpo.data import minari_source
+from jaxrl_srpo.data import loading, minari_source
 from jaxrl_srpo.data.units import measure_units
 from jaxrl_srpo.errors import DatasetError
 
@@ -256,3 +256,10 @@ def test_discrete_actions_are_named(datasets: pathlib.Path) -> None:
     make("made/whole-v0", [5], action_space=spaces.Box(-1, 1, (2,), np.int64))
     with pytest.raises(DatasetError, match=r"action space .* is discrete; only continuous actions can be trained on"):
         minari_source.read_minari("made/whole-v0")
+
+
+def test_an_id_may_lack_a_namespace(datasets: pathlib.Path) -> None:
+    make("walk-v0", [5])
+    assert loading.read_dataset("walk-v0").size == 5
+    with pytest.raises(DatasetError, match="unknown dataset 'wolk-v0'"):
+        loading.read_dataset("wolk-v0")

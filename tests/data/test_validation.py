@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -233,3 +234,40 @@ def test_real_steps_are_plausible_without_next_observations(stem: str, test_data
         arguments = {name: file[name][()] for name in names}
         ends = arguments["terminals"] | file["timeouts"][()]
     assert validation.validate(stem, ends=ends, **arguments) == []
+
+
+def test_d3rlpys_ends_of_episodes_are_read(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
+    """Five episodes of 100 steps, the second of which terminated."""
+    fields["terminals"] = np.arange(500) == 199
+    fields["episode_terminals"] = fields.pop("timeouts")
+    del fields["next_observations"]
+    dataset = read(tmp_path, fields)
+    assert dataset.episode_lengths.tolist() == [100] * 5
+    # A row that a time limit ends is dropped, a terminal one is kept.
+    assert (dataset.timeouts, dataset.size, int(dataset.terminals.sum())) == (4, 496, 1)
+
+
+def test_a_file_in_which_no_episode_ends_is_told_of(
+    tmp_path: pathlib.Path, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    fields["timeouts"] = np.zeros(500, bool)
+    assert read(tmp_path, fields, allow_invalid=True).episode_lengths.tolist() == [500]
+    assert "no terminals and no time-outs end an episode in it; it is one of 500 steps" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (
+            lambda path: np.savez(path.open("wb"), rewards=np.ones(3)),
+            r"is a NumPy archive \(\.npz\), not HDF5; write its",
+        ),
+        (lambda path: path.write_bytes(b"\x93NUMPY" + bytes(40)), r"is a NumPy array \(\.npy\), not HDF5"),
+        (lambda path: path.write_bytes(pickle.dumps({"rewards": [1.0]})), r"is a pickle, which is not read because"),
+        (lambda path: path.write_bytes(b"PAR1....PAR1"), "is Parquet, not HDF5"),
+    ],
+)
+def test_other_formats_are_named(tmp_path: pathlib.Path, write: Callable[[pathlib.Path], Any], message: str) -> None:
+    write(tmp_path / "x.hdf5")
+    with pytest.raises(DatasetError, match=message):
+        d4rl_files.read_hdf5(tmp_path / "x.hdf5")
