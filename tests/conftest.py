@@ -10,11 +10,14 @@ import hypothesis
 import jax
 import pytest
 
+from jaxrl_srpo.cli.command_line import keep_sums_in_order
+
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 
 
 def pytest_configure() -> None:
     """Fixes JAX's settings before its backends start: sharding is tested on 8 devices made of one processor."""
+    keep_sums_in_order(os.environ)
     _share_compiled_programs()
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_numpy_dtype_promotion", "strict")

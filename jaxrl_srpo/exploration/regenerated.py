@@ -109,8 +109,7 @@ def make_datasets(name: str, recipe: Recipe) -> list[str]:
     """Makes the missing ones of a task's five datasets, and returns the five Minari ids.
 
     Each appears in Minari's storage whole or not at all. After a kill the same command continues from SAC's last
-    snapshot and writes what is missing. Equal recipes give equal data on one machine with the same versions, where the
-    process may use one core each time or several each time.
+    snapshot and writes what is missing. Equal recipes give equal data on one machine with the same versions.
 
     Args:
       name: any of the five, `regenerated/TASK/KIND-v0`, for instance `regenerated/hopper/medium-v0`.

@@ -7,9 +7,8 @@ the host.
 A checkpoint holds agents, buffers and environments, and a run that is restored goes on bit for bit as if it had never
 stopped, on the same backend: in `FunctionalRun` because all of it is on the device; in `GymnasiumRun` because the
 episodes under way are played again from their seeds with the actions that were kept, so it is bitwise as far as the
-environment gives the same episode for the same seed and actions, as MuJoCo's do on one machine and version. A CPU that
-gives XLA one thread counts as another backend than one that gives it several: sums are added up in another order. What
-is not kept are the means of metrics and of returns of a chunk that a kill cut off; the chunk itself is repeated.
+environment gives the same episode for the same seed and actions, as MuJoCo's do on one machine and version. What is not
+kept are the means of metrics and of returns of a chunk that a kill cut off; the chunk itself is repeated.
 """
 
 import dataclasses
