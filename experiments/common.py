@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from absl import flags
 
 from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_numbers, parse_seeds, prepare_jax
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.processors import keep_sums_in_order
 from jaxrl_srpo.report.table import markdown_line
 
 
@@ -150,6 +152,7 @@ def run(
     interrupted = "interrupted; the same command continues" if continues else "interrupted"
 
     def prepared(arguments: Sequence[str]) -> None:
+        keep_sums_in_order(os.environ)
         prepare()
         main(arguments)
 

@@ -10,7 +10,7 @@ import hypothesis
 import jax
 import pytest
 
-from jaxrl_srpo.cli.command_line import keep_sums_in_order
+from jaxrl_srpo.io.processors import keep_sums_in_order
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 

@@ -5,16 +5,15 @@ import pathlib
 import re
 import sys
 import textwrap
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from absl import flags
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.processors import usable_cores
+from jaxrl_srpo.io.processors import keep_sums_in_order, usable_cores
 
 Word = TypeVar("Word", bound=str)
-_SUMS = "--xla_cpu_experimental_ynn_fusion_type"
 
 
 def exit_with(
@@ -165,24 +164,10 @@ def parse_words(flag: str, text: str, choices: Sequence[Word]) -> tuple[Word, ..
     return tuple(known[word] for word in words)
 
 
-def keep_sums_in_order(environment: MutableMapping[str, str]) -> None:
-    """Has XLA's CPU add up in one order, whatever its threads do, so that equal runs are equal to the last bit.
-
-    With several threads XLA lets YNNPACK split large sums, and some come out otherwise from call to call on a busy
-    machine. Must come before JAX's backends start.
-
-    Args:
-      environment: where `XLA_FLAGS` are read and written; a choice already made there stays.
-    """
-    given = environment.get("XLA_FLAGS", "")
-    if _SUMS not in given:
-        environment["XLA_FLAGS"] = f"{given} {_SUMS}=-reduce".strip()
-
-
 def prepare_jax(cpu_devices: int = 0) -> None:
     """Makes one JAX device per core, so that members are trained side by side, and keeps compiled programs on disk.
 
-    Sums on CPUs are kept in order, see `keep_sums_in_order`. Must come before any computation.
+    Sums on CPUs are kept in order, see `io.processors`. Must come before any computation.
     `JAX_COMPILATION_CACHE_DIR` names another place for the programs.
 
     Args:

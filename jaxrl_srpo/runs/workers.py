@@ -15,6 +15,7 @@ from jaxrl_srpo.data.packing import pack_dataset
 from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import print_message
+from jaxrl_srpo.io.processors import keep_sums_in_order
 from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.methods.settings import Values
 from jaxrl_srpo.runs.distributed import coordinator
@@ -57,6 +58,7 @@ def train_members(
       usable: datasets by name whose members are evaluated.
       options: how to run.
     """
+    keep_sums_in_order(os.environ)
     scorer = make_scorer(run, usable) if usable and options.evaluate and coordinator() else None
     try:
         Trainer(

@@ -1,13 +1,9 @@
 """What every command line shares: lists of seeds, numbers and words, help, exit codes, devices."""
 
 import pathlib
-import threading
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from absl import flags
 
@@ -113,40 +109,3 @@ def test_the_home_folder_is_found_wherever_a_path_begins(monkeypatch: pytest.Mon
     given = ["report", "~/run", "--out=~/run", "--datasets=~/a.hdf5,~/b.hdf5", "--env=x~/y", "a~b", "~"]
     expected = ["report", "/home/me/run", "--out=/home/me/run", "--datasets=/home/me/a.hdf5,/home/me/b.hdf5"]
     assert command_line.expand_home(given) == [*expected, "--env=x~/y", "a~b", "~"]
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, "--xla_cpu_experimental_ynn_fusion_type=-reduce"),
-        ({"XLA_FLAGS": "--xla_a=1"}, "--xla_a=1 --xla_cpu_experimental_ynn_fusion_type=-reduce"),
-        (
-            {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=dot,reduce"},
-            "--xla_cpu_experimental_ynn_fusion_type=dot,reduce",
-        ),
-    ],
-)
-def test_sums_are_kept_in_order_unless_told_otherwise(given: dict[str, str], expected: str) -> None:
-    command_line.keep_sums_in_order(given)
-    assert given == {"XLA_FLAGS": expected}
-
-
-def test_a_large_sum_is_the_same_every_time_on_a_busy_machine() -> None:
-    """Without `keep_sums_in_order`, which the tests' configuration calls, this one varies from call to call."""
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.is_set():
-            np.sort(np.random.default_rng(0).random(10_000))
-
-    helpers = [threading.Thread(target=work) for _ in range(2)]
-    for helper in helpers:
-        helper.start()
-    try:
-        total = jax.jit(lambda x: jnp.sum(jnp.broadcast_to(x, (2, 1024, 1024))))
-        x = jax.random.normal(jax.random.key(0), (1024, 1))
-        assert len({float(total(x)) for _ in range(200)}) == 1
-    finally:
-        stop.set()
-        for helper in helpers:
-            helper.join()
