@@ -34,10 +34,8 @@ def few_snapshots() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def make_with_a_break(root: pathlib.Path) -> None:
     """All five, made by a command that was interrupted once and began again."""
-    root = tmp_path_factory.mktemp("minari")
     evaluate = regenerated._evaluate
 
     def interrupt(task: Any, recipe: regenerated.Recipe, step: int, policy: Any) -> Any:
@@ -54,6 +52,12 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         assert not minari.list_local_datasets()
         patch.setattr(regenerated, "_evaluate", evaluate)
         assert regenerated.make_datasets(f"{PREFIX}/medium-v0", RECIPE) == [f"{PREFIX}/{kind}-v0" for kind in KINDS]
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    root = tmp_path_factory.mktemp("minari")
+    make_with_a_break(root)
     return root
 
 
@@ -97,10 +101,11 @@ class Making(NamedTuple):
     root: pathlib.Path
     buffer: Transitions
 
-    def dataset(self, kind: str) -> Dataset:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MINARI_DATASETS_PATH", str(self.root))
-            return load_dataset(f"{PREFIX}/{kind}-v0")
+
+def dataset_in(root: pathlib.Path, kind: str) -> Dataset:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(root))
+        return load_dataset(f"{PREFIX}/{kind}-v0")
 
 
 def make_in_a_row(root: pathlib.Path) -> Making:
@@ -125,20 +130,24 @@ def in_a_row(tmp_path_factory: pytest.TempPathFactory) -> Making:
 
 
 def test_an_interrupted_making_gives_what_one_in_a_row_gives(
-    datasets: dict[str, Dataset], in_a_row: Making, tmp_path: pathlib.Path
+    storage: pathlib.Path, in_a_row: Making, tmp_path: pathlib.Path
 ) -> None:
-    """On a busy machine equal updates were seen, rarely, to differ in the last bit; then a second making decides."""
+    """A pair of makings was once seen to differ by rounding on a busy machine; then a second pair decides."""
 
-    def equal(making: Making) -> bool:
-        own = (making.dataset(kind).fingerprint for kind in datasets)
-        return list(own) == [dataset.fingerprint for dataset in datasets.values()]
+    def fingerprints(root: pathlib.Path) -> list[str]:
+        return [dataset_in(root, kind).fingerprint for kind in KINDS]
 
-    assert equal(in_a_row) or equal(make_in_a_row(tmp_path))
     assert not list(in_a_row.root.glob(".*.learning"))
+    if fingerprints(storage) != fingerprints(in_a_row.root):
+        again, whole = tmp_path / "interrupted", tmp_path / "in_a_row"
+        again.mkdir()
+        whole.mkdir()
+        make_with_a_break(again)
+        assert fingerprints(again) == fingerprints(make_in_a_row(whole).root)
 
 
 def test_the_replay_part_is_the_buffer_in_order(in_a_row: Making) -> None:
-    replay, buffer = in_a_row.dataset("medium-replay"), in_a_row.buffer
+    replay, buffer = dataset_in(in_a_row.root, "medium-replay"), in_a_row.buffer
     size = replay.size
     # It was cut at one of ten snapshots.
     assert size % (RECIPE.steps // 10) == 0
