@@ -130,7 +130,8 @@ def test_a_terminal_shows_new_rows_until_it_is_interrupted(run: RunDirectory) ->
     screen, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 110, 0, 0))
     command = [sys.executable, "-m", "jaxrl_srpo", "watch", str(run.path), "--interval=0.1"]
-    variables = synthetic.environment() | {"TERM": "xterm"}
+    # The terminal is as wide as it says, not as pytest-xdist tells its processes.
+    variables = synthetic.environment() | {"TERM": "xterm", "COLUMNS": "110", "LINES": "24"}
     # Tests that a shell started in the background ignore interrupts, and so would the process that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=terminal, stderr=subprocess.PIPE, env=variables) as process:
