@@ -9,7 +9,6 @@ those of a device; a gather is taken to read its whole table.
 
 import collections
 import contextlib
-import functools
 import gzip
 import importlib
 import importlib.util
@@ -28,8 +27,7 @@ from jax.experimental import topologies
 from experiments.benchmarks.workload import Workload
 from jaxrl_srpo.data.table import row_width
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.population.member import init_member
-from jaxrl_srpo.population.offline import chunk
+from jaxrl_srpo.population.offline import vectorize_chunk, vectorize_init
 from jaxrl_srpo.population.vectorize import PlacedMembers
 
 _H100 = """
@@ -147,20 +145,10 @@ def _lower(workload: Workload) -> Any:
         found = jax.eval_shape(function, *arguments)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed.replicated), found)
 
-    init = functools.partial(init_member, workload.stage.init, workload.spec)
-    start = placed.vectorize(init, members="member", frozen="group")
+    start = vectorize_init(placed, workload.stage.init, workload.spec)
+    run: Any = vectorize_chunk(placed, workload.stage.update, workload.spec)
     members, frozen = shapes(workload.describe), shapes(workload.untrained)
     number = shapes(lambda: jnp.int32(0))
-    run: Any = placed.vectorize(
-        functools.partial(chunk, workload.stage.update, workload.spec),
-        carry="member",
-        members="member",
-        frozen="group",
-        rows="shared",
-        start="shared",
-        steps="shared",
-        donate="carry",
-    )
     return run.lower(
         carry=shapes(lambda members, frozen: start(members=members, frozen=frozen), members, frozen),
         members=members,

@@ -143,8 +143,8 @@ def _open(dataset_id: str) -> Any:
     """The dataset as Minari's own object, once its files are known to run and to refer to nothing."""
     minari = _minari()
     folder = pathlib.Path(_place(dataset_id)) / "data"
-    if (metadata := folder / "metadata.json").is_file():
-        _check_metadata(metadata, dataset_id)
+    if (folder / "metadata.json").is_file():
+        _read_metadata(folder / "metadata.json", dataset_id)
     try:
         if (file := folder / "main_data.hdf5").is_file():
             with hdf5.open_contained(file):
@@ -162,8 +162,8 @@ def _open(dataset_id: str) -> Any:
         raise DatasetError(f"Minari dataset {dataset_id!r} cannot be read: {_first_line(error)}") from error
 
 
-def _check_metadata(path: pathlib.Path, dataset_id: str) -> None:
-    """Refuses metadata without spaces: to find them Minari would make the environment named there, and so run code."""
+def _read_metadata(path: pathlib.Path, dataset_id: str) -> dict[str, Any]:
+    """Metadata that have both spaces: to find one Minari would make the environment named there, and so run code."""
     try:
         metadata = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -178,6 +178,7 @@ def _check_metadata(path: pathlib.Path, dataset_id: str) -> None:
             )
     for name in _SPECS:
         _spec(metadata, name, dataset_id)
+    return metadata
 
 
 def _spec(metadata: Mapping[str, Any], name: str, dataset_id: str) -> dict[str, Any] | None:
@@ -205,14 +206,14 @@ def entry_point(dataset_id: str) -> str | None:
     Raises:
       DatasetError: as `read_minari`.
     """
-    spec = _environment_in(_open(dataset_id), dataset_id)
+    path = pathlib.Path(_place(dataset_id)) / "data" / "metadata.json"
+    spec = _environment_in(_read_metadata(path, dataset_id), dataset_id)
     found = None if spec is None else spec.get("entry_point")
     return found if isinstance(found, str) else None
 
 
-def _environment_in(stored: Any, dataset_id: str) -> dict[str, Any] | None:
+def _environment_in(metadata: Mapping[str, Any], dataset_id: str) -> dict[str, Any] | None:
     """The spec for evaluation in the metadata, else the one of collection."""
-    metadata = stored.storage.metadata
     return next((spec for name in _SPECS if (spec := _spec(metadata, name, dataset_id))), None)
 
 
@@ -267,7 +268,7 @@ def _read_episode(episode: Any, dataset_id: str) -> tuple[np.ndarray, ...]:
 
 def _environment(stored: Any, dataset_id: str) -> EnvironmentSpec | None:
     """The environment for evaluation in the metadata, else the one of collection."""
-    spec = _environment_in(stored, dataset_id)
+    spec = _environment_in(stored.storage.metadata, dataset_id)
     if spec is None:
         return None
     # Data may have been recorded while a person watched; evaluation has no window.

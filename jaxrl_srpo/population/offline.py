@@ -1,6 +1,7 @@
 """Training on transitions that are already there: many members in one compiled chunk of updates."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -43,6 +44,25 @@ def chunk(
     return carry, totals.means()
 
 
+def vectorize_init(placed: PlacedMembers, init: Function, spec: Spec) -> Callable[..., Any]:
+    """`init_member` of all members, compiled; it takes `members` and `frozen`."""
+    return placed.vectorize(functools.partial(init_member, init, spec), members="member", frozen="group")
+
+
+def vectorize_chunk(placed: PlacedMembers, update: Function, spec: Spec) -> Callable[..., Any]:
+    """`chunk` of all members, compiled; it takes the arguments from `carry` on by name, and replaces the carry."""
+    return placed.vectorize(
+        functools.partial(chunk, update, spec),
+        carry="member",
+        members="member",
+        frozen="group",
+        rows="shared",
+        start="shared",
+        steps="shared",
+        donate="carry",
+    )
+
+
 class OfflinePopulation(PlacedMembers):
     """Groups x members of one stage that learn from a transition table.
 
@@ -70,17 +90,8 @@ class OfflinePopulation(PlacedMembers):
     ) -> None:
         groups, size = members.keys.shape
         super().__init__((groups, size), strategy, devices)
-        start = self.vectorize(functools.partial(init_member, init, spec), members="member", frozen="group")
-        self._chunk = self.vectorize(
-            functools.partial(chunk, update, spec),
-            carry="member",
-            members="member",
-            frozen="group",
-            rows="shared",
-            start="shared",
-            steps="shared",
-            donate="carry",
-        )
+        start = vectorize_init(self, init, spec)
+        self._chunk = vectorize_chunk(self, update, spec)
         self._rows = self.place_table(rows)
         self._members, self._frozen = self.place(members), self.place_frozen(frozen)
         self._carry: Carry = start(members=self._members, frozen=self._frozen)
