@@ -245,6 +245,14 @@ def _read_episode(episode: Any, dataset_id: str) -> tuple[np.ndarray, ...]:
     if not isinstance(episode.observations, Mapping | np.ndarray) or not isinstance(episode.actions, np.ndarray):
         raise DatasetError(f"{dataset_id}, episode {episode.id}: only array or dictionary observations can be read")
     observations = flatten_observation(episode.observations)
+    numbers = {
+        "observations": observations,
+        "actions": episode.actions,
+        "rewards": np.asarray(episode.rewards),
+        "terminals": np.asarray(episode.terminations),
+        "timeouts": np.asarray(episode.truncations),
+    }
+    validation.require_numbers(f"{dataset_id}, episode {episode.id}", numbers)
     steps = len(episode.rewards)
     if observations.ndim != 2 or episode.actions.ndim != 2:
         raise DatasetError(

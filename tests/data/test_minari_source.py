@@ -263,3 +263,20 @@ def test_an_id_may_lack_a_namespace(datasets: pathlib.Path) -> None:
     assert loading.read_dataset("walk-v0").size == 5
     with pytest.raises(DatasetError, match="unknown dataset 'wolk-v0'"):
         loading.read_dataset("wolk-v0")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("rewards", np.full(5, 1j), "episode 0: rewards holds complex128; expected real numbers"),
+        ("actions", np.full((5, 2), 0.5j), "episode 0: actions holds complex128; expected real numbers"),
+        ("terminations", np.full(5, 0.5), "episode 0: terminals, row 0: 0.5; expected 0 or 1"),
+    ],
+)
+def test_other_kinds_of_values_are_refused(datasets: pathlib.Path, name: str, values: np.ndarray, message: str) -> None:
+    make("made/odd-v0", [5])
+    with h5py.File(datasets / "made/odd-v0" / "data" / "main_data.hdf5", "a") as file:
+        del file[f"episode_0/{name}"]
+        file[f"episode_0/{name}"] = values
+    with pytest.raises(DatasetError, match=message):
+        minari_source.read_minari("made/odd-v0")
