@@ -157,7 +157,7 @@ def environment(name: str) -> EnvironmentSpec | None:
 
 def environment_family(environment_id: str) -> str:
     """The family of an environment id such as `Hopper-v4`, `PointMaze_UMaze-v3` or `jaxrl_srpo/maze2d-umaze-v1`."""
-    base = _base_id(environment_id)
+    base = base_id(environment_id)
     if environment_id.startswith(d4rl_layouts.NAMESPACE):
         # A star is a maze of halls.
         return "pointmaze" if base.startswith("Star") else family(base)
@@ -169,8 +169,8 @@ def environment_family(environment_id: str) -> str:
 
 def environment_reference(environment_id: str) -> ReferenceReturns | None:
     """D4RL's reference returns of a Gymnasium environment id; None if D4RL does not have that environment."""
-    base = _base_id(environment_id)
-    names = [name for name in known_names() if (spec := environment(name)) is not None and _base_id(spec.id) == base]
+    base = base_id(environment_id)
+    names = [name for name in known_names() if (spec := environment(name)) is not None and base_id(spec.id) == base]
     return next((scores for name in names if (scores := reference(name)) is not None), None)
 
 
@@ -198,6 +198,6 @@ def first_word(name: str) -> str:
     return re.split(r"[-_/]", name, maxsplit=1)[0]
 
 
-def _base_id(environment_id: str) -> str:
+def base_id(environment_id: str) -> str:
     """An environment id without namespace and version: `Hopper` of `Hopper-v4`."""
     return re.sub(r"-v\d+$", "", environment_id.rsplit("/", 1)[-1])

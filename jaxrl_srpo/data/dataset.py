@@ -66,6 +66,7 @@ class Dataset:
       family: `locomotion`, `antmaze`, `pointmaze`, `adroit`, `kitchen` or `other`; presets and rewards go by it.
       environment: where policies learned from it are evaluated; None if unknown.
       reference: D4RL's or Minari's reference returns; None if there are none.
+      warnings: what is doubtful in it, a line each.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Dataset:
     family: str = "other"
     environment: EnvironmentSpec | None = None
     reference: ReferenceReturns | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

@@ -43,6 +43,7 @@ def describe(dataset: Dataset) -> str:
         ("at the bounds", f"{100.0 * _saturation(dataset).mean():.1f}% of action components"),
         ("reward transform", f"{default_transform(dataset.family)} (default)"),
         ("fingerprint", dataset.fingerprint),
+        *(("warning", line.removeprefix(f"{dataset.source}: ")) for line in dataset.warnings),
     ]
     return "\n".join(f"{label:<17} {value}" for label, value in rows)
 

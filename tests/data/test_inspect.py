@@ -74,3 +74,10 @@ def test_picture_of_constant_states_and_rewards(tmp_path: pathlib.Path) -> None:
     )
     inspect.plot(constant, tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 10_000
+
+
+def test_description_ends_with_what_is_doubtful(tmp_path: pathlib.Path) -> None:
+    data = dataset(tmp_path, (2, 1), stem="mine")
+    (line,) = [line for line in inspect.describe(data).splitlines() if line.startswith("warning")]
+    assert line.split(maxsplit=1)[1].startswith("10 of the 10 episodes that end with terminals = 1 have 30 steps")
+    assert "warning" not in inspect.describe(dataclasses.replace(data, warnings=()))
