@@ -198,7 +198,10 @@ def _read_episodes(stored: Any, dataset_id: str) -> list[tuple[np.ndarray, ...]]
     """All episodes, as `_read_episode` gives them, of one width."""
     if not len(stored):
         raise DatasetError(f"{dataset_id}: the Minari dataset has no episodes")
-    source, episodes = stored.iterate_episodes(), []
+    # Minari opens all files of Arrow's at once.
+    with readable(f"Minari dataset {dataset_id!r}"):
+        source = stored.iterate_episodes()
+    episodes: list[tuple[np.ndarray, ...]] = []
     width, action_size = None, len(stored.action_space.low)
     for index in range(len(stored)):
         where = f"{dataset_id}, episode {index}"
@@ -283,9 +286,10 @@ def _reference(metadata: Mapping[str, Any], dataset_id: str) -> ReferenceReturns
     low, high = (metadata.get(name) for name in ("ref_min_score", "ref_max_score"))
     if low is None or high is None:
         return None
+    numbers = all(type(score) in (int, float) for score in (low, high))
     with readable(f"{dataset_id}: ref_min_score and ref_max_score of the metadata"):
-        reference = ReferenceReturns(float(low), float(high))
-    if not np.isfinite([reference.random, reference.expert]).all() or reference.random == reference.expert:
+        reference = ReferenceReturns(float(low), float(high)) if numbers else None
+    if reference is None or not np.isfinite([reference.random, reference.expert]).all() or low == high:
         raise DatasetError(
             f"{dataset_id}: ref_min_score and ref_max_score of the metadata are {low!a} and {high!a}; expected two "
             "numbers that differ"

@@ -54,7 +54,7 @@ def transform_rewards(dataset: Dataset, name: str) -> np.ndarray:
 
     Raises:
       UserError: there is no such transform.
-      DatasetError: `d4rl-locomotion` on data whose returns are all equal.
+      DatasetError: `d4rl-locomotion` on data whose returns are all equal, or whose rewards become infinite.
     """
     _require_known(name)
     rewards = np.asarray(dataset.rewards, np.float32)
@@ -62,7 +62,14 @@ def transform_rewards(dataset: Dataset, name: str) -> np.ndarray:
         return rewards
     if name == "d4rl-antmaze":
         return rewards - np.float32(1.0)
-    return rewards / np.float32(_spread_of_returns(dataset)) * np.float32(1000.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled: np.ndarray = rewards / np.float32(_spread_of_returns(dataset)) * np.float32(1000.0)
+    if lost := int((np.isfinite(rewards) & ~np.isfinite(scaled)).sum()):
+        raise DatasetError(
+            f"{dataset.name}: reward transform d4rl-locomotion makes {lost} rewards larger than float32 holds; choose "
+            "d4rl-antmaze or none"
+        )
+    return scaled
 
 
 def reward_scale_and_shift(dataset: Dataset, name: str) -> tuple[float, float]:

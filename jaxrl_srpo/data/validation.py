@@ -101,6 +101,13 @@ def require_bounds(source: str, low: np.ndarray, high: np.ndarray) -> None:
     if bad.any():
         i = int(np.argmax(bad))
         raise DatasetError(f"{source}: actions, dimension {i}: bounds {low[i]:g} and {high[i]:g}; expected low <= high")
+    # Actions are scaled by twice the range, in float32.
+    wide = high.astype(np.float64) - low > np.finfo(np.float32).max / 4
+    if wide.any():
+        i = int(np.argmax(wide))
+        raise DatasetError(
+            f"{source}: actions, dimension {i}: bounds {low[i]:g} and {high[i]:g}; float32 does not hold their range"
+        )
 
 
 def validate(
