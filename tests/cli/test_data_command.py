@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.cli import main
+from jaxrl_srpo.errors import UserError
 from tests import synthetic
 from tests.data.test_recording import with_resets
 
@@ -31,6 +32,12 @@ def test_plot_draws_it_where_it_is_told(
     main.main(["data", "plot", str(dataset), "--out=other.png"])
     assert capsys.readouterr().out.splitlines() == ["wrote swing.png", "wrote other.png"]
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("swing.png", "other.png"))
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    for out in (tmp_path / "absent" / "x.png", tmp_path):
+        with pytest.raises(UserError, match=rf"--out={out}: cannot be written: "):
+            main.main(["data", "plot", str(dataset), f"--out={out}"])
 
 
 def test_reset_rows_go_where_they_are_told_to(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

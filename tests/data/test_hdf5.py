@@ -210,3 +210,19 @@ def test_attributes_of_other_types_are_refused(tmp_path: pathlib.Path, name: str
         file.attrs[name] = value
     with pytest.raises(DatasetError, match=message):
         read_hdf5(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("episode_0/rewards", "it looks like main_data.hdf5 of a Minari dataset; name that by its id"),
+        ("data/demo_0/rewards", "it has data, one part for each episode"),
+        ("observations_0", "it has observations_0, one part for each episode"),
+        ("a\nb", r"it has 'a\\nb'$"),
+    ],
+)
+def test_another_layout_is_told_of(tmp_path: pathlib.Path, name: str, message: str) -> None:
+    with h5py.File(tmp_path / "data.hdf5", "w") as file:
+        file[name] = np.zeros(3)
+    with pytest.raises(DatasetError, match=rf"has none of the fields observations, .*; {message}"):
+        read_hdf5(tmp_path / "data.hdf5")
