@@ -205,10 +205,10 @@ def _read_episodes(stored: Any, dataset_id: str) -> list[tuple[np.ndarray, ...]]
     width, action_size = None, len(stored.action_space.low)
     for index in range(len(stored)):
         where = f"{dataset_id}, episode {index}"
-        with readable(where), warnings.catch_warnings(), np.errstate(over="ignore"):
-            # Conversions that lose an imaginary part only warn.
-            warnings.simplefilter("error", np.exceptions.ComplexWarning)
-            episode = _read_episode(next(source), dataset_id)
+        with readable(where), np.errstate(over="ignore"):
+            stored_episode = next(source)
+            _require_kinds(where, stored_episode.observations)
+            episode = _read_episode(stored_episode, dataset_id)
         validation.require_fields(where, dict(zip(_COLUMNS, episode, strict=True)), _COLUMNS)
         width = width or episode[0].shape[1]
         if (episode[0].shape[1], episode[1].shape[1]) != (width, action_size):
@@ -218,6 +218,15 @@ def _read_episodes(stored: Any, dataset_id: str) -> list[tuple[np.ndarray, ...]]
             )
         episodes.append(episode)
     return episodes
+
+
+def _require_kinds(where: str, observations: Any) -> None:
+    """Refuses arrays that NumPy would make numbers of, such as strings of digits, or of which it would lose a part."""
+    for values in observations.values() if isinstance(observations, Mapping) else [observations]:
+        if isinstance(values, Mapping):
+            _require_kinds(where, values)
+        elif isinstance(values, np.ndarray):
+            validation.require_numbers(where, {"observations": values})
 
 
 def _flags_inside(flags: np.ndarray, ends: np.ndarray) -> list[str]:
