@@ -8,7 +8,7 @@ import pytest
 from tests.fuzz import datasets
 from tests.fuzz.mutation import Expected
 
-SEED, TESTS, EACH = 0, 8, 20
+SEED, TESTS, EACH = 0, 10, 20
 
 
 @pytest.mark.parametrize("part", range(TESTS))
