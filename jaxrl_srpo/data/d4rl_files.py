@@ -4,56 +4,18 @@ import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
-from jaxrl_srpo.data import d4rl, hdf5, recording, validation
+from jaxrl_srpo.data import d4rl, recording, validation
+from jaxrl_srpo.data.d4rl_columns import Attributes, Columns, read_columns
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.data.fingerprint import fingerprint
-from jaxrl_srpo.data.formats import other_format
-from jaxrl_srpo.data.reading import first_line, printed, require_text
+from jaxrl_srpo.data.reading import require_text
 from jaxrl_srpo.errors import DatasetError
-from jaxrl_srpo.io.processors import memory
 
 _LOG = logging.getLogger(__name__)
-_REQUIRED = ("observations", "actions", "rewards", "terminals")
-_FIELDS = (*_REQUIRED, "timeouts", "episode_terminals", "next_observations")
-_DISCRETE = "discrete_action"
-_ATTRIBUTES = ("env_id", "action_low", "action_high")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Columns:
-    """The fields of a file with N rows, as they are in it."""
-
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminals: np.ndarray
-    timeouts: np.ndarray | None
-    next_observations: np.ndarray | None
-
-    def without(self, rows: np.ndarray) -> "_Columns":
-        """The columns but for some rows."""
-
-        def rest(values: np.ndarray | None) -> Any:
-            return None if values is None else np.delete(values, rows, axis=0)
-
-        return _Columns(
-            rest(self.observations),
-            rest(self.actions),
-            rest(self.rewards),
-            rest(self.terminals),
-            rest(self.timeouts),
-            rest(self.next_observations),
-        )
-
-    def recording(self, ends: np.ndarray) -> recording.Recording:
-        """What tells how the file was recorded, for the ends of its episodes [N] bool."""
-        return recording.Recording(self.observations, self.rewards, ends, self.next_observations)
 
 
 class _Transitions(NamedTuple):
@@ -64,15 +26,6 @@ class _Transitions(NamedTuple):
     rewards: np.ndarray
     next_observations: np.ndarray
     terminals: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class _Attributes:
-    """The attributes of a file; bounds are as they are in it. None where there are none."""
-
-    environment: str | None
-    action_low: Any
-    action_high: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +123,7 @@ def read_hdf5(
       DatasetError: the file cannot be read, or fails validation.
     """
     source = require_text("the path of a dataset", os.fspath(path))
-    columns, attributes = _read_columns(source)
+    columns, attributes = read_columns(source)
     notes: list[str] = []
     if drop_reset_rows:
         columns, dropped = _without_reset_rows(columns)
@@ -213,69 +166,7 @@ def read_hdf5(
     )
 
 
-def _read_columns(source: str) -> tuple[_Columns, _Attributes]:
-    """The known fields and attributes of an HDF5 file; fields with one row per step, of real numbers and flags."""
-    fields: dict[str, np.ndarray | None] = dict.fromkeys(_FIELDS)
-    try:
-        with hdf5.open_contained(source) as file:
-            found = {name: hdf5.find_dataset(file, name, source) for name in (*_FIELDS, _DISCRETE)}
-            present = {name: dataset for name, dataset in found.items() if dataset is not None}
-            discrete = present.pop(_DISCRETE, None)
-            _refuse_lengths(source, present)
-            for name, dataset in present.items():
-                fields[name] = _squeeze(name, hdf5.read_values(dataset, f"{source}: {name}"))
-            if discrete is not None and hdf5.read_values(discrete, f"{source}: {_DISCRETE}").any():
-                raise DatasetError(
-                    f"{source}: its actions are discrete (discrete_action); only continuous ones can be trained on"
-                )
-            environment, low, high = (hdf5.read_attribute(file, name, source) for name in _ATTRIBUTES)
-            if not present:
-                raise DatasetError(f"{source}: has none of the fields {', '.join(_REQUIRED)}; {_holds(file)}")
-    except OSError as error:
-        if other := other_format(source):
-            raise DatasetError(f"{source}: {other}") from error
-        raise DatasetError(
-            f"{source}: not a readable HDF5 file, perhaps cut short; get it again ({first_line(error)})"
-        ) from error
-    validation.require_numbers(source, fields)
-    validation.require_fields(source, fields, _REQUIRED)
-    if environment is not None:
-        environment = require_text(f"{source}: attribute env_id", environment)
-    return _columns(fields), _Attributes(environment, low, high)
-
-
-def _holds(file: h5py.File) -> str:
-    """What an HDF5 file of another layout has instead."""
-    names = [printed(name) for name in file]
-    if "episode_0" in names:
-        return "it looks like main_data.hdf5 of a Minari dataset; name that by its id, with MINARI_DATASETS_PATH set"
-    if "data" in names or any(name.startswith("observations_") for name in names):
-        names = [*names[:6], "..."] if len(names) > 6 else names
-        return f"it has {', '.join(names)}, one part for each episode; write the episodes one after another"
-    return f"it has {', '.join(names[:6]) or 'nothing'}"
-
-
-def _columns(fields: Mapping[str, np.ndarray | None]) -> _Columns:
-    """Fields that `require_fields` has seen; d3rlpy marks every end of an episode, by `episode_terminals`."""
-    observations, actions, rewards, flags = (fields[name] for name in _REQUIRED)
-    assert observations is not None
-    assert actions is not None
-    assert rewards is not None
-    assert flags is not None
-    terminals, timeouts, ends = flags != 0, fields["timeouts"], fields["episode_terminals"]
-    if timeouts is None and ends is not None:
-        timeouts = (ends != 0) & ~terminals
-    return _Columns(
-        observations,
-        actions,
-        rewards,
-        terminals,
-        None if timeouts is None else timeouts != 0,
-        fields["next_observations"],
-    )
-
-
-def _without_reset_rows(columns: _Columns) -> tuple[_Columns, int]:
+def _without_reset_rows(columns: Columns) -> tuple[Columns, int]:
     """The columns without rows that may be resets, and how many these are."""
     ends = columns.terminals if columns.timeouts is None else columns.terminals | columns.timeouts
     resets = recording.rows_after_ends(columns.recording(ends))
@@ -283,7 +174,7 @@ def _without_reset_rows(columns: _Columns) -> tuple[_Columns, int]:
 
 
 def _check(
-    source: str, columns: _Columns, rows: EpisodeRows, low: np.ndarray, high: np.ndarray, allow_invalid: bool
+    source: str, columns: Columns, rows: EpisodeRows, low: np.ndarray, high: np.ndarray, allow_invalid: bool
 ) -> list[str]:
     return validation.validate(
         source,
@@ -299,7 +190,7 @@ def _check(
     )
 
 
-def _transitions(source: str, columns: _Columns, rows: EpisodeRows) -> _Transitions:
+def _transitions(source: str, columns: Columns, rows: EpisodeRows) -> _Transitions:
     """The transitions of the kept rows.
 
     Raises:
@@ -324,7 +215,7 @@ def _transitions(source: str, columns: _Columns, rows: EpisodeRows) -> _Transiti
 
 
 def _slips(
-    columns: _Columns, rows: EpisodeRows, episodes: _Episodes, limit: int | None, spec: EnvironmentSpec | None
+    columns: Columns, rows: EpisodeRows, episodes: _Episodes, limit: int | None, spec: EnvironmentSpec | None
 ) -> list[str]:
     """A line for each way in which a file was not recorded as D4RL's are."""
     notes, recorded = [], columns.recording(rows.ends)
@@ -341,27 +232,6 @@ def _slips(
     return [*notes, *([merged] if merged else [])]
 
 
-def _refuse_lengths(source: str, datasets: Mapping[str, h5py.Dataset]) -> None:
-    """Refuses fields of different lengths, and more than memory holds, before any of them is read."""
-    lengths = {name: dataset.shape[0] for name, dataset in datasets.items() if dataset.shape}
-    for name, length in lengths.items():
-        if "observations" in lengths and length != lengths["observations"]:
-            raise DatasetError(f"{source}: {name} has {length} rows, observations has {lengths['observations']}")
-    # They are read, converted, and packed into one table.
-    needed = 3 * sum(dataset.nbytes for dataset in datasets.values())
-    if needed > memory():
-        raise DatasetError(
-            f"{source}: {max(lengths.values()):,} rows need about {needed / 2**30:,.0f} GiB of memory; this machine "
-            f"has {memory() / 2**30:,.0f} GiB"
-        )
-
-
-def _squeeze(name: str, values: np.ndarray) -> np.ndarray:
-    """Scalars per step as [N]; some D4RL files hold them as [N, 1]."""
-    column = values.ndim == 2 and values.shape[1] == 1
-    return values[:, 0] if column and name not in ("observations", "next_observations", "actions") else values
-
-
 def _environment_of_file(
     name: str, observation_size: int, environment_id: str | bytes | None
 ) -> EnvironmentSpec | None:
@@ -376,7 +246,7 @@ def _environment_of_file(
     return spec
 
 
-def _wrong_width(name: str, columns: _Columns) -> list[str]:
+def _wrong_width(name: str, columns: Columns) -> list[str]:
     """A message if a D4RL-like name and the widths contradict each other."""
     width = (columns.observations.shape[1], columns.actions.shape[1])
     expected = d4rl.widths(name)
@@ -389,7 +259,7 @@ def _wrong_width(name: str, columns: _Columns) -> list[str]:
 
 
 def _action_bounds(
-    source: str, actions: np.ndarray, attributes: _Attributes, known: bool
+    source: str, actions: np.ndarray, attributes: Attributes, known: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bounds [action_size] each: the file's, else [-1, 1], widened to the data if the environment is unknown."""
     size = actions.shape[1]
@@ -421,7 +291,7 @@ def _last_kept(rows: EpisodeRows) -> np.ndarray:
     return np.append(np.diff(episode[rows.kept]) != 0, True)
 
 
-def _complete_episodes(columns: _Columns, rows: EpisodeRows) -> _Episodes:
+def _complete_episodes(columns: Columns, rows: EpisodeRows) -> _Episodes:
     """The complete episodes of a file.
 
     Rows after the last end are an episode cut short and do not count, unless they are all there is.

@@ -195,40 +195,6 @@ def test_other_content_of_a_file_may_be_of_any_type(tmp_path: pathlib.Path) -> N
     assert read_hdf5(path).size == ROWS - 1
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("env_id", 7, "attribute env_id is int64; expected text"),
-        ("env_id", np.bytes_(b"\xff"), "attribute env_id is .*; expected printable text in UTF-8"),
-        ("env_id", h5py.Empty("S1"), "attribute env_id is Empty; expected text"),
-        ("action_low", -1.0, "action_low and action_high must be a number, or one for each of 2"),
-        ("action_high", [1.0], "action_low and action_high must be a number, or one for each of 2"),
-    ],
-)
-def test_attributes_of_other_types_are_refused(tmp_path: pathlib.Path, name: str, value: object, message: str) -> None:
-    path = write(tmp_path / "data.hdf5")
-    with h5py.File(path, "a") as file:
-        file.attrs[name] = value
-    with pytest.raises(DatasetError, match=message):
-        read_hdf5(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("episode_0/rewards", "it looks like main_data.hdf5 of a Minari dataset; name that by its id"),
-        ("data/demo_0/rewards", "it has data, one part for each episode"),
-        ("observations_0", "it has observations_0, one part for each episode"),
-        ("a\nb", r"it has 'a\\nb'$"),
-    ],
-)
-def test_another_layout_is_told_of(tmp_path: pathlib.Path, name: str, message: str) -> None:
-    with h5py.File(tmp_path / "data.hdf5", "w") as file:
-        file[name] = np.zeros(3)
-    with pytest.raises(DatasetError, match=rf"has none of the fields observations, .*; {message}"):
-        read_hdf5(tmp_path / "data.hdf5")
-
-
 def test_names_inside_that_are_no_text_are_refused_in_one_line(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path / "data.hdf5")
     with h5py.File(path, "a") as file:
