@@ -1,4 +1,4 @@
-"""What every command line of the project shares: help, lists of seeds, numbers and words, exit codes, devices."""
+"""What every command line of the project shares: help, lists of seeds, numbers and words, exit codes."""
 
 import os
 import pathlib
@@ -11,7 +11,6 @@ from typing import Any, NoReturn, TypeVar
 from absl import flags
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.processors import keep_sums_in_order, usable_cores
 
 Word = TypeVar("Word", bound=str)
 
@@ -162,27 +161,3 @@ def parse_words(flag: str, text: str, choices: Sequence[Word]) -> tuple[Word, ..
     if not words or any(word not in known for word in words):
         raise UserError(f"--{flag}={text}: choose from {', '.join(known)}")
     return tuple(known[word] for word in words)
-
-
-def prepare_jax(cpu_devices: int = 0) -> None:
-    """Makes one JAX device per core, so that members are trained side by side, and keeps compiled programs on disk.
-
-    Sums on CPUs are kept in order, see `io.processors`. Must come before any computation.
-    `JAX_COMPILATION_CACHE_DIR` names another place for the programs.
-
-    Args:
-      cpu_devices: JAX devices to make of this CPU; 0 makes one per core.
-
-    Raises:
-      UserError: for a negative number.
-    """
-    keep_sums_in_order(os.environ)
-    import jax
-
-    from jaxrl_srpo.data.download import cache_dir
-
-    if cpu_devices < 0:
-        raise UserError(f"--cpu_devices={cpu_devices}: must not be negative")
-    jax.config.update("jax_num_cpu_devices", cpu_devices or usable_cores())
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))

@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import flags
 
-from jaxrl_srpo.cli.command_line import one_argument, parse_command, prepare_jax
+from jaxrl_srpo.cli.command_line import one_argument, parse_command
 from jaxrl_srpo.errors import UserError
 
 _RECIPE = {
@@ -38,6 +38,7 @@ def run(arguments: list[str]) -> None:
     from jaxrl_srpo.data import inspect
     from jaxrl_srpo.data.names import REGENERATED
     from jaxrl_srpo.envs import datasets
+    from jaxrl_srpo.envs.make import import_environment
 
     given = [f"--{flag}" for flag in _RECIPE if values[flag].value is not None]
     if rest[0] == "make" and name.startswith(REGENERATED):
@@ -49,7 +50,8 @@ def run(arguments: list[str]) -> None:
         make = rest[0] == "make"
         print(datasets.make_dataset(name) if make else datasets.download_dataset(name, mirror=values.mirror))
         return
-    dataset = datasets.load_dataset(name, mirror=values.mirror, env=values.env, allow_invalid=values.allow_invalid_data)
+    env = import_environment(values.env) if values.env else None
+    dataset = datasets.load_dataset(name, mirror=values.mirror, env=env, allow_invalid=values.allow_invalid_data)
     if rest[0] == "info":
         print(inspect.describe(dataset))
     else:
@@ -64,9 +66,10 @@ def _define_recipe(values: flags.FlagValues) -> None:
 
 
 def _regenerate(name: str, values: flags.FlagValues) -> None:
-    prepare_jax(1)
     from jaxrl_srpo.exploration import regenerated
+    from jaxrl_srpo.runs.devices import prepare_jax
 
+    prepare_jax(1)
     given: dict[str, Any] = {flag: values[flag].value for flag in _RECIPE if values[flag].value is not None}
     for dataset_id in regenerated.make_datasets(name, regenerated.Recipe(**given)):
         print(dataset_id)

@@ -154,7 +154,6 @@ def read_hdf5(
         terminals[kept] != 0,
     )
     returns, lengths, by_time = _episode_statistics(rewards, rows.ends, rows.final & (terminals == 0))
-    scores = d4rl.reference(name) if name in d4rl.known_names() else None
     return Dataset(
         name,
         source,
@@ -168,7 +167,7 @@ def read_hdf5(
         fingerprint=fingerprint(*transitions, low, high),
         family=kind,
         environment=spec,
-        reference=scores or (d4rl.environment_reference(spec.id) if spec else None),
+        reference=d4rl.reference_for(name, spec.id if spec else None),
     )
 
 

@@ -30,7 +30,7 @@ class DatasetFacts:
       observation_mean: [observation_size], 0 where observations are not normalized.
       observation_std: [observation_size], 1 where observations are not normalized.
       reward_transform: name of the reward transform.
-      metric: `normalized_score`, `success_rate` or `return`.
+      metric: that of `ReferenceReturns`, `success_rate` or `return`.
       data_mean: mean over the dataset's episodes, in `metric`.
       data_std: standard deviation over the dataset's episodes, in `metric`.
       return_mean: mean undiscounted return of the episodes.
@@ -40,6 +40,7 @@ class DatasetFacts:
       given: the name or absolute path by which any worker loads the data; None if it was not loaded by name.
       reward_scale: factor of rewards that come later, as the transform says.
       reward_shift: added after scaling.
+      observation_keys: entries of dictionary observations that make a vector; empty if they were vectors.
     """
 
     name: str
@@ -60,11 +61,12 @@ class DatasetFacts:
     data_std: float
     return_mean: float
     environment: dict[str, Any] | None
-    reference: dict[str, float] | None
+    reference: dict[str, Any] | None
     data_success_rate: float | None = None
     given: str | None = None
     reward_scale: float = 1.0
     reward_shift: float = 0.0
+    observation_keys: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def units(self) -> Units:
@@ -113,7 +115,7 @@ def dataset_facts(
     goal_task = dataset.environment is not None and dataset.environment.goal_task
     successes = (returns > 0).astype(np.float64) if goal_task else None
     if dataset.reference is not None:
-        metric, values = "normalized_score", dataset.reference.normalize(returns)
+        metric, values = dataset.reference.metric, dataset.reference.normalize(returns)
     elif successes is not None:
         metric, values = "success_rate", successes
     else:
@@ -141,5 +143,6 @@ def dataset_facts(
         environment=None if dataset.environment is None else dataset.environment.to_json(),
         reference=None if dataset.reference is None else dataclasses.asdict(dataset.reference),
         data_success_rate=None if successes is None else float(np.mean(successes)),
+        observation_keys=list(dataset.observation_keys),
         given=os.path.abspath(given) if given is not None and os.path.isfile(given) else given,
     )

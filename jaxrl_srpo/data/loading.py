@@ -7,7 +7,7 @@ import pathlib
 from jaxrl_srpo.data import d4rl, d4rl_files, hdf5, minari_source
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.download import cache_dir, download, mirrored
-from jaxrl_srpo.data.names import EMBEDDED, FORMS
+from jaxrl_srpo.data.names import EMBEDDED, FORMS, OGBENCH
 from jaxrl_srpo.errors import DatasetError
 
 
@@ -78,6 +78,11 @@ def d4rl_file(name: str, *, mirror: str | None = None, fetch: bool = True, progr
 
 def unknown_name(name: str) -> DatasetError:
     """The error for a name that fits no form, with the closest names there are."""
+    if OGBENCH.fullmatch(name):
+        return DatasetError(
+            f"{name}: is a dataset of OGBench, which is not read by name yet; write its observations, actions, rewards, "
+            "terminals and timeouts to an .hdf5 file and give its path"
+        )
     close = difflib.get_close_matches(name, [*d4rl.known_names(), *EMBEDDED], n=3, cutoff=0.5)
     hint = f"; closest: {', '.join(close)}" if close else ""
     return DatasetError(f"unknown dataset {name!r}{hint}; expected {FORMS}")

@@ -1,20 +1,21 @@
 """Minari datasets by id, through the `minari` package, which is imported only when one is asked for."""
 
+import dataclasses
 import difflib
 import json
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxrl_srpo.data import d4rl, hdf5, validation
-from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
+from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns, WrapperSpec
 from jaxrl_srpo.data.fingerprint import fingerprint
 from jaxrl_srpo.data.names import is_made_here
-from jaxrl_srpo.data.observations import flatten_observation
-from jaxrl_srpo.errors import DatasetError
+from jaxrl_srpo.data.observations import flatten_observation, observation_keys
+from jaxrl_srpo.errors import DatasetError, UserError
 
 _LOG = logging.getLogger(__name__)
 # What metadata call the environment: for evaluation, and of collection.
@@ -29,7 +30,7 @@ def read_minari(
     Episodes hold T + 1 observations, so every step has its s' and none is dropped. `terminals` are terminations; an
     episode that was truncated counts as a time-out. A last episode that has neither flag was cut short, like the one
     under way when a replay buffer ends; it has no return unless it is the only one. Dictionary observations become
-    vectors by `flatten_observation`.
+    vectors by `observation_keys` of the whole dataset.
 
     Args:
       dataset_id: for instance `D4RL/door/human-v2`.
@@ -47,9 +48,11 @@ def read_minari(
     """
     stored = _open(dataset_id)
     _refuse_other_actions(stored, dataset_id)
-    episodes = [_read_episode(episode, dataset_id) for episode in stored.iterate_episodes()]
-    if not episodes:
+    recorded = list(stored.iterate_episodes())
+    if not recorded:
         raise DatasetError(f"{dataset_id}: the Minari dataset has no episodes")
+    keys = _observation_keys(stored, recorded, dataset_id)
+    episodes = [_read_episode(episode, keys, dataset_id) for episode in recorded]
     columns = [np.concatenate(column) for column in zip(*episodes, strict=True)]
     observations, actions, rewards, following, terminals, truncations = columns
     low, high = _action_bounds(stored, dataset_id, actions)
@@ -72,7 +75,10 @@ def read_minari(
     ):
         _LOG.warning("%s", finding)
     transitions = (observations, actions, rewards.astype(np.float32), following, terminals)
-    spec = d4rl.environment_spec(env) if env else _environment(stored, dataset_id)
+    recorded_in = _environment(stored, dataset_id)
+    spec = d4rl.environment_spec(env) if env else recorded_in
+    if spec is not None:
+        spec = dataclasses.replace(spec, observation_keys=keys)
     return Dataset(
         name or dataset_id,
         dataset_id,
@@ -86,7 +92,10 @@ def read_minari(
         fingerprint=fingerprint(*transitions, low, high),
         family=_family(dataset_id, spec),
         environment=spec,
-        reference=_reference(stored),
+        reference=_reference(
+            stored, other_version=spec is not None and recorded_in is not None and spec.id != recorded_in.id
+        ),
+        observation_keys=keys,
     )
 
 
@@ -197,7 +206,16 @@ def _spec(metadata: Mapping[str, Any], name: str, dataset_id: str) -> dict[str, 
         raise DatasetError(
             f"{dataset_id}: kwargs or max_episode_steps of the metadata's {name} are no Gymnasium spec's"
         )
+    wrappers = spec.get("additional_wrappers") or ()
+    if not isinstance(wrappers, list | tuple) or not all(map(_is_wrapper, wrappers)):
+        raise DatasetError(f"{dataset_id}: additional_wrappers of the metadata's {name} are no Gymnasium spec's")
     return spec
+
+
+def _is_wrapper(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("entry_point"), str):
+        return False
+    return isinstance(value.get("kwargs"), dict | None)
 
 
 def entry_point(dataset_id: str) -> str | None:
@@ -240,11 +258,21 @@ def _action_bounds(stored: Any, dataset_id: str, actions: np.ndarray) -> tuple[n
     return low, high
 
 
-def _read_episode(episode: Any, dataset_id: str) -> tuple[np.ndarray, ...]:
+def _observation_keys(stored: Any, episodes: Sequence[Any], dataset_id: str) -> tuple[str, ...]:
+    """The entries of dictionary observations that make a vector, by all episodes; none for vectors."""
+    if not isinstance(getattr(stored.observation_space, "spaces", None), Mapping):
+        return ()
+    try:
+        return observation_keys(stored.observation_space, [episode.observations for episode in episodes])
+    except UserError as error:
+        raise DatasetError(f"{dataset_id}: {error}") from error
+
+
+def _read_episode(episode: Any, keys: Sequence[str], dataset_id: str) -> tuple[np.ndarray, ...]:
     """One episode as observations, actions, rewards, next observations, terminations and truncations of T steps."""
     if not isinstance(episode.observations, Mapping | np.ndarray) or not isinstance(episode.actions, np.ndarray):
         raise DatasetError(f"{dataset_id}, episode {episode.id}: only array or dictionary observations can be read")
-    observations = flatten_observation(episode.observations)
+    observations = flatten_observation(episode.observations, keys)
     numbers = {
         "observations": observations,
         "actions": episode.actions,
@@ -281,14 +309,22 @@ def _environment(stored: Any, dataset_id: str) -> EnvironmentSpec | None:
         return None
     # Data may have been recorded while a person watched; evaluation has no window.
     kwargs = {name: value for name, value in (spec.get("kwargs") or {}).items() if name != "render_mode"}
-    return d4rl.environment_spec(spec["id"], kwargs, spec.get("max_episode_steps"))
+    found = d4rl.environment_spec(spec["id"], kwargs, spec.get("max_episode_steps"))
+    return dataclasses.replace(found, wrappers=tuple(map(_wrapper, spec.get("additional_wrappers") or ())))
 
 
-def _reference(stored: Any) -> ReferenceReturns | None:
-    """Reference returns in the metadata."""
+def _wrapper(recorded: Mapping[str, Any]) -> WrapperSpec:
+    """A wrapper of the metadata; only Gymnasium's own are known by name."""
+    module, _, name = recorded["entry_point"].partition(":")
+    ours = module == "gymnasium.wrappers" or module.startswith("gymnasium.wrappers.")
+    return WrapperSpec(name if ours else recorded["entry_point"], recorded.get("kwargs"))
+
+
+def _reference(stored: Any, other_version: bool) -> ReferenceReturns | None:
+    """Reference returns in the metadata, which are of the environment there."""
     metadata = stored.storage.metadata
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    return None if low is None or high is None else ReferenceReturns(float(low), float(high))
+    return None if low is None or high is None else ReferenceReturns(float(low), float(high), other_version)
 
 
 def _family(dataset_id: str, spec: EnvironmentSpec | None) -> str:

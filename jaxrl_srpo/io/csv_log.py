@@ -29,6 +29,7 @@ EVALUATION_COLUMNS = (
     "return_std",
     "length_mean",
     "success_rate",
+    "again",
 )
 
 Record = TypeVar("Record")

@@ -79,11 +79,13 @@ class Evaluation:
       step: updates of the stage done so far.
       final: whether it is the last evaluation of the stage.
       episodes: number of episodes.
-      metric: `normalized_score`, `success_rate` or `return`.
+      metric: `normalized_score`, `normalized_score_other_version` (D4RL's returns are of another version of the
+        environment), `success_rate` or `return`.
       mean: mean of the metric over the episodes.
       std: standard deviation of the metric over the episodes.
       return_mean: mean undiscounted return.
       success_rate: fraction of episodes, 0 to 1, that reached the goal; None where there is no goal.
+      again: number of the `jaxrl-srpo evaluate` that it comes from, from 1; 0 for those of training time.
     """
 
     stage: str
@@ -100,6 +102,7 @@ class Evaluation:
     std: float
     return_mean: float
     success_rate: float | None
+    again: int = 0
 
     @property
     def result(self) -> Result:
@@ -266,7 +269,7 @@ def beta_text(beta: float | None) -> str:
 
 def evaluations_tail(run_dir: str | os.PathLike[str]) -> Tail[Evaluation]:
     """Follows the rows of `evaluations.csv`."""
-    required = frozenset(EVALUATION_COLUMNS) - {"return_std", "length_mean"}
+    required = frozenset(EVALUATION_COLUMNS) - {"return_std", "length_mean", "again"}
     return Tail(pathlib.Path(run_dir).expanduser() / "evaluations.csv", required, _evaluation)
 
 
@@ -341,6 +344,7 @@ def _evaluation(path: pathlib.Path, line: int, cells: dict[str, str]) -> Evaluat
         std=_number(path, line, "std", cells["std"]),
         return_mean=_number(path, line, "return_mean", cells["return_mean"]),
         success_rate=_optional(path, line, "success_rate", cells["success_rate"]),
+        again=_integer(path, line, "again", cells.get("again") or "0"),
     )
 
 

@@ -215,7 +215,7 @@ def _row(evaluations: Sequence[Evaluation], context: _Context) -> Row:
         metric=first.metric,
         setting=first.setting,
         return_mean=float(np.mean([evaluation.return_mean for evaluation in last])),
-        best_mean=float(np.mean([max(evaluation.mean for evaluation in by_seed[seed]) for seed in sorted(by_seed)])),
+        best_mean=float(np.mean([_best(by_seed[seed]) for seed in sorted(by_seed)])),
         worst_seed=float(means.min()),
         diverged=sum(context.diverged.has(member, first.algorithm) for member in members),
         success_rate=float(np.mean(rates)) if rates else None,
@@ -229,13 +229,20 @@ def _row(evaluations: Sequence[Evaluation], context: _Context) -> Row:
 
 def _regret(evaluations: Sequence[Evaluation]) -> float | None:
     """1 minus the mean score while learning online, on a scale of 0 to 1; None if the metric has no such scale."""
-    scale = {"normalized_score": 0.01, "success_rate": 1.0}.get(evaluations[0].metric)
-    during = [row.mean for row in evaluations if row.step > 0]
+    metric = evaluations[0].metric
+    scale = 0.01 if metric.startswith("normalized_score") else {"success_rate": 1.0}.get(metric)
+    during = [row.mean for row in evaluations if row.step > 0 and not row.again]
     return None if scale is None or not during else float(1.0 - scale * np.mean(during))
 
 
+def _best(evaluations: Sequence[Evaluation]) -> float:
+    """A member's best evaluation of training time; of later ones if it has no other."""
+    during = [evaluation.mean for evaluation in evaluations if not evaluation.again]
+    return max(during or [evaluation.mean for evaluation in evaluations])
+
+
 def last_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """A member's last evaluation: the final one, else the latest; a repeated one replaces the earlier."""
+    """A member's last evaluation: the final one, else the latest; one by `jaxrl-srpo evaluate` comes after it."""
     return max(enumerate(evaluations), key=lambda item: (item[1].final, item[1].step, item[0]))[1]
 
 

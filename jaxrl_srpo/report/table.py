@@ -16,11 +16,14 @@ from jaxrl_srpo.report.rows import Row, best_betas, collect
 
 METRIC_LABELS = {
     "normalized_score": "D4RL-normalized score",
+    "normalized_score_other_version": "score by D4RL's returns of another version",
     "success_rate": "success rate",
     "return": "undiscounted return",
 }
 _METRIC_EXPLANATIONS = {
     "normalized_score": "normalized score as in D4RL: 0 for a random policy, 100 for an expert",
+    "normalized_score_other_version": "score by D4RL's returns of a random policy (0) and an expert (100) in another "
+    "version of the environment, which is paid otherwise; not comparable with published scores",
     "success_rate": "success rate: fraction of episodes, 0 to 1, that reach the goal",
     "return": "undiscounted return of an episode, not normalized",
 }

@@ -14,7 +14,7 @@ class Options:
 
     Attributes:
       artefacts: directory of finished stages shared between runs; None keeps them in the run directory.
-      environment: Gymnasium id to evaluate in, for data that does not name one.
+      environment: Gymnasium id to evaluate in, for data that does not name one; `module:ID` imports the module first.
       evaluate: False trains only; `evaluate` can follow later, elsewhere.
       allow_invalid_data: train on data that failed its checks.
       mirror: address to download D4RL files from instead of D4RL's own.

@@ -127,6 +127,34 @@ class RunDirectory:
             new = [dict(entry) for entry in entries if dict(entry) not in content["diverged"]]
             self._write(content | {"diverged": [*content["diverged"], *new]})
 
+    def facts_in(self, environment: EnvironmentSpec) -> list[DatasetFacts]:
+        """Facts of the datasets, those that name no environment with this one.
+
+        Raises:
+          UserError: a dataset of the run has another one.
+        """
+
+        def named(facts: DatasetFacts) -> DatasetFacts:
+            own = facts.environment_spec
+            if own is not None and own.id != environment.id:
+                raise UserError(
+                    f"--env={environment.id}: {facts.name} in {self.path} is evaluated in {own.id}; leave --env out, "
+                    "or train into another run directory"
+                )
+            spec = dataclasses.replace(environment, observation_keys=tuple(facts.observation_keys))
+            return facts if own else dataclasses.replace(facts, environment=spec.to_json())
+
+        return list(map(named, self.facts().values()))
+
+    def keep_environments(self, facts: Sequence[DatasetFacts]) -> None:
+        """Keeps where the policies of datasets are evaluated, for those that named no environment."""
+        environments = {fact.name: fact.environment for fact in facts}
+        with locked(self.path / "sweep.json"):
+            content = self.read()
+            for entry in content["datasets"]:
+                entry["environment"] = entry["environment"] or environments.get(entry["name"])
+            self._write(content)
+
     def _write(self, content: Mapping[str, Any]) -> None:
         write_atomically(self.path / "sweep.json", json.dumps(content, indent=1) + "\n")
 

@@ -32,6 +32,7 @@ class _Job:
     step: int
     final: bool
     episodes: Future[Episodes]
+    again: int = 0
 
 
 class Scorer:
@@ -61,8 +62,10 @@ class Scorer:
         if self._rollouts is not None:
             self._rollouts[1].close()
 
-    def submit(self, stage: Stage, members: Sequence[Member], step: int, results: Any, *, final: bool) -> None:
-        """Starts an evaluation of stacked results, after the one under way."""
+    def submit(
+        self, stage: Stage, members: Sequence[Member], step: int, results: Any, *, final: bool, again: int = 0
+    ) -> None:
+        """Starts an evaluation of stacked results, after the one under way; `again` numbers those after training."""
         indices = [i for i, member in enumerate(members) if member.dataset in self._facts]
         if not indices:
             return
@@ -71,7 +74,7 @@ class Scorer:
         act = self._act(stage, chosen, jax.tree.map(lambda x: x[np.asarray(indices)], results))
         record = final and all(self._environment(member).goal_task for member in chosen)
         episodes = self._background.submit(self._rollouts_of(chosen), act, record=record)
-        self._jobs.append(_Job(stage, chosen, step, final, episodes))
+        self._jobs.append(_Job(stage, chosen, step, final, episodes, again))
 
     def wait(self, before: int | None = None) -> None:
         """Waits for evaluations (of steps below `before`, if given) and writes their rows."""
@@ -103,6 +106,12 @@ class Scorer:
             total = stage.steps(members[0].settings)
             self.submit(stage, missing, total, self._load(stage, missing), final=True)
             self.wait()
+
+    def evaluate_again(self, stage: Stage, members: Sequence[Member], number: int) -> None:
+        """Evaluates finished members once more, whatever rows they have; `number` is from 1."""
+        total = stage.steps(members[0].settings)
+        self.submit(stage, members, total, self._load(stage, members), final=True, again=number)
+        self.wait()
 
     def _without_row(self, stage: Stage, members: Sequence[Member], step: int, **wanted: str) -> list[Member]:
         """Members that can be evaluated and have no row of that step (and of the wanted cells)."""
@@ -171,6 +180,7 @@ class Scorer:
                     "return_std": f"{np.std(episodes.returns[i]):.6g}",
                     "length_mean": f"{np.mean(episodes.lengths[i]):.6g}",
                     "success_rate": "" if successes is None else f"{np.mean(successes):.6g}",
+                    "again": job.again or "",
                 }
             )
         self._run.evaluations.append(rows)
@@ -242,8 +252,9 @@ def _check_fits(facts: DatasetFacts, environment: Any, log: Callable[[str], None
     name, observations, actions = environment.spec.id, environment.observation_space, environment.action_space
     if (observations.shape, actions.shape) != ((facts.observation_size,), (facts.action_size,)):
         raise UserError(
-            f"{facts.name}: observations have width {facts.observation_size} and actions {facts.action_size}, but "
-            f"{name} has {observations.shape} and {actions.shape}; name the data's environment with --env"
+            f"{name} is not the environment of {facts.name}: its observations and actions have shapes "
+            f"{observations.shape} and {actions.shape}, those of the data widths {facts.observation_size} and "
+            f"{facts.action_size}; name the data's own environment with --env"
         )
     if not (np.allclose(actions.low, facts.action_low) and np.allclose(actions.high, facts.action_high)):
         bounds = (

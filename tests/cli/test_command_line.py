@@ -94,8 +94,8 @@ def test_compiled_programs_are_kept_in_the_cache(tmp_path: pathlib.Path, monkeyp
     code = """
 import os
 del os.environ["JAX_COMPILATION_CACHE_DIR"]
-from jaxrl_srpo.cli import command_line
-command_line.prepare_jax()
+from jaxrl_srpo.runs import devices
+devices.prepare_jax()
 import jax
 jax.jit(lambda x: 2.0 * x)(1.0)
 """

@@ -56,12 +56,23 @@ def test_environment_ids() -> None:
     assert d4rl.environment_family("AntMaze_UMaze-v5") == "antmaze"
     assert d4rl.environment_family("jaxrl_srpo/antmaze-umaze-v2") == "antmaze"
     assert d4rl.environment_family("jaxrl_srpo/maze2d-open-v0") == "pointmaze"
-    assert d4rl.environment_reference("Hopper-v5") == d4rl.reference("hopper-medium-v2")
-    assert d4rl.environment_reference("AdroitHandDoor-v1") == d4rl.reference("door-human-v1")
-    assert d4rl.environment_reference("PointMaze_UMaze-v3") is None
-    assert d4rl.environment_reference("jaxrl_srpo/antmaze-large-v2") == ReferenceReturns(0.0, 1.0)
-    assert d4rl.environment_reference("jaxrl_srpo/maze2d-umaze-v1") == ReferenceReturns(23.85, 161.86)
-    assert d4rl.environment_reference("jaxrl_srpo/maze2d-eval-umaze-v1") is None
+    assert d4rl.reference_for("mine", "Hopper-v4") == d4rl.reference("hopper-medium-v2")
+    assert d4rl.reference_for("mine", "AdroitHandDoor-v1") == d4rl.reference("door-human-v1")
+    assert d4rl.reference_for("mine", "PointMaze_UMaze-v3") is None
+    assert d4rl.reference_for("mine", "jaxrl_srpo/antmaze-large-v2") == ReferenceReturns(0.0, 1.0)
+    assert d4rl.reference_for("mine", "jaxrl_srpo/maze2d-umaze-v1") == ReferenceReturns(23.85, 161.86)
+    assert d4rl.reference_for("mine", "jaxrl_srpo/maze2d-eval-umaze-v1") is None
+    assert d4rl.reference_for("mine", None) is None
+    assert d4rl.reference_for("kitchen-complete-v0", None) == d4rl.reference("kitchen-complete-v0")
+
+
+@pytest.mark.parametrize("name", ["mine", "hopper-medium-v2", "hopper-random-v0"])
+def test_references_of_another_version_are_marked(name: str) -> None:
+    own, other = d4rl.reference_for(name, "Hopper-v4"), d4rl.reference_for(name, "Hopper-v5")
+    assert own is not None
+    assert other is not None
+    assert (own.metric, other.metric) == ("normalized_score", "normalized_score_other_version")
+    assert (own.random, own.expert) == (other.random, other.expert)
     assert d4rl.environment_spec("PointMaze_UMaze-v3").goal_task
     assert not d4rl.environment_spec("Hopper-v4").goal_task
 

@@ -13,6 +13,7 @@ import pytest
 from gymnasium import spaces
 
 from jaxrl_srpo.data import loading, minari_source
+from jaxrl_srpo.data.dataset import WrapperSpec
 from jaxrl_srpo.data.units import measure_units
 from jaxrl_srpo.errors import DatasetError
 
@@ -130,6 +131,67 @@ def test_dictionary_observations_become_vectors(datasets: pathlib.Path) -> None:
     assert data.environment is not None
     assert data.environment.goal_task
     assert data.family == "pointmaze"
+
+
+def test_entries_of_any_name_become_vectors(datasets: pathlib.Path) -> None:
+    random = np.random.default_rng(1)
+    make(
+        "mine/keys-v0",
+        [4, 4],
+        observation=lambda rows: {"position": random.normal(size=(rows, 2)), "velocity": np.full((rows, 1), 3.0)},
+    )
+    data = minari_source.read_minari("mine/keys-v0", env="Pendulum-v1")
+    assert data.observation_keys == ("position", "velocity")
+    assert data.environment is not None
+    assert data.environment.observation_keys == ("position", "velocity")
+    np.testing.assert_array_equal(data.observations[:, 2], 3.0)
+
+
+def test_whether_goals_repeat_is_decided_by_all_episodes(datasets: pathlib.Path) -> None:
+    random = np.random.default_rng(1)
+    calls = 0
+
+    def observation(rows: int) -> dict[str, Any]:
+        nonlocal calls
+        calls += 1
+        state = random.normal(size=(rows, 3))
+        position = state[:, :2] if calls % 2 else state[:, 1:]
+        return {"observation": state, "achieved_goal": position, "desired_goal": np.zeros((rows, 2))}
+
+    make("mine/goal-v0", [4, 4, 4], observation=observation)
+    data = minari_source.read_minari("mine/goal-v0")
+    assert data.observation_keys == ("achieved_goal", "observation", "desired_goal")
+    assert data.observation_size == 7
+
+
+def test_wrappers_of_the_recording_are_kept(datasets: pathlib.Path) -> None:
+    import gymnasium
+
+    make("mine/swing-v0", [4])
+    spec = json.loads(gymnasium.spec("Pendulum-v1").to_json())
+    recorded = [
+        {
+            "name": "R",
+            "entry_point": "gymnasium.wrappers.transform_action:RescaleAction",
+            "kwargs": {"min_action": 0.0},
+        },
+        {"name": "ClipAction", "entry_point": "evil.wrappers:ClipAction", "kwargs": None},
+    ]
+    own = {"env_spec": json.dumps(spec | {"additional_wrappers": recorded})}
+    edit(datasets, "mine/swing-v0", lambda metadata: metadata | own)
+    environment = minari_source.read_minari("mine/swing-v0").environment
+    assert environment is not None
+    assert environment.wrappers == (
+        WrapperSpec("RescaleAction", {"min_action": 0.0}),
+        WrapperSpec("evil.wrappers:ClipAction", None),
+    )
+    for wrong in ("RescaleAction", [1], [{"name": "ClipAction"}], [{"entry_point": "a:B", "kwargs": [1]}]):
+        own["env_spec"] = json.dumps(spec | {"additional_wrappers": wrong})
+        edit(datasets, "mine/swing-v0", lambda metadata: metadata | own)
+        with pytest.raises(
+            DatasetError, match="additional_wrappers of the metadata's env_spec are no Gymnasium spec's"
+        ):
+            minari_source.read_minari("mine/swing-v0")
 
 
 def test_environment_for_evaluation_goes_before_the_one_of_collection(datasets: pathlib.Path) -> None:
