@@ -80,8 +80,8 @@ def unknown_name(name: str) -> DatasetError:
     """The error for a name that fits no form, with the closest names there are."""
     if OGBENCH.fullmatch(name):
         return DatasetError(
-            f"{name}: is a dataset of OGBench, which is not read by name yet; write its observations, actions, rewards, "
-            "terminals and timeouts to an .hdf5 file and give its path"
+            f"{name}: is a dataset of OGBench, which is not read by name yet; write its observations, actions, "
+            "rewards, terminals and timeouts to an .hdf5 file and give its path"
         )
     close = difflib.get_close_matches(name, [*d4rl.known_names(), *EMBEDDED], n=3, cutoff=0.5)
     hint = f"; closest: {', '.join(close)}" if close else ""
