@@ -303,8 +303,8 @@ def _where_from(absent: Sequence[str]) -> str:
 
 
 def _overrides(line: common.CommandLine) -> dict[str, Any]:
-    given = {"beta": line.betas, "episodes": (line.values.episodes,) if line.values.episodes else ()}
-    return {name: values for name, values in given.items() if values}
+    given = {name: (line.values[name].value,) for name in ("episodes", "behavior_seeds", "critic_seeds")}
+    return {name: values for name, values in ({"beta": line.betas} | given).items() if values not in ((), (0,), [])}
 
 
 def _command_line() -> common.CommandLine:
@@ -315,6 +315,8 @@ def _command_line() -> common.CommandLine:
     line.define_budget()
     line.define_betas([], "Betas for all datasets; the preset's otherwise.")
     line.whole("episodes", 0, "Episodes of an evaluation; 0: the preset's.", 0)
+    line.whole("behavior_seeds", 0, "Behavior models of a dataset that its seeds share; 0: each seed has its own.", 0)
+    line.whole("critic_seeds", 0, "Critics likewise.", 0)
     line.define_artefacts()
     line.whole("members_per_population", 0, "Most members trained together; 0: all that can be.", 0)
     line.switch("dry_run", "Say what would be trained, and train nothing.")

@@ -48,6 +48,9 @@ class Settings(ValueSettings):
     actor_layers: int = setting(
         2, "hidden layers of the IQL actor, and of the SRPO actor unless it has its own", flag="actor_layers", minimum=1
     )
+    seeds: int = setting(
+        0, "critics of a dataset that its seeds share, by turns; 0: each seed has its own", protocol=True
+    )
     evaluation_interval: int = setting(
         50_000, "updates between evaluations of the IQL actor", minimum=1, scaled=True, protocol=True
     )

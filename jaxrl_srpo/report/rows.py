@@ -54,6 +54,7 @@ class Row:
         after the first while it learns online, as in CORL; None for other stages and for plain returns.
       label: what readers know the algorithm by.
       online: whether it learned from the environment.
+      shared: which models its seeds share, as `behavior_seeds=1`, ';' between them; empty if none.
     """
 
     dataset: str
@@ -76,6 +77,7 @@ class Row:
     regret: float | None = None
     label: str = ""
     online: bool = False
+    shared: str = ""
 
     @property
     def title(self) -> str:
@@ -129,12 +131,14 @@ class _Context(NamedTuple):
       diverged: members that diverged.
       seeds: of the members, by dataset.
       sizes: effective sample sizes when last measured.
+      shared: which models seeds share, by dataset.
     """
 
     stages: dict[str, StageInfo]
     diverged: Diverged
     seeds: dict[str, set[int]]
     sizes: dict[Result, float]
+    shared: dict[str, str]
 
 
 def _context(run_dir: str | os.PathLike[str], sweep: Mapping[str, Any]) -> _Context:
@@ -146,7 +150,13 @@ def _context(run_dir: str | os.PathLike[str], sweep: Mapping[str, Any]) -> _Cont
         diverged=Diverged(sweep),
         seeds=seeds,
         sizes={row.result: row.values[_SIZE] for row in read_metrics(run_dir) if _SIZE in row.values},
+        shared={name: _shared(settings) for name, settings in sweep.get("settings", {}).items()},
     )
+
+
+def _shared(settings: Mapping[str, Any]) -> str:
+    """The models that seeds share."""
+    return ";".join(f"{name}={settings[name]}" for name in ("behavior_seeds", "critic_seeds") if settings.get(name))
 
 
 def _position(key: _Key, stages: Mapping[str, StageInfo]) -> tuple[int, str, str, float]:
@@ -224,6 +234,7 @@ def _row(evaluations: Sequence[Evaluation], context: _Context) -> Row:
         regret=_regret(evaluations) if stage is not None and stage.online else None,
         label=first.algorithm if stage is None else stage.label,
         online=stage is not None and stage.online,
+        shared=context.shared.get(first.dataset, ""),
     )
 
 

@@ -68,6 +68,8 @@ def format_table(rows: Sequence[Row]) -> str:
         text.append("(u) unfinished: latest evaluation so far")
     if any(row.diverged for row in rows):
         text.append("(d) some members diverged and were frozen")
+    if shared := _shared(rows):
+        text.append(f"(s) {shared}")
     if any(_concentrated(row) for row in rows):
         text.append("(e) ESS too small: few actions carry each batch; a larger --awac_lambda weighs more evenly")
     # Terminals that only know ASCII are still around.
@@ -122,7 +124,9 @@ def _display(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 def _cells(row: Row) -> list[str]:
     """One row of the readable table, all columns."""
     marks = "".join(
-        f" ({mark})" for mark, holds in (("u", row.unfinished), ("d", row.diverged), ("e", _concentrated(row))) if holds
+        f" ({mark})"
+        for mark, holds in (("u", row.unfinished), ("d", row.diverged), ("s", row.shared), ("e", _concentrated(row)))
+        if holds
     )
     return [
         row.dataset,
@@ -141,6 +145,12 @@ def _cells(row: Row) -> list[str]:
         _number(row.effective_sample_size, "success_rate"),
         _number(row.regret, "success_rate"),
     ]
+
+
+def _shared(rows: Sequence[Row]) -> str:
+    """What is to be said of rows whose seeds share models; empty where none do."""
+    shared = ", ".join(dict.fromkeys(row.shared.replace(";", ", ") for row in rows if row.shared))
+    return f"seeds share earlier models ({shared}): ± leaves out how those vary" if shared else ""
 
 
 def _has_own_references(row: Row) -> bool:
@@ -214,6 +224,8 @@ def _warnings(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
     if diverged := Diverged(sweep).names:
         names = ", ".join(f"`{name}`" for name in diverged)
         lines.append(f"- (d): members diverged and were frozen at their last good state: {names}.")
+    if shared := _shared(rows):
+        lines.append(f"- (s): {shared}.")
     if any(_concentrated(row) for row in rows):
         lines.append(
             f"- (e): an ESS below {LEAST_EFFECTIVE_SAMPLE_SIZE:g}; few actions carry each batch and Q may have left "

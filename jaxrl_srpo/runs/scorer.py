@@ -144,7 +144,7 @@ class Scorer:
         first = members[0]
         policies = jax.device_put(stage.make_policy(first.settings, first.spec, results), device)
         facts = [self._facts[member.dataset] for member in members]
-        keys = jax.device_put(jnp.stack([jax.random.key(member.seed) for member in members]), device)
+        keys = jax.device_put(jnp.stack([jax.random.key(member.seed_of(stage)) for member in members]), device)
         fold = jax.jit(jax.vmap(jax.random.fold_in, (0, None)))
         batched = device.platform != "cpu"
         units = [fact.units for fact in facts]

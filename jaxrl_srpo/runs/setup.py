@@ -97,7 +97,7 @@ def make_population(
     """
     members = [member for group in groups for member in group]
     packed = data.pack(members)
-    keys = [jax.random.fold_in(jax.random.key(member.seed), stage.stream) for member in members]
+    keys = [jax.random.fold_in(jax.random.key(member.seed_of(stage)), stage.stream) for member in members]
     settings = [stage.read(member.settings) for member in members]
     described = make_members(keys, settings, packed.slices, len(groups))
     frozen = stack([_frozen(run, stage, group[0]) for group in groups])

@@ -33,7 +33,7 @@ class Member:
       dataset: the dataset's name in tables.
       fingerprint: of its transitions.
       spec: sizes of the problem.
-      seed: of all random numbers.
+      seed: of all random numbers, but for stages that seeds share.
       settings: concrete values by flag.
       method: what it trains.
       setting: the swept settings other than beta, as `expectile=0.9`, ';' between them; empty if there are none.
@@ -61,6 +61,10 @@ class Member:
         """What it trains, in order."""
         return self.method.stages_of(self.settings)
 
+    def seed_of(self, stage: Stage) -> int:
+        """The seed of a stage's random numbers, which members may share; see `Stage.seed`."""
+        return stage.seed(self.settings, self.seed)
+
     def address(self, stage: Stage) -> str:
         """Name of the stage's result; equal for members whose stage would compute the same."""
         if stage.name in self.recorded:
@@ -69,7 +73,7 @@ class Member:
             "stage": stage.name,
             "version": stage.version,
             "fingerprint": self.fingerprint,
-            "seed": self.seed,
+            "seed": self.seed_of(stage),
             "settings": {
                 flag: self.settings[flag]
                 for flag, setting in stage.own_settings().items()
@@ -86,7 +90,7 @@ class Member:
         reached = stage.reach()
         beta = text_of(self.settings["beta"]) if "beta" in reached else ""
         setting = ";".join(part for part in self.setting.split(";") if part.split("=")[0] in reached)
-        values = (stage.name, self.dataset, self.seed, setting, beta)
+        values = (stage.name, self.dataset, self.seed_of(stage), setting, beta)
         return dict(zip(NAMING_COLUMNS, values, strict=True))
 
     def result(self, stage: Stage) -> Result:

@@ -69,6 +69,20 @@ def members_of(datasets: list[Dataset], seeds: tuple[int, ...] = (0, 1), **overr
     return Sweep(names, seeds, "quick", overrides).members(datasets)
 
 
+class TestSeeds:
+    def test_models_may_be_shared_by_turns(self, datasets: list[Dataset]) -> None:
+        members = members_of(datasets[:1], (3, 4, 5), behavior_seeds=(1,), critic_seeds=(2,))
+        assert [len(unique(members, stage)) for stage in stages_of(members)] == [1, 2, 3]
+        assert [member.seed_of(iql.STAGE) for member in members] == [1, 0, 1]
+        assert [member.row(srpo.STAGE)["seed"] for member in members] == [3, 4, 5]
+        assert {member.row(behavior.STAGE)["seed"] for member in members} == {0}
+        # The model of a seed is the same whoever shares it.
+        (alone,) = members_of(datasets[:1], (0,))
+        assert members[0].address(behavior.STAGE) == alone.address(behavior.STAGE)
+        assert members[1].address(iql.STAGE) == alone.address(iql.STAGE)
+        assert members[0].address(iql.STAGE) != alone.address(iql.STAGE)
+
+
 class TestMembers:
     def test_they_are_the_product_of_datasets_seeds_and_values(self, datasets: list[Dataset]) -> None:
         members = members_of(datasets, (3, 5), beta=(0.1, 0.2), expectile=(0.7, 0.9), policy_steps=(70,))
