@@ -232,7 +232,7 @@ def _values(value: Any) -> tuple[Any, ...]:
 
 
 def _load(name: str, options: Options) -> Dataset:
-    return load_dataset(name, mirror=options.mirror, allow_invalid=options.allow_invalid_data, env=options.environment)
+    return load_dataset(name, **options.reading())
 
 
 def _refuse_equal(datasets: Sequence[Dataset]) -> None:

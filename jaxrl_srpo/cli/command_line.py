@@ -92,6 +92,16 @@ def parse_command(values: flags.FlagValues, arguments: list[str], usage: str, no
     return values(["jaxrl-srpo", *arguments])[1:]
 
 
+def define_drop_reset_rows(values: flags.FlagValues) -> None:
+    """The flag of every command that reads data recorded through a vector environment."""
+    flags.DEFINE_boolean(
+        "drop_reset_rows",
+        False,
+        "Leave out rows after episodes' ends that are resets of a vector environment.",
+        flag_values=values,
+    )
+
+
 def one_argument(rest: Sequence[str], command: str, what: str) -> str:
     """The only argument of a command.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import flags
 
-from jaxrl_srpo.cli.command_line import one_argument, parse_command
+from jaxrl_srpo.cli.command_line import define_drop_reset_rows, one_argument, parse_command
 from jaxrl_srpo.errors import UserError
 
 _RECIPE = {
@@ -27,6 +27,7 @@ def run(arguments: list[str]) -> None:
     flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
     flags.DEFINE_string("out", None, "Picture to write (plot); NAME.png here by default.", flag_values=values)
     flags.DEFINE_boolean("allow_invalid_data", False, "Read data that failed its checks.", flag_values=values)
+    define_drop_reset_rows(values)
     _define_recipe(values)
     rest = parse_command(values, arguments, "data info|plot|make|download NAME_OR_PATH [--FLAG=VALUE ...]")
     if rest is None:
@@ -50,8 +51,13 @@ def run(arguments: list[str]) -> None:
         make = rest[0] == "make"
         print(datasets.make_dataset(name) if make else datasets.download_dataset(name, mirror=values.mirror))
         return
-    env = import_environment(values.env) if values.env else None
-    dataset = datasets.load_dataset(name, mirror=values.mirror, env=env, allow_invalid=values.allow_invalid_data)
+    dataset = datasets.load_dataset(
+        name,
+        mirror=values.mirror,
+        env=import_environment(values.env) if values.env else None,
+        allow_invalid=values.allow_invalid_data,
+        drop_reset_rows=values.drop_reset_rows,
+    )
     if rest[0] == "info":
         print(inspect.describe(dataset))
     else:

@@ -11,6 +11,7 @@ import jaxrl_srpo
 from jaxrl_srpo.cli import data_command
 from jaxrl_srpo.cli.command_line import (
     asks_for_help,
+    define_drop_reset_rows,
     exit_with,
     expand_home,
     help_text,
@@ -197,6 +198,7 @@ def _define_sweep(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_boolean("evaluate", True, "Evaluate in the environment.", flag_values=values)
     flags.DEFINE_boolean("allow_invalid_data", False, "Train on data that failed its checks.", flag_values=values)
+    define_drop_reset_rows(values)
     flags.DEFINE_float("checkpoint_seconds", 60.0, "Least time between two checkpoints.", 0.0, flag_values=values)
     flags.DEFINE_integer(
         "members_per_population", 0, "Most members trained together; 0: all that can be.", 0, flag_values=values
@@ -267,6 +269,7 @@ def _options(values: flags.FlagValues) -> Any:
         environment=values.env,
         evaluate=values.evaluate,
         allow_invalid_data=values.allow_invalid_data,
+        drop_reset_rows=values.drop_reset_rows,
         mirror=values.mirror,
         strategy=values.strategy,
         checkpoint_seconds=values.checkpoint_seconds,

@@ -157,7 +157,7 @@ def environment(name: str) -> EnvironmentSpec | None:
 
 def environment_family(environment_id: str) -> str:
     """The family of an environment id such as `Hopper-v4`, `PointMaze_UMaze-v3` or `jaxrl_srpo/maze2d-umaze-v1`."""
-    base = _base_id(environment_id)
+    base = base_id(environment_id)
     if environment_id.startswith(d4rl_layouts.NAMESPACE):
         # A star is a maze of halls.
         return "pointmaze" if base.startswith("Star") else family(base)
@@ -177,9 +177,9 @@ def reference_for(name: str, environment_id: str | None) -> ReferenceReturns | N
       name: of a dataset, D4RL's or any other.
       environment_id: Gymnasium id of the environment that policies are evaluated in; None if there is none.
     """
-    base = None if environment_id is None else _base_id(environment_id)
+    base = None if environment_id is None else base_id(environment_id)
     specs = [(one, spec) for one in known_names() if (spec := environment(one)) is not None]
-    names = [one for one, spec in specs if _base_id(spec.id) == base]
+    names = [one for one, spec in specs if base_id(spec.id) == base]
     own = reference(name) if name in known_names() else None
     scores = own or next((scores for one in names if (scores := reference(one)) is not None), None)
     if scores is None or environment_id is None:
@@ -214,6 +214,6 @@ def first_word(name: str) -> str:
     return re.split(r"[-_/]", name, maxsplit=1)[0]
 
 
-def _base_id(environment_id: str) -> str:
+def base_id(environment_id: str) -> str:
     """An environment id without namespace and version: `Hopper` of `Hopper-v4`."""
     return re.sub(r"-v\d+$", "", environment_id.rsplit("/", 1)[-1])

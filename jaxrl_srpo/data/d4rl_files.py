@@ -5,27 +5,84 @@ import logging
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
-from jaxrl_srpo.data import d4rl, hdf5, validation
+from jaxrl_srpo.data import d4rl, hdf5, recording, validation
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.data.fingerprint import fingerprint
+from jaxrl_srpo.data.formats import other_format
+from jaxrl_srpo.data.reading import first_line, require_text
 from jaxrl_srpo.errors import DatasetError
 from jaxrl_srpo.io.processors import memory
 
 _LOG = logging.getLogger(__name__)
-_FIELDS = "as observations [N, n], actions [N, m], rewards [N] and terminals [N], with h5py"
-# Of other formats, the first bytes.
-_FORMATS = {
-    b"PK\x03\x04": "a NumPy archive (.npz)",
-    b"\x93NUMPY": "a NumPy array (.npy)",
-    b"\x80": "a pickle, which is not read because it can run code",
-    b"PAR1": "Parquet",
-    b"ARROW1": "Arrow",
-}
+_REQUIRED = ("observations", "actions", "rewards", "terminals")
+_FIELDS = (*_REQUIRED, "timeouts", "episode_terminals", "next_observations")
+_DISCRETE = "discrete_action"
+_ATTRIBUTES = ("env_id", "action_low", "action_high")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    """The fields of a file with N rows, as they are in it."""
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminals: np.ndarray
+    timeouts: np.ndarray | None
+    next_observations: np.ndarray | None
+
+    def without(self, rows: np.ndarray) -> "_Columns":
+        """The columns but for some rows."""
+
+        def rest(values: np.ndarray | None) -> Any:
+            return None if values is None else np.delete(values, rows, axis=0)
+
+        return _Columns(
+            rest(self.observations),
+            rest(self.actions),
+            rest(self.rewards),
+            rest(self.terminals),
+            rest(self.timeouts),
+            rest(self.next_observations),
+        )
+
+    def recording(self, ends: np.ndarray) -> recording.Recording:
+        """What tells how the file was recorded, for the ends of its episodes [N] bool."""
+        return recording.Recording(self.observations, self.rewards, ends, self.next_observations)
+
+
+class _Transitions(NamedTuple):
+    """The kept rows, in the order and of the types of a `Dataset`."""
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    next_observations: np.ndarray
+    terminals: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _Attributes:
+    """The attributes of a file; bounds are as they are in it. None where there are none."""
+
+    environment: str | None
+    action_low: Any
+    action_high: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Episodes:
+    """The E complete episodes of a file, dropped rows included."""
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    terminated: np.ndarray
+    timed_out: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +143,8 @@ def read_hdf5(
     env: str | None = None,
     allow_invalid: bool = False,
     max_episode_steps: int | None = None,
+    env_time_limit: int | None = None,
+    drop_reset_rows: bool = False,
 ) -> Dataset:
     """Reads a file in D4RL's layout as D4RL's `qlearning_dataset` does.
 
@@ -99,7 +158,10 @@ def read_hdf5(
       name: what tables call it; default: the D4RL name of a file that is called like D4RL's, else the file's stem.
       env: Gymnasium id that overrides the file's and the name's.
       allow_invalid: log what validation finds instead of raising.
-      max_episode_steps: time limit for files without `timeouts`; default: D4RL's for the name.
+      max_episode_steps: time limit for files without `timeouts`, counted as D4RL counts; default: D4RL's for the name.
+      env_time_limit: time limit of `env` in steps, for files without `timeouts`; it goes before D4RL's.
+      drop_reset_rows: leave out rows that are resets of a vector environment and no transitions; see
+        `recording.rows_after_ends`.
 
     Returns:
       The dataset; bounds are [-1, 1] unless the file gives others or an unknown environment's actions exceed them.
@@ -107,108 +169,162 @@ def read_hdf5(
     Raises:
       DatasetError: the file cannot be read, or fails validation.
     """
-    source = os.fspath(path)
-    fields, attributes = _read_fields(source)
-    validation.require_numbers(source, fields)
-    validation.require_fields(source, fields, ("observations", "actions", "rewards", "terminals"))
-    observations, actions, rewards, terminals = (
-        _required(fields, key) for key in ("observations", "actions", "rewards", "terminals")
-    )
+    source = require_text("the path of a dataset", os.fspath(path))
+    columns, attributes = _read_columns(source)
+    notes: list[str] = []
+    if drop_reset_rows:
+        columns, dropped = _without_reset_rows(columns)
+        notes += [f"{dropped} reset rows are left out" if dropped else "no row can be a reset; none is left out"]
     name = name or d4rl.name_of_file(path) or pathlib.PurePath(path).stem
-    spec = _environment_of_file(name, observations.shape[1], env or attributes.get("env_id"))
+    spec = _environment_of_file(name, columns.observations.shape[1], env or attributes.environment)
     kind = d4rl.environment_family(spec.id) if spec else d4rl.family(name)
-    limit = max_episode_steps or d4rl.time_limit(name)
-    low, high = _action_bounds(source, actions, attributes, known=kind != "other")
-    following, timeouts = fields["next_observations"], _timeouts(fields)
-    rows = qlearning_rows(terminals != 0, None if timeouts is None else timeouts != 0, limit)
-    findings = validation.validate(
-        source,
-        observations=observations,
-        actions=actions,
-        rewards=rewards,
-        terminals=terminals,
-        ends=rows.ends,
-        next_observations=following,
-        action_low=low,
-        action_high=high,
-        allow_invalid=allow_invalid,
-    )
+    limit = env_time_limit or max_episode_steps or d4rl.time_limit(name)
+    if columns.timeouts is None and env_time_limit:
+        counted = recording.time_limits(columns.terminals, env_time_limit)
+        columns = dataclasses.replace(columns, timeouts=counted)
+        notes += [f"no `timeouts`; the time limit of {env}, {limit} steps, is taken"] if counted.any() else []
+    low, high = _action_bounds(source, columns.actions, attributes, known=kind != "other")
+    rows = qlearning_rows(columns.terminals, columns.timeouts, limit)
+    findings = _check(source, columns, rows, low, high, allow_invalid)
     if env is None:
-        findings += validation.report(source, _wrong_width(name, observations, actions), allow_invalid)
-    for finding in findings:
-        _LOG.warning("%s", finding)
-    if not rows.ends.any():
-        _LOG.warning(
-            "%s: no terminals and no time-outs end an episode in it; it is one of %d steps", source, len(rewards)
-        )
-    if not len(rows.kept):
-        raise DatasetError(
-            f"{source}: no transition is left of {len(rewards)} rows once time-outs and the last row are dropped"
-        )
-    kept = rows.kept
-    transitions = (
-        observations[kept].astype(np.float32, copy=False),
-        actions[kept].astype(np.float32, copy=False),
-        rewards[kept].astype(np.float32, copy=False),
-        (observations[kept + 1] if following is None else following[kept]).astype(np.float32, copy=False),
-        terminals[kept] != 0,
-    )
-    returns, lengths, by_time = _episode_statistics(rewards, rows.ends, rows.final & (terminals == 0))
+        findings += validation.report(source, _wrong_width(name, columns), allow_invalid)
+    transitions = _transitions(source, columns, rows)
+    episodes = _complete_episodes(columns, rows)
+    notes += _slips(columns, rows, episodes, limit, spec)
+    warnings = (*findings, *(f"{source}: {note}" for note in notes))
+    for warning in warnings:
+        _LOG.warning("%s", warning)
     return Dataset(
         name,
         source,
         *transitions,
         episode_ends=_last_kept(rows),
-        episode_returns=returns,
-        episode_lengths=lengths,
-        timeouts=by_time,
+        episode_returns=episodes.returns,
+        episode_lengths=episodes.lengths,
+        timeouts=int(episodes.timed_out.sum()),
         action_low=low,
         action_high=high,
         fingerprint=fingerprint(*transitions, low, high),
         family=kind,
         environment=spec,
         reference=d4rl.reference_for(name, spec.id if spec else None),
+        warnings=warnings,
     )
 
 
-def _read_fields(source: str) -> tuple[dict[str, np.ndarray | None], dict[str, Any]]:
-    """The known fields (None where absent) and the attributes of an HDF5 file."""
-    names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations", "episode_terminals")
-    fields: dict[str, np.ndarray | None] = dict.fromkeys(names)
+def _read_columns(source: str) -> tuple[_Columns, _Attributes]:
+    """The known fields and attributes of an HDF5 file; fields with one row per step, of real numbers and flags."""
+    fields: dict[str, np.ndarray | None] = dict.fromkeys(_FIELDS)
     try:
         with hdf5.open_contained(source) as file:
-            present = {name: file[name] for name in names if isinstance(file.get(name), h5py.Dataset)}
+            found = {name: hdf5.find_dataset(file, name, source) for name in (*_FIELDS, _DISCRETE)}
+            present = {name: dataset for name, dataset in found.items() if dataset is not None}
+            discrete = present.pop(_DISCRETE, None)
             _refuse_lengths(source, present)
             for name, dataset in present.items():
-                fields[name] = _squeeze(name, np.asarray(dataset[()]))
-            attributes = dict(file.attrs)
-            if "discrete_action" in file and np.any(file["discrete_action"][()]):
+                fields[name] = _squeeze(name, hdf5.read_values(dataset, f"{source}: {name}"))
+            if discrete is not None and hdf5.read_values(discrete, f"{source}: {_DISCRETE}").any():
                 raise DatasetError(
                     f"{source}: its actions are discrete (discrete_action); only continuous ones can be trained on"
                 )
+            environment, low, high = (hdf5.read_attribute(file, name, source) for name in _ATTRIBUTES)
     except OSError as error:
-        if other := _other_format(source):
-            raise DatasetError(f"{source}: is {other}, not HDF5; write its arrays to an HDF5 file {_FIELDS}") from error
-        reason = str(error).splitlines()[0]
-        raise DatasetError(f"{source}: not a readable HDF5 file, perhaps cut short; get it again ({reason})") from error
-    return fields, attributes
+        if other := other_format(source):
+            raise DatasetError(f"{source}: {other}") from error
+        raise DatasetError(
+            f"{source}: not a readable HDF5 file, perhaps cut short; get it again ({first_line(error)})"
+        ) from error
+    validation.require_numbers(source, fields)
+    validation.require_fields(source, fields, _REQUIRED)
+    if environment is not None:
+        environment = require_text(f"{source}: attribute env_id", environment)
+    return _columns(fields), _Attributes(environment, low, high)
 
 
-def _other_format(source: str) -> str:
-    """What a file is that is no HDF5, by its first bytes; empty if that is unknown."""
-    try:
-        begin = pathlib.Path(source).read_bytes()[:8]
-    except OSError:
-        return ""
-    return next((name for magic, name in _FORMATS.items() if begin.startswith(magic)), "")
+def _columns(fields: Mapping[str, np.ndarray | None]) -> _Columns:
+    """Fields that `require_fields` has seen; d3rlpy marks every end of an episode, by `episode_terminals`."""
+    observations, actions, rewards, flags = (fields[name] for name in _REQUIRED)
+    assert observations is not None
+    assert actions is not None
+    assert rewards is not None
+    assert flags is not None
+    terminals, timeouts, ends = flags != 0, fields["timeouts"], fields["episode_terminals"]
+    if timeouts is None and ends is not None:
+        timeouts = (ends != 0) & ~terminals
+    return _Columns(
+        observations,
+        actions,
+        rewards,
+        terminals,
+        None if timeouts is None else timeouts != 0,
+        fields["next_observations"],
+    )
 
 
-def _timeouts(fields: Mapping[str, np.ndarray | None]) -> np.ndarray | None:
-    """[N], nonzero where a time limit ended an episode; d3rlpy marks every end, by `episode_terminals`."""
-    ends, terminals = fields["episode_terminals"], _required(fields, "terminals")
-    if fields["timeouts"] is not None or ends is None:
-        return fields["timeouts"]
-    return (ends != 0) & (terminals == 0)
+def _without_reset_rows(columns: _Columns) -> tuple[_Columns, int]:
+    """The columns without rows that may be resets, and how many these are."""
+    ends = columns.terminals if columns.timeouts is None else columns.terminals | columns.timeouts
+    resets = recording.rows_after_ends(columns.recording(ends))
+    return columns.without(resets), len(resets)
+
+
+def _check(
+    source: str, columns: _Columns, rows: EpisodeRows, low: np.ndarray, high: np.ndarray, allow_invalid: bool
+) -> list[str]:
+    return validation.validate(
+        source,
+        observations=columns.observations,
+        actions=columns.actions,
+        rewards=columns.rewards,
+        terminals=columns.terminals,
+        ends=rows.ends,
+        next_observations=columns.next_observations,
+        action_low=low,
+        action_high=high,
+        allow_invalid=allow_invalid,
+    )
+
+
+def _transitions(source: str, columns: _Columns, rows: EpisodeRows) -> _Transitions:
+    """The transitions of the kept rows.
+
+    Raises:
+      DatasetError: none is kept.
+    """
+    kept = rows.kept
+    if not len(kept):
+        raise DatasetError(
+            f"{source}: no transition is left of {len(rows.ends)} rows once time-outs and the last row are dropped"
+        )
+    given = columns.next_observations
+    following = columns.observations[kept + 1] if given is None else given[kept]
+    # What float32 does not hold was found by validation.
+    with np.errstate(over="ignore"):
+        return _Transitions(
+            columns.observations[kept].astype(np.float32, copy=False),
+            columns.actions[kept].astype(np.float32, copy=False),
+            columns.rewards[kept].astype(np.float32, copy=False),
+            following.astype(np.float32, copy=False),
+            columns.terminals[kept],
+        )
+
+
+def _slips(
+    columns: _Columns, rows: EpisodeRows, episodes: _Episodes, limit: int | None, spec: EnvironmentSpec | None
+) -> list[str]:
+    """A line for each way in which a file was not recorded as D4RL's are."""
+    notes, recorded = [], columns.recording(rows.ends)
+    if not rows.ends.any():
+        notes.append(recording.NO_ENDS.format(rows=len(columns.rewards)))
+    if count := recording.interleaved(columns.observations, columns.next_observations, rows.ends):
+        notes.append(recording.INTERLEAVED.format(count=count))
+    elif resets := len(recording.reset_rows(recorded)):
+        notes.append(recording.RESET_ROWS.format(rows=resets))
+    by_termination = episodes.lengths[episodes.terminated]
+    merged = recording.merged_ends(
+        by_termination, int(episodes.timed_out.sum()), limit, d4rl.base_id(spec.id) if spec else None
+    )
+    return [*notes, *([merged] if merged else [])]
 
 
 def _refuse_lengths(source: str, datasets: Mapping[str, h5py.Dataset]) -> None:
@@ -229,17 +345,12 @@ def _refuse_lengths(source: str, datasets: Mapping[str, h5py.Dataset]) -> None:
 def _squeeze(name: str, values: np.ndarray) -> np.ndarray:
     """Scalars per step as [N]; some D4RL files hold them as [N, 1]."""
     column = values.ndim == 2 and values.shape[1] == 1
-    return values[:, 0] if column and name in ("rewards", "terminals", "timeouts", "episode_terminals") else values
+    return values[:, 0] if column and name not in ("observations", "next_observations", "actions") else values
 
 
-def _required(fields: Mapping[str, np.ndarray | None], name: str) -> np.ndarray:
-    """A field that `require_fields` has seen."""
-    value = fields[name]
-    assert value is not None
-    return value
-
-
-def _environment_of_file(name: str, observation_size: int, environment_id: Any) -> EnvironmentSpec | None:
+def _environment_of_file(
+    name: str, observation_size: int, environment_id: str | bytes | None
+) -> EnvironmentSpec | None:
     """The environment named by a flag or by the file, else by the dataset's name."""
     if environment_id:
         return d4rl.environment_spec(
@@ -251,9 +362,9 @@ def _environment_of_file(name: str, observation_size: int, environment_id: Any) 
     return spec
 
 
-def _wrong_width(name: str, observations: np.ndarray, actions: np.ndarray) -> list[str]:
+def _wrong_width(name: str, columns: _Columns) -> list[str]:
     """A message if a D4RL-like name and the widths contradict each other."""
-    width = (observations.shape[1], actions.shape[1])
+    width = (columns.observations.shape[1], columns.actions.shape[1])
     expected = d4rl.widths(name)
     if expected is None or width == expected:
         return []
@@ -264,34 +375,30 @@ def _wrong_width(name: str, observations: np.ndarray, actions: np.ndarray) -> li
 
 
 def _action_bounds(
-    source: str, actions: np.ndarray, attributes: dict[str, Any], known: bool
+    source: str, actions: np.ndarray, attributes: _Attributes, known: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bounds [action_size] each: the file's, else [-1, 1], widened to the data if the environment is unknown."""
     size = actions.shape[1]
     low, high = -np.ones(size, np.float32), np.ones(size, np.float32)
-    if "action_low" in attributes and "action_high" in attributes:
-        return _given_bounds(source, attributes, size)
-    if known:
-        return low, high
-    # fmin and fmax pass over NaN, which validation reports.
-    return (
-        np.fmin(low, np.fmin.reduce(actions, axis=0)).astype(np.float32),
-        np.fmax(high, np.fmax.reduce(actions, axis=0)).astype(np.float32),
-    )
-
-
-def _given_bounds(source: str, attributes: dict[str, Any], size: int) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        low, high = (
-            np.broadcast_to(np.asarray(attributes[name], np.float32), size).copy()
-            for name in ("action_low", "action_high")
-        )
-    except (TypeError, ValueError) as error:
-        raise DatasetError(
-            f"{source}: action_low and action_high must be a number, or one for each of {size}"
-        ) from error
+    if attributes.action_low is not None or attributes.action_high is not None:
+        low, high = _bound(source, attributes.action_low, size), _bound(source, attributes.action_high, size)
+    elif not known:
+        with np.errstate(over="ignore"):
+            values = actions.astype(np.float32)
+        # Validation reports the others.
+        finite = np.where(np.isfinite(values), values, 0.0)
+        low, high = np.minimum(low, finite.min(axis=0)), np.maximum(high, finite.max(axis=0))
     validation.require_bounds(source, low, high)
     return low, high
+
+
+def _bound(source: str, given: Any, size: int) -> np.ndarray:
+    """A bound [size] as the file gives it."""
+    values = np.asarray(given) if given is not None else np.zeros(0)
+    if values.dtype.kind not in "iuf" or values.shape not in ((), (1,), (size,)):
+        raise DatasetError(f"{source}: action_low and action_high must be a number, or one for each of {size}")
+    with np.errstate(over="ignore"):
+        return np.broadcast_to(values.astype(np.float32), size).copy()
 
 
 def _last_kept(rows: EpisodeRows) -> np.ndarray:
@@ -300,14 +407,14 @@ def _last_kept(rows: EpisodeRows) -> np.ndarray:
     return np.append(np.diff(episode[rows.kept]) != 0, True)
 
 
-def _episode_statistics(
-    rewards: np.ndarray, ends: np.ndarray, by_time: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns [E], lengths [E] and the number of time-outs of all complete episodes of a file.
+def _complete_episodes(columns: _Columns, rows: EpisodeRows) -> _Episodes:
+    """The complete episodes of a file.
 
     Rows after the last end are an episode cut short and do not count, unless they are all there is.
     """
-    stops = np.flatnonzero(ends) + 1 if ends.any() else np.array([len(rewards)])
+    ends = rows.ends
+    stops = np.flatnonzero(ends) + 1 if ends.any() else np.array([len(ends)])
     starts = np.concatenate([[0], stops[:-1]])
-    returns = np.add.reduceat(np.asarray(rewards[: stops[-1]], np.float64), starts)
-    return returns, (stops - starts).astype(np.int64), int(by_time.sum())
+    returns = np.add.reduceat(np.asarray(columns.rewards[: stops[-1]], np.float64), starts)
+    terminated = columns.terminals[stops - 1]
+    return _Episodes(returns, (stops - starts).astype(np.int64), terminated, rows.final[stops - 1] & ~terminated)

@@ -102,6 +102,7 @@ class Dataset:
       environment: where policies learned from it are evaluated; None if unknown.
       reference: D4RL's or Minari's reference returns; None if there are none.
       observation_keys: entries of dictionary observations, in the order of the vectors; empty if they were vectors.
+      warnings: what is doubtful in it, a line each.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Dataset:
     environment: EnvironmentSpec | None = None
     reference: ReferenceReturns | None = None
     observation_keys: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

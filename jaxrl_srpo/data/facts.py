@@ -41,6 +41,7 @@ class DatasetFacts:
       reward_scale: factor of rewards that come later, as the transform says.
       reward_shift: added after scaling.
       observation_keys: entries of dictionary observations that make a vector; empty if they were vectors.
+      longest_episode: steps of the longest episode; 0 where an earlier version did not keep it.
     """
 
     name: str
@@ -67,6 +68,7 @@ class DatasetFacts:
     reward_scale: float = 1.0
     reward_shift: float = 0.0
     observation_keys: list[str] = dataclasses.field(default_factory=list)
+    longest_episode: int = 0
 
     @property
     def units(self) -> Units:
@@ -144,5 +146,6 @@ def dataset_facts(
         reference=None if dataset.reference is None else dataclasses.asdict(dataset.reference),
         data_success_rate=None if successes is None else float(np.mean(successes)),
         observation_keys=list(dataset.observation_keys),
+        longest_episode=int(dataset.episode_lengths.max(initial=0)),
         given=os.path.abspath(given) if given is not None and os.path.isfile(given) else given,
     )

@@ -1,5 +1,6 @@
 """A dataset in words and in a picture."""
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ import numpy as np
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.rewards import default_transform
 from jaxrl_srpo.data.units import Units
+from jaxrl_srpo.data.weighting import take_rows
+from jaxrl_srpo.errors import DatasetError
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -43,6 +46,7 @@ def describe(dataset: Dataset) -> str:
         ("at the bounds", f"{100.0 * _saturation(dataset).mean():.1f}% of action components"),
         ("reward transform", f"{default_transform(dataset.family)} (default)"),
         ("fingerprint", dataset.fingerprint),
+        *(("warning", line.removeprefix(f"{dataset.source}: ")) for line in dataset.warnings),
     ]
     return "\n".join(f"{label:<17} {value}" for label, value in rows)
 
@@ -56,7 +60,11 @@ def plot(dataset: Dataset, path: str | os.PathLike[str]) -> None:
     Args:
       dataset: a loaded dataset.
       path: the PNG to write.
+
+    Raises:
+      DatasetError: it has no finite number to draw, having been read although it failed its checks.
     """
+    dataset = _finite(dataset)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -78,6 +86,18 @@ def plot(dataset: Dataset, path: str | os.PathLike[str]) -> None:
         fontsize=14,
     )
     figure.savefig(path, format="png", dpi=110)
+
+
+def _finite(dataset: Dataset) -> Dataset:
+    """A dataset without rows and returns that are not finite."""
+    columns = (dataset.observations, dataset.actions, dataset.rewards[:, None])
+    rows = np.flatnonzero(np.all([np.isfinite(column).all(axis=1) for column in columns], axis=0))
+    returns = dataset.episode_returns[np.isfinite(dataset.episode_returns)]
+    if not len(rows) or not len(returns):
+        raise DatasetError(f"{dataset.source}: has no finite numbers to draw")
+    ends = dataset.episode_ends[rows]
+    ends[-1] = True
+    return dataclasses.replace(take_rows(dataset, rows), episode_ends=ends, episode_returns=returns)
 
 
 def _plot_returns(axis: "matplotlib.axes.Axes", dataset: Dataset) -> None:
@@ -238,7 +258,9 @@ def _saturation(dataset: Dataset) -> np.ndarray:
 
 def _quartiles(values: np.ndarray, form: str) -> str:
     """Smallest, quartiles and largest value in words."""
-    low, first, median, third, high = (format(float(q), form) for q in np.quantile(values, [0, 0.25, 0.5, 0.75, 1]))
+    # Of data that were read all the same, infinite ones too.
+    with np.errstate(invalid="ignore"):
+        low, first, median, third, high = (format(float(q), form) for q in np.quantile(values, [0, 0.25, 0.5, 0.75, 1]))
     return f"{low} to {high} (quartiles {first}, {median}, {third})"
 
 

@@ -8,6 +8,7 @@ from jaxrl_srpo.data import d4rl, d4rl_files, hdf5, minari_source
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.download import cache_dir, download, mirrored
 from jaxrl_srpo.data.names import EMBEDDED, FORMS, OGBENCH
+from jaxrl_srpo.data.reading import require_text
 from jaxrl_srpo.errors import DatasetError
 
 
@@ -17,6 +18,8 @@ def read_dataset(
     mirror: str | None = None,
     allow_invalid: bool = False,
     env: str | None = None,
+    env_time_limit: int | None = None,
+    drop_reset_rows: bool = False,
     fetch: bool = True,
     progress: bool = True,
 ) -> Dataset:
@@ -29,6 +32,8 @@ def read_dataset(
       mirror: root address that replaces D4RL's server; see `download.MIRROR_VARIABLE`.
       allow_invalid: log what validation finds instead of raising.
       env: Gymnasium id for evaluation that overrides the dataset's own.
+      env_time_limit: time limit of `env` in steps, for files that mark none; D4RL's own files have D4RL's.
+      drop_reset_rows: leave out rows of HDF5 files that are resets of a vector environment and no transitions.
       fetch: whether a D4RL file may be downloaded.
       progress: draw a progress bar while downloading.
 
@@ -38,17 +43,19 @@ def read_dataset(
     Raises:
       DatasetError: it cannot be found, fetched, read or trusted.
     """
-    name = os.path.expanduser(os.fspath(name_or_path))
-    if pathlib.Path(name).is_file():
-        return d4rl_files.read_hdf5(name, env=env, allow_invalid=allow_invalid)
+    name = require_text("the name of a dataset", os.path.expanduser(os.fspath(name_or_path)))
+    if os.path.isfile(name):
+        return d4rl_files.read_hdf5(
+            name, env=env, allow_invalid=allow_invalid, env_time_limit=env_time_limit, drop_reset_rows=drop_reset_rows
+        )
     if name in d4rl.known_names():
         path = d4rl_file(name, mirror=mirror, fetch=fetch, progress=progress)
-        return d4rl_files.read_hdf5(path, name, env=env, allow_invalid=allow_invalid)
-    if name.endswith((".hdf5", ".h5")) or name.startswith((".", "/", "~")) or pathlib.Path(name).is_dir():
+        return d4rl_files.read_hdf5(path, name, env=env, allow_invalid=allow_invalid, drop_reset_rows=drop_reset_rows)
+    if name.endswith((".hdf5", ".h5")) or name.startswith((".", "/", "~")) or os.path.isdir(name):
         raise DatasetError(f"no dataset file at {name}; expected {FORMS}")
     if "/" not in name and not minari_source.is_here(name):
         raise unknown_name(name)
-    return minari_source.read_minari(name, env=env, allow_invalid=allow_invalid)
+    return minari_source.read_minari(name, env=env, allow_invalid=allow_invalid, env_time_limit=env_time_limit)
 
 
 def d4rl_file(name: str, *, mirror: str | None = None, fetch: bool = True, progress: bool = True) -> pathlib.Path:
@@ -69,7 +76,7 @@ def d4rl_file(name: str, *, mirror: str | None = None, fetch: bool = True, progr
     item = d4rl.entry(name)
     path = cache_dir() / item.path
     url = mirrored(item.url, item.path, mirror)
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     if not fetch:
         raise DatasetError(f"{name} is not at {path}; fetch it with `jaxrl-srpo data download {name}` ({url})")

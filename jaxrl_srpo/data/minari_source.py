@@ -2,28 +2,34 @@
 
 import dataclasses
 import difflib
-import json
 import logging
-import pathlib
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxrl_srpo.data import d4rl, hdf5, validation
+from jaxrl_srpo.data import d4rl, recording, validation
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns, WrapperSpec
 from jaxrl_srpo.data.fingerprint import fingerprint
+from jaxrl_srpo.data.minari_files import environment_in, folder_of, local_ids, read_metadata, require_whole
 from jaxrl_srpo.data.names import is_made_here
 from jaxrl_srpo.data.observations import flatten_observation, observation_keys
+from jaxrl_srpo.data.reading import first_line, readable, require_text
 from jaxrl_srpo.errors import DatasetError, UserError
 
 _LOG = logging.getLogger(__name__)
-# What metadata call the environment: for evaluation, and of collection.
-_SPECS = ("eval_env_spec", "env_spec")
+_COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
 
 
 def read_minari(
-    dataset_id: str, name: str | None = None, *, env: str | None = None, allow_invalid: bool = False
+    dataset_id: str,
+    name: str | None = None,
+    *,
+    env: str | None = None,
+    allow_invalid: bool = False,
+    env_time_limit: int | None = None,
 ) -> Dataset:
     """Reads a Minari dataset that is on this machine; the network is not touched.
 
@@ -37,6 +43,7 @@ def read_minari(
       name: what tables call it; default: the id.
       env: Gymnasium id that overrides the environment in the metadata.
       allow_invalid: log what validation finds instead of raising.
+      env_time_limit: time limit of `env` in steps, by which terminations that are time limits are recognized.
 
     Returns:
       The dataset; environment and reference returns come from the metadata, where the evaluation environment
@@ -46,22 +53,20 @@ def read_minari(
       DatasetError: Minari is not installed, the dataset is not on this machine, its spaces are not boxes, or it
         fails validation.
     """
-    stored = _open(dataset_id)
+    require_text("the id of a dataset", dataset_id)
+    stored, metadata = _open(dataset_id)
     _refuse_other_actions(stored, dataset_id)
-    recorded = list(stored.iterate_episodes())
-    if not recorded:
-        raise DatasetError(f"{dataset_id}: the Minari dataset has no episodes")
+    recorded = _recorded(stored, dataset_id)
     keys = _observation_keys(stored, recorded, dataset_id)
-    episodes = [_read_episode(episode, keys, dataset_id) for episode in recorded]
-    columns = [np.concatenate(column) for column in zip(*episodes, strict=True)]
-    observations, actions, rewards, following, terminals, truncations = columns
-    low, high = _action_bounds(stored, dataset_id, actions)
+    episodes = _read_episodes(recorded, keys, len(stored.action_space.low), dataset_id)
+    observations, actions, rewards, following, terminals, truncations = (
+        np.concatenate(column) for column in zip(*episodes, strict=True)
+    )
     lengths = np.array([len(episode[2]) for episode in episodes], np.int64)
     ends = np.zeros(len(rewards), bool)
     ends[np.cumsum(lengths) - 1] = True
-    returns = np.add.reduceat(rewards, np.cumsum(lengths) - lengths)
-    complete = slice(None if len(lengths) == 1 or terminals[-1] or truncations[-1] else -1)
-    for finding in validation.validate(
+    low, high = _action_bounds(stored, dataset_id, actions)
+    findings = validation.validate(
         dataset_id,
         observations=observations,
         actions=actions,
@@ -72,13 +77,23 @@ def read_minari(
         action_low=low,
         action_high=high,
         allow_invalid=allow_invalid,
-    ):
-        _LOG.warning("%s", finding)
-    transitions = (observations, actions, rewards.astype(np.float32), following, terminals)
-    recorded_in = _environment(stored, dataset_id)
-    spec = d4rl.environment_spec(env) if env else recorded_in
+    )
+    doubts = [*_flags_inside(terminals | truncations, ends), *_lost_steps(len(rewards), metadata["total_steps"])]
+    findings += validation.report(dataset_id, doubts, allow_invalid)
+    own = _environment(metadata, dataset_id)
+    spec = d4rl.environment_spec(env) if env else own
     if spec is not None:
         spec = dataclasses.replace(spec, observation_keys=keys)
+    by_time = int((truncations & ~terminals & ends).sum())
+    limit = env_time_limit or (spec.max_episode_steps if spec else None)
+    merged = recording.merged_ends(lengths[terminals[ends]], by_time, limit, d4rl.base_id(spec.id) if spec else None)
+    lines = (*findings, *([f"{dataset_id}: {merged}"] if merged else []))
+    for line in lines:
+        _LOG.warning("%s", line)
+    with np.errstate(over="ignore"):
+        transitions = (observations, actions, rewards.astype(np.float32), following, terminals)
+    returns = np.add.reduceat(rewards, np.cumsum(lengths) - lengths)
+    complete = slice(None if len(lengths) == 1 or terminals[-1] or truncations[-1] else -1)
     return Dataset(
         name or dataset_id,
         dataset_id,
@@ -86,16 +101,15 @@ def read_minari(
         episode_ends=ends,
         episode_returns=returns[complete],
         episode_lengths=lengths[complete],
-        timeouts=int((truncations & ~terminals & ends).sum()),
+        timeouts=by_time,
         action_low=low,
         action_high=high,
         fingerprint=fingerprint(*transitions, low, high),
         family=_family(dataset_id, spec),
         environment=spec,
-        reference=_reference(
-            stored, other_version=spec is not None and recorded_in is not None and spec.id != recorded_in.id
-        ),
+        reference=_reference(metadata, dataset_id, other_version=bool(spec and own and spec.id != own.id)),
         observation_keys=keys,
+        warnings=lines,
     )
 
 
@@ -111,23 +125,25 @@ def download_minari(dataset_id: str) -> None:
     # Minari lets the exceptions of whichever remote it uses through, which have no common base.
     except Exception as error:
         raise DatasetError(
-            f"cannot download Minari dataset {dataset_id}: {_first_line(error)}; check the id and the network, or copy "
-            f"its directory to {_place(dataset_id)} by hand"
+            f"cannot download Minari dataset {dataset_id}: {first_line(error)}; check the id and the network, or copy "
+            f"its directory to {folder_of(dataset_id).parent} by hand"
         ) from error
 
 
 def is_here(dataset_id: str) -> bool:
     """Whether Minari's store on this machine has a dataset of this id; `walk-v0`, without a namespace, is one too."""
-    return (pathlib.Path(_place(dataset_id)) / "data").is_dir()
+    return os.path.isdir(folder_of(dataset_id))
 
 
-def local_ids() -> list[str]:
-    """Ids of the Minari datasets on this machine.
+def entry_point(dataset_id: str) -> str | None:
+    """The entry point that the metadata of a dataset on this machine give for its environment; nothing runs it.
 
     Raises:
-      DatasetError: Minari is not installed.
+      DatasetError: as `read_minari`.
     """
-    return list(_minari().list_local_datasets())
+    spec = environment_in(read_metadata(dataset_id), dataset_id)
+    found = None if spec is None else spec.get("entry_point")
+    return found if isinstance(found, str) else None
 
 
 def _minari() -> Any:
@@ -141,102 +157,28 @@ def _minari() -> Any:
     return minari
 
 
-def _place(dataset_id: str) -> str:
-    """Where Minari looks for a dataset."""
-    from minari.storage import get_dataset_path
-
-    return str(get_dataset_path(dataset_id))
-
-
-def _open(dataset_id: str) -> Any:
-    """The dataset as Minari's own object, once its files are known to run and to refer to nothing."""
+def _open(dataset_id: str) -> tuple[Any, dict[str, Any]]:
+    """The dataset as Minari's own object, once its files are known to run and to refer to nothing, and its metadata."""
     minari = _minari()
-    folder = pathlib.Path(_place(dataset_id)) / "data"
-    if (folder / "metadata.json").is_file():
-        _read_metadata(folder / "metadata.json", dataset_id)
-    try:
-        if (file := folder / "main_data.hdf5").is_file():
-            with hdf5.open_contained(file):
-                pass
-        return minari.load_dataset(dataset_id)
-    except FileNotFoundError as error:
-        here = difflib.get_close_matches(dataset_id, local_ids(), n=3, cutoff=0.4)
-        hint = f"; close to it here: {', '.join(here)}" if here else ""
-        verb, command = ("make", "make") if is_made_here(dataset_id) else ("fetch", "download")
-        raise DatasetError(
-            f"Minari dataset {dataset_id!r} is not at {_place(dataset_id)}: {verb} it with "
-            f"`jaxrl-srpo data {command} {dataset_id}` or set MINARI_DATASETS_PATH{hint}"
-        ) from error
-    except (ValueError, KeyError, OSError, AssertionError) as error:
-        raise DatasetError(f"Minari dataset {dataset_id!r} cannot be read: {_first_line(error)}") from error
+    if not is_here(dataset_id):
+        raise _absent(dataset_id)
+    metadata = read_metadata(dataset_id)
+    require_whole(dataset_id, metadata)
+    with readable(f"Minari dataset {dataset_id!r}"), warnings.catch_warnings():
+        # Gymnasium warns of spaces that are rounded.
+        warnings.simplefilter("ignore")
+        return minari.MinariDataset(str(folder_of(dataset_id))), metadata
 
 
-def _read_metadata(path: pathlib.Path, dataset_id: str) -> dict[str, Any]:
-    """Metadata that have both spaces: to find one Minari would make the environment named there, and so run code."""
-    try:
-        metadata = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{dataset_id}: {path} cannot be read as JSON: {_first_line(error)}") from error
-    if not isinstance(metadata, dict):
-        raise DatasetError(f"{dataset_id}: {path} is not a JSON object")
-    for name in ("observation_space", "action_space"):
-        if not isinstance(metadata.get(name), str):
-            raise DatasetError(
-                f"{dataset_id}: {path} has no {name}; Minari writes both spaces, and nothing that a dataset names is "
-                "run to find them"
-            )
-    for name in _SPECS:
-        _spec(metadata, name, dataset_id)
-    return metadata
-
-
-def _spec(metadata: Mapping[str, Any], name: str, dataset_id: str) -> dict[str, Any] | None:
-    """An environment's spec in the metadata; None where there is none."""
-    text = metadata.get(name)
-    if not text:
-        return None
-    try:
-        spec = json.loads(text)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{dataset_id}: {name} of the metadata is not JSON: {_first_line(error)}") from error
-    if not isinstance(spec, dict) or not isinstance(spec.get("id"), str):
-        raise DatasetError(f"{dataset_id}: {name} of the metadata has no id; expected a Gymnasium spec")
-    limit = spec.get("max_episode_steps")
-    if not isinstance(spec.get("kwargs") or {}, dict) or not (limit is None or (type(limit) is int and limit > 0)):
-        raise DatasetError(
-            f"{dataset_id}: kwargs or max_episode_steps of the metadata's {name} are no Gymnasium spec's"
-        )
-    wrappers = spec.get("additional_wrappers") or ()
-    if not isinstance(wrappers, list | tuple) or not all(map(_is_wrapper, wrappers)):
-        raise DatasetError(f"{dataset_id}: additional_wrappers of the metadata's {name} are no Gymnasium spec's")
-    return spec
-
-
-def _is_wrapper(value: Any) -> bool:
-    if not isinstance(value, dict) or not isinstance(value.get("entry_point"), str):
-        return False
-    return isinstance(value.get("kwargs"), dict | None)
-
-
-def entry_point(dataset_id: str) -> str | None:
-    """The entry point that the metadata of a dataset on this machine give for its environment; nothing runs it.
-
-    Raises:
-      DatasetError: as `read_minari`.
-    """
-    path = pathlib.Path(_place(dataset_id)) / "data" / "metadata.json"
-    spec = _environment_in(_read_metadata(path, dataset_id), dataset_id)
-    found = None if spec is None else spec.get("entry_point")
-    return found if isinstance(found, str) else None
-
-
-def _environment_in(metadata: Mapping[str, Any], dataset_id: str) -> dict[str, Any] | None:
-    """The spec for evaluation in the metadata, else the one of collection."""
-    return next((spec for name in _SPECS if (spec := _spec(metadata, name, dataset_id))), None)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _absent(dataset_id: str) -> DatasetError:
+    """The error for a dataset that is not on this machine, with the closest that are."""
+    here = difflib.get_close_matches(dataset_id, local_ids(), n=3, cutoff=0.4)
+    hint = f"; close to it here: {', '.join(here)}" if here else ""
+    verb, command = ("make", "make") if is_made_here(dataset_id) else ("fetch", "download")
+    return DatasetError(
+        f"Minari dataset {dataset_id!r} is not at {folder_of(dataset_id).parent}: {verb} it with "
+        f"`jaxrl-srpo data {command} {dataset_id}` or set MINARI_DATASETS_PATH{hint}"
+    )
 
 
 def _refuse_other_actions(stored: Any, dataset_id: str) -> None:
@@ -251,11 +193,26 @@ def _refuse_other_actions(stored: Any, dataset_id: str) -> None:
 
 def _action_bounds(stored: Any, dataset_id: str, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bounds [action_size] each: the space's, and where it has none the range of `actions` [N, action_size]."""
-    space = stored.action_space
-    low = np.where(np.isfinite(space.low), space.low, np.fmin.reduce(actions, axis=0)).astype(np.float32)
-    high = np.where(np.isfinite(space.high), space.high, np.fmax.reduce(actions, axis=0)).astype(np.float32)
+    with np.errstate(over="ignore"):
+        low, high = stored.action_space.low.astype(np.float32), stored.action_space.high.astype(np.float32)
+    low = np.where(np.isfinite(low), low, np.fmin.reduce(actions, axis=0))
+    high = np.where(np.isfinite(high), high, np.fmax.reduce(actions, axis=0))
     validation.require_bounds(dataset_id, low, high)
     return low, high
+
+
+def _recorded(stored: Any, dataset_id: str) -> list[Any]:
+    """All episodes as Minari's own objects."""
+    if not len(stored):
+        raise DatasetError(f"{dataset_id}: the Minari dataset has no episodes")
+    # Minari opens all files of Arrow's at once.
+    with readable(f"Minari dataset {dataset_id!r}"):
+        source = stored.iterate_episodes()
+    episodes = []
+    for index in range(len(stored)):
+        with readable(f"{dataset_id}, episode {index}"):
+            episodes.append(next(source))
+    return episodes
 
 
 def _observation_keys(stored: Any, episodes: Sequence[Any], dataset_id: str) -> tuple[str, ...]:
@@ -263,9 +220,50 @@ def _observation_keys(stored: Any, episodes: Sequence[Any], dataset_id: str) -> 
     if not isinstance(getattr(stored.observation_space, "spaces", None), Mapping):
         return ()
     try:
-        return observation_keys(stored.observation_space, [episode.observations for episode in episodes])
+        with readable(f"Minari dataset {dataset_id!r}"):
+            return observation_keys(stored.observation_space, [episode.observations for episode in episodes])
     except UserError as error:
         raise DatasetError(f"{dataset_id}: {error}") from error
+
+
+def _read_episodes(
+    recorded: Sequence[Any], keys: Sequence[str], action_size: int, dataset_id: str
+) -> list[tuple[np.ndarray, ...]]:
+    """All episodes, as `_read_episode` gives them, of one width."""
+    episodes: list[tuple[np.ndarray, ...]] = []
+    width = None
+    for index, one in enumerate(recorded):
+        where = f"{dataset_id}, episode {index}"
+        with readable(where), warnings.catch_warnings(), np.errstate(over="ignore"):
+            # Conversions that lose an imaginary part only warn.
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            episode = _read_episode(one, keys, dataset_id)
+        validation.require_fields(where, dict(zip(_COLUMNS, episode, strict=True)), _COLUMNS)
+        width = width or episode[0].shape[1]
+        if (episode[0].shape[1], episode[1].shape[1]) != (width, action_size):
+            raise DatasetError(
+                f"{where}: observations have width {episode[0].shape[1]} and actions {episode[1].shape[1]}; expected "
+                f"{width}, as in the first episode, and {action_size}, as the action space has"
+            )
+        episodes.append(episode)
+    return episodes
+
+
+def _flags_inside(flags: np.ndarray, ends: np.ndarray) -> list[str]:
+    """A message on the first step that terminations or truncations mark inside an episode."""
+    rows = np.flatnonzero(flags & ~ends)
+    if not len(rows):
+        return []
+    episode = int(np.cumsum(ends)[rows[0]])
+    return [
+        f"terminations or truncations mark a step of episode {episode} that is not its last one ({len(rows)} rows in "
+        "all); an episode ends there"
+    ]
+
+
+def _lost_steps(found: int, expected: int) -> list[str]:
+    """A message where Minari gives other steps than the metadata say there are."""
+    return [] if found == expected else [f"the metadata say {expected} steps, the episodes have {found}"]
 
 
 def _read_episode(episode: Any, keys: Sequence[str], dataset_id: str) -> tuple[np.ndarray, ...]:
@@ -302,9 +300,9 @@ def _read_episode(episode: Any, keys: Sequence[str], dataset_id: str) -> tuple[n
     )
 
 
-def _environment(stored: Any, dataset_id: str) -> EnvironmentSpec | None:
+def _environment(metadata: Mapping[str, Any], dataset_id: str) -> EnvironmentSpec | None:
     """The environment for evaluation in the metadata, else the one of collection."""
-    spec = _environment_in(stored.storage.metadata, dataset_id)
+    spec = environment_in(metadata, dataset_id)
     if spec is None:
         return None
     # Data may have been recorded while a person watched; evaluation has no window.
@@ -320,11 +318,20 @@ def _wrapper(recorded: Mapping[str, Any]) -> WrapperSpec:
     return WrapperSpec(name if ours else recorded["entry_point"], recorded.get("kwargs"))
 
 
-def _reference(stored: Any, other_version: bool) -> ReferenceReturns | None:
+def _reference(metadata: Mapping[str, Any], dataset_id: str, *, other_version: bool) -> ReferenceReturns | None:
     """Reference returns in the metadata, which are of the environment there."""
-    metadata = stored.storage.metadata
-    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    return None if low is None or high is None else ReferenceReturns(float(low), float(high), other_version)
+    low, high = (metadata.get(name) for name in ("ref_min_score", "ref_max_score"))
+    if low is None or high is None:
+        return None
+    numbers = all(type(score) in (int, float) for score in (low, high))
+    with readable(f"{dataset_id}: ref_min_score and ref_max_score of the metadata"):
+        reference = ReferenceReturns(float(low), float(high), other_version) if numbers else None
+    if reference is None or not np.isfinite([reference.random, reference.expert]).all() or low == high:
+        raise DatasetError(
+            f"{dataset_id}: ref_min_score and ref_max_score of the metadata are {low!a} and {high!a}; expected two "
+            "numbers that differ"
+        )
+    return reference
 
 
 def _family(dataset_id: str, spec: EnvironmentSpec | None) -> str:

@@ -54,35 +54,58 @@ def transform_rewards(dataset: Dataset, name: str) -> np.ndarray:
 
     Raises:
       UserError: there is no such transform.
-      DatasetError: `d4rl-locomotion` on data whose returns are all equal.
+      DatasetError: `d4rl-locomotion` on data whose returns are all equal, or whose rewards become infinite.
     """
-    if name not in TRANSFORMS:
-        raise UserError(f"unknown reward transform {name!r}; choose one of {', '.join(TRANSFORMS)}")
+    _require_known(name)
     rewards = np.asarray(dataset.rewards, np.float32)
     if name == "none":
         return rewards
     if name == "d4rl-antmaze":
         return rewards - np.float32(1.0)
-    low, high = return_range(rewards, dataset.terminals)
-    if not high > low:
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled: np.ndarray = rewards / np.float32(_spread_of_returns(dataset)) * np.float32(1000.0)
+    if lost := int((np.isfinite(rewards) & ~np.isfinite(scaled)).sum()):
         raise DatasetError(
-            f"{dataset.name}: reward transform d4rl-locomotion divides by the range of returns, "
-            f"but every episode returns {low:.6g}; choose d4rl-antmaze or none"
+            f"{dataset.name}: reward transform d4rl-locomotion makes {lost} rewards larger than float32 holds; choose "
+            "d4rl-antmaze or none"
         )
-    return rewards / np.float32(high - low) * np.float32(1000.0)
+    return scaled
 
 
 def reward_scale_and_shift(dataset: Dataset, name: str) -> tuple[float, float]:
     """Scale and shift of a named transform, for rewards that come later: scale * reward + shift.
 
     Args:
-      dataset: one that `transform_rewards` accepts with this name.
+      dataset: N transitions with untransformed rewards.
       name: one of `TRANSFORMS`.
 
     Returns:
       (scale, shift).
+
+    Raises:
+      UserError: there is no such transform.
+      DatasetError: `d4rl-locomotion` on data whose returns are all equal.
     """
+    _require_known(name)
     if name == "d4rl-locomotion":
-        low, high = return_range(np.asarray(dataset.rewards, np.float32), dataset.terminals)
-        return 1000.0 / (high - low), 0.0
+        return 1000.0 / _spread_of_returns(dataset), 0.0
     return 1.0, -1.0 if name == "d4rl-antmaze" else 0.0
+
+
+def _require_known(name: str) -> None:
+    if name not in TRANSFORMS:
+        raise UserError(f"unknown reward transform {name!r}; choose one of {', '.join(TRANSFORMS)}")
+
+
+def _spread_of_returns(dataset: Dataset) -> float:
+    """The best return less the worst, by which rewards are divided in float32."""
+    low, high = return_range(np.asarray(dataset.rewards, np.float32), dataset.terminals)
+    with np.errstate(over="ignore"):
+        divisible = 0.0 < np.float32(high - low) < np.inf
+    if not divisible:
+        found = f"every episode returns {low:.6g}" if low == high else f"returns are {low:.6g} to {high:.6g}"
+        raise DatasetError(
+            f"{dataset.name}: reward transform d4rl-locomotion divides by the range of returns, but {found}; choose "
+            "d4rl-antmaze or none"
+        )
+    return high - low

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jaxrl_srpo.data import recording
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.errors import DatasetError
 
@@ -51,6 +52,8 @@ def require_fields(source: str, fields: Mapping[str, np.ndarray | None], require
         rank = 2 if name in ("observations", "next_observations", "actions") else 1
         if value.ndim != rank:
             raise DatasetError(f"{source}: {name} has shape {value.shape}; expected {rank} axes, the first one steps")
+        if rank == 2 and value.shape[1] == 0:
+            raise DatasetError(f"{source}: {name} has shape {value.shape}; a step needs at least one number")
         if len(value) != rows:
             raise DatasetError(f"{source}: {name} has {len(value)} rows, {first} has {rows}; every step needs both")
     following = present.get("next_observations")
@@ -98,6 +101,13 @@ def require_bounds(source: str, low: np.ndarray, high: np.ndarray) -> None:
     if bad.any():
         i = int(np.argmax(bad))
         raise DatasetError(f"{source}: actions, dimension {i}: bounds {low[i]:g} and {high[i]:g}; expected low <= high")
+    # Actions are scaled by twice the range, in float32.
+    wide = high.astype(np.float64) - low > np.finfo(np.float32).max / 4
+    if wide.any():
+        i = int(np.argmax(wide))
+        raise DatasetError(
+            f"{source}: actions, dimension {i}: bounds {low[i]:g} and {high[i]:g}; float32 does not hold their range"
+        )
 
 
 def validate(
@@ -148,7 +158,8 @@ def validate(
         findings += _out_of_bounds(actions, action_low, action_high)
     # Flags, and bytes of a memory, whose counters wrap, jump inside episodes too.
     if not findings and observations.dtype.kind not in "bu":
-        findings += _jumps(observations, next_observations, np.asarray(ends, bool))
+        following = None if next_observations is None else _as_floats(next_observations)
+        findings += _jumps(_as_floats(observations), following, np.asarray(ends, bool))
     return report(source, findings, allow_invalid)
 
 
@@ -213,6 +224,11 @@ def _out_of_bounds(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> li
     ]
 
 
+def _as_floats(values: np.ndarray) -> np.ndarray:
+    """Values whose differences neither wrap, as those of small integers do, nor overflow, as those of halves do."""
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
+
+
 def _jumps(observations: np.ndarray, following: np.ndarray | None, ends: np.ndarray) -> list[str]:
     """A message on the first row inside an episode whose successor is not where the next row starts."""
     inside = ~ends[:-1]
@@ -226,6 +242,8 @@ def _jumps(observations: np.ndarray, following: np.ndarray | None, ends: np.ndar
         reason = "next_observations differs from the next row's observations, though no episode ends here"
     if not jump.any():
         return []
+    if count := recording.interleaved(observations, following, ends):
+        reason = recording.INTERLEAVED.format(count=count)
     row, dimension = (int(i) for i in np.argwhere(jump)[0])
     name = "observations" if following is None else "next_observations"
     source = observations[row] if following is None else following[row]
@@ -237,7 +255,9 @@ def _jumps(observations: np.ndarray, following: np.ndarray | None, ends: np.ndar
 
 def _discontinuities(observations: np.ndarray, following: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """[N - 1, observation_size] bool: where s' of a row is not s of the next one, up to rounding."""
-    gap = np.abs(following[:-1] - observations[1:])
+    # The largest numbers of float32 differ by more than it holds.
+    with np.errstate(over="ignore"):
+        gap = np.abs(following[:-1] - observations[1:])
     tolerance = 1e-5 + 1e-4 * observations.std(axis=0, dtype=np.float64)
     return (gap > tolerance.astype(gap.dtype)) & inside[:, None]
 
@@ -248,13 +268,14 @@ def _implausible_steps(observations: np.ndarray, inside: np.ndarray) -> np.ndarr
     The 99th percentile is a scale that unmarked resets, fewer than one step in a hundred, do not move. Dimensions that
     move in fewer than one step in a hundred give no scale and are skipped.
     """
-    steps = np.abs(np.diff(observations, axis=0))
     # Some 100,000 rows fix a percentile well enough and keep a million rows fast.
     stride = max(1, int(inside.sum()) // 100_000)
-    typical = np.quantile(steps[inside][::stride], 0.99, axis=0)
-    limit = np.maximum(JUMP_FACTOR * typical, JUMP_DEVIATIONS * observations.std(axis=0, dtype=np.float64))
-    limit = np.where(typical > 0.0, limit, np.inf)
-    return (steps > limit.astype(steps.dtype)) & inside[:, None]
+    with np.errstate(over="ignore"):
+        steps = np.minimum(np.abs(np.diff(observations, axis=0)), np.finfo(observations.dtype).max)
+        typical = np.quantile(steps[inside][::stride], 0.99, axis=0).astype(np.float64)
+        limit = np.maximum(JUMP_FACTOR * typical, JUMP_DEVIATIONS * observations.std(axis=0, dtype=np.float64))
+        limit = np.where(typical > 0.0, limit, np.inf)
+        return (steps > limit.astype(steps.dtype)) & inside[:, None]
 
 
 def _rows(bad: np.ndarray) -> str:

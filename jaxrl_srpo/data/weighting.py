@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.errors import DatasetError
 
 
 def weighted_rows(dataset: Dataset, inverse_temperature: float) -> np.ndarray:
@@ -20,10 +21,17 @@ def weighted_rows(dataset: Dataset, inverse_temperature: float) -> np.ndarray:
 
     Returns:
       [N] int64, rows of the dataset in ascending order, repeated or left out.
+
+    Raises:
+      DatasetError: a return is not finite.
     """
+    if inverse_temperature == 0.0:
+        return np.arange(dataset.size)
     lengths = np.diff(np.flatnonzero(dataset.episode_ends), prepend=-1)
     starts = np.cumsum(lengths) - lengths
     returns = np.add.reduceat(dataset.rewards.astype(np.float64), starts)
+    if not np.isfinite(returns).all():
+        raise DatasetError(f"{dataset.name}: trajectory weighting needs finite returns; {returns.min()} is among them")
     spread = np.ptp(returns)
     ranks = (returns - returns.min()) / spread if spread > 0.0 else np.zeros_like(returns)
     weights = np.repeat(np.exp(inverse_temperature * (ranks - 1.0)), lengths)

@@ -3,13 +3,12 @@
 import dataclasses
 import logging
 import os
-import pathlib
 
 from jaxrl_srpo.data import d4rl, loading, minari_source
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.names import EMBEDDED, REGENERATED, is_made_here
 from jaxrl_srpo.envs import make, pointmaze
-from jaxrl_srpo.errors import DatasetError
+from jaxrl_srpo.errors import DatasetError, UserError
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,6 +19,7 @@ def load_dataset(
     mirror: str | None = None,
     allow_invalid: bool = False,
     env: str | None = None,
+    drop_reset_rows: bool = False,
     download: bool = True,
     progress: bool = True,
 ) -> Dataset:
@@ -32,7 +32,9 @@ def load_dataset(
       name_or_path: an existing HDF5 file, a name of `d4rl.known_names()`, a Minari id, or a name of `names.EMBEDDED`.
       mirror: root address that replaces D4RL's server; see `download.MIRROR_VARIABLE`.
       allow_invalid: log what validation finds instead of raising.
-      env: Gymnasium id for evaluation that overrides the dataset's own.
+      env: Gymnasium id for evaluation that overrides the dataset's own; its time limit ends episodes of files that
+        mark no time-outs.
+      drop_reset_rows: leave out rows of HDF5 files that are resets of a vector environment and no transitions.
       download: whether a D4RL file may be fetched.
       progress: draw a progress bar while downloading.
 
@@ -43,13 +45,48 @@ def load_dataset(
       DatasetError: it cannot be found, fetched, made, read or trusted.
     """
     name = os.path.expanduser(os.fspath(name_or_path))
-    if name in EMBEDDED and not pathlib.Path(name).is_file():
+    limit = _time_limit(env) if env else None
+    if name in EMBEDDED and not os.path.isfile(name):
         dataset_id = pointmaze.ensure_dataset(name)
-        return minari_source.read_minari(dataset_id, name, env=env, allow_invalid=allow_invalid)
+        return minari_source.read_minari(dataset_id, name, env=env, allow_invalid=allow_invalid, env_time_limit=limit)
     dataset = loading.read_dataset(
-        name, mirror=mirror, allow_invalid=allow_invalid, env=env, fetch=download, progress=progress
+        name,
+        mirror=mirror,
+        allow_invalid=allow_invalid,
+        env=env,
+        env_time_limit=limit,
+        drop_reset_rows=drop_reset_rows,
+        fetch=download,
+        progress=progress,
     )
-    return dataset if env or pathlib.Path(name).is_file() or name in d4rl.known_names() else _trusted(dataset)
+    by_person = env or os.path.isfile(name) or name in d4rl.known_names()
+    return _limited(dataset if by_person else _trusted(dataset))
+
+
+def _limited(dataset: Dataset) -> Dataset:
+    """The dataset, its environment with a time limit: that of the longest episode where it has none."""
+    spec = dataset.environment
+    if spec is None:
+        return dataset
+    limited = make.with_time_limit(spec, int(dataset.episode_lengths.max(initial=0)))
+    if limited == spec:
+        return dataset
+    line = (
+        f"{dataset.source}: environment {spec.id} has no time limit; its episodes are cut at "
+        f"{limited.max_episode_steps} steps, the longest of the data"
+    )
+    _LOG.warning("%s", line)
+    return dataclasses.replace(dataset, environment=limited, warnings=(*dataset.warnings, line))
+
+
+def _time_limit(env: str) -> int | None:
+    """The registered time limit of an environment that a person named; None where it has none or is not installed."""
+    try:
+        limit: int | None = make.find_registered(env).max_episode_steps
+    # Training needs no environment; what needs it says what is missing.
+    except UserError:
+        return None
+    return limit
 
 
 def _trusted(dataset: Dataset) -> Dataset:
@@ -97,7 +134,7 @@ def download_dataset(name: str, *, mirror: str | None = None) -> str:
         raise DatasetError(f"{name}: is made here, not downloaded: `jaxrl-srpo data make {name}`")
     if name in d4rl.known_names():
         return str(loading.d4rl_file(name, mirror=mirror))
-    if "/" not in name or pathlib.Path(name).exists():
+    if "/" not in name or os.path.exists(name):
         raise loading.unknown_name(name)
     minari_source.download_minari(name)
     return name

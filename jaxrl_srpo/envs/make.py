@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import difflib
 import functools
 import io
@@ -160,6 +161,20 @@ def import_environment(named: str) -> str:
     if separator:
         import_named(module, f"--env={named}")
     return environment_id
+
+
+def with_time_limit(spec: EnvironmentSpec, longest: int) -> EnvironmentSpec:
+    """The spec, with a limit of `longest` steps where neither it nor its registration has one.
+
+    Without a limit an evaluation might never end. An id that nobody registers is left to `make_environment`.
+    """
+    if spec.max_episode_steps is not None or longest < 1:
+        return spec
+    try:
+        registered = find_registered(spec.id).max_episode_steps
+    except UserError:
+        return spec
+    return spec if registered is not None else dataclasses.replace(spec, max_episode_steps=longest)
 
 
 def is_registered_as(environment_id: str, entry_point: str) -> bool:

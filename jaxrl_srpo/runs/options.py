@@ -22,6 +22,7 @@ class Options:
       checkpoint_seconds: least time between two checkpoints of a stage; 0 saves one after every chunk.
       members_per_population: most members trained together, so that several workers have something to do; 0 for all
         that can be.
+      drop_reset_rows: leave out rows of HDF5 files that are resets of a vector environment and no transitions.
       track: where live curves go besides the run directory, `tensorboard`, `wandb`; for `train`, not for workers.
     """
 
@@ -34,6 +35,16 @@ class Options:
     checkpoint_seconds: float = 60.0
     members_per_population: int = 0
     track: tuple[str, ...] = ()
+    drop_reset_rows: bool = False
+
+    def reading(self) -> dict[str, Any]:
+        """The arguments by which every worker reads the same data."""
+        return {
+            "mirror": self.mirror,
+            "allow_invalid": self.allow_invalid_data,
+            "env": self.environment,
+            "drop_reset_rows": self.drop_reset_rows,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The options as a JSON object, for workers anywhere."""

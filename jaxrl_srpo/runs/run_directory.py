@@ -16,6 +16,7 @@ import numpy as np
 from jaxrl_srpo import methods as methods_lib
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.data.facts import DatasetFacts
+from jaxrl_srpo.envs.make import with_time_limit
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io import csv_log
 from jaxrl_srpo.io.checkpoint import Progress
@@ -142,6 +143,7 @@ class RunDirectory:
                     "or train into another run directory"
                 )
             spec = dataclasses.replace(environment, observation_keys=tuple(facts.observation_keys))
+            spec = with_time_limit(spec, facts.longest_episode)
             return facts if own else dataclasses.replace(facts, environment=spec.to_json())
 
         return list(map(named, self.facts().values()))

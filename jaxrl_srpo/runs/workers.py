@@ -176,12 +176,7 @@ def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> 
     @functools.cache
     def rows(name: str) -> np.ndarray:
         fact = facts[name]
-        dataset = load_dataset(
-            fact.given or fact.source,
-            mirror=options.mirror,
-            allow_invalid=options.allow_invalid_data,
-            env=options.environment,
-        )
+        dataset = load_dataset(fact.given or fact.source, **options.reading())
         if dataset.fingerprint != fact.fingerprint:
             raise UserError(f"{dataset.source}: holds other transitions than {name} in {run.path}/sweep.json")
         return pack_dataset(dataset, **data_settings(settings[name]))  # type: ignore[arg-type]

@@ -2,10 +2,13 @@
 
 import pathlib
 
+import h5py
+import numpy as np
 import pytest
 
 from jaxrl_srpo.cli import main
 from tests import synthetic
+from tests.data.test_recording import with_resets
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +31,14 @@ def test_plot_draws_it_where_it_is_told(
     main.main(["data", "plot", str(dataset), "--out=other.png"])
     assert capsys.readouterr().out.splitlines() == ["wrote swing.png", "wrote other.png"]
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("swing.png", "other.png"))
+
+
+def test_reset_rows_go_where_they_are_told_to(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = with_resets()
+    with h5py.File(tmp_path / "mine.hdf5", "w") as file:
+        file["observations"], file["rewards"], file["terminals"] = rows.observations, rows.rewards, rows.ends
+        file["actions"] = np.zeros((len(rows.ends), 1), np.float32)
+    main.main(["data", "info", str(tmp_path / "mine.hdf5")])
+    assert "--drop_reset_rows leaves them out" in capsys.readouterr().out
+    main.main(["data", "info", str(tmp_path / "mine.hdf5"), "--drop_reset_rows"])
+    assert "5 reset rows are left out" in capsys.readouterr().out

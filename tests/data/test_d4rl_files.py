@@ -1,5 +1,6 @@
 """The D4RL reader against a plain loop, and on real files."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from jaxrl_srpo.data import d4rl, d4rl_files
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.errors import DatasetError
+from tests.data.test_recording import sound, with_resets
 
 
 def loop_transitions(fields: dict[str, Any], max_episode_steps: int | None) -> tuple[list[int], list[int]]:
@@ -178,6 +180,73 @@ def test_fingerprint_follows_the_transitions(tmp_path: pathlib.Path) -> None:
     fields["rewards"][4] += 1.0
     assert d4rl_files.read_hdf5(write(tmp_path / "c.hdf5", fields)).fingerprint != first
     assert len(first) == 64
+
+
+def walks(lengths: list[int], **fields: Any) -> dict[str, Any]:
+    """Episodes of these lengths that all terminate, without time-outs."""
+    rows = sum(lengths)
+    content = random_fields(rows, 4, 0.0, False, False)
+    content["terminals"][np.cumsum(lengths) - 1] = True
+    return content | fields
+
+
+def test_the_time_limit_of_the_environment_ends_episodes_where_the_file_marks_none(tmp_path: pathlib.Path) -> None:
+    """Counted from each start: an episode of 25 steps has its last one at row 37, not earlier."""
+    path = write(tmp_path / "mine.hdf5", walks([13, 25, 40]))
+    data = d4rl_files.read_hdf5(path, env="Mine-v0", env_time_limit=30, allow_invalid=True)
+    assert data.episode_lengths.tolist() == [13, 25, 30, 10]
+    assert (data.timeouts, int(data.terminals.sum())) == (1, 2)
+    assert data.warnings == (f"{path}: no `timeouts`; the time limit of Mine-v0, 30 steps, is taken",)
+    marked = write(tmp_path / "marked.hdf5", walks([13, 25, 40], timeouts=np.zeros(78, bool)))
+    data = d4rl_files.read_hdf5(marked, env="Mine-v0", env_time_limit=30, allow_invalid=True)
+    assert (data.episode_lengths.tolist(), data.warnings) == ([13, 25, 40], ())
+
+
+def test_terminations_that_are_time_limits_are_told_of(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path / "mine.hdf5", walks([20] * 4))
+    (warning,) = d4rl_files.read_hdf5(path, allow_invalid=True).warnings
+    assert warning.startswith(f"{path}: 4 of the 4 episodes that end with terminals = 1 have 20 steps, as where")
+    path = write(tmp_path / "mine.hdf5", walks([20, 30], timeouts=np.zeros(50, bool)))
+    assert d4rl_files.read_hdf5(path, allow_invalid=True).warnings == ()
+    (warning,) = d4rl_files.read_hdf5(path, env="Reacher-v4", allow_invalid=True).warnings
+    assert "Reacher never terminates, but 2 episodes end with terminals = 1" in warning
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_rows_of_resets_are_told_of_and_left_out(tmp_path: pathlib.Path, given: bool) -> None:
+    rows = with_resets()
+    ends = rows.ends
+    fields = {
+        "observations": rows.observations,
+        "actions": np.zeros((len(ends), 2), np.float32),
+        "rewards": rows.rewards,
+        "terminals": ends,
+        "timeouts": np.zeros_like(ends),
+        "next_observations": rows.next_observations if given else None,
+    }
+    path = write(tmp_path / "mine.hdf5", fields)
+    noted = d4rl_files.read_hdf5(path)
+    assert "5 rows, each after an episode's end, are no transitions" in noted.warnings[0]
+    left = d4rl_files.read_hdf5(path, drop_reset_rows=True)
+    assert left.warnings[0] == f"{path}: 5 reset rows are left out"
+    assert left.size == noted.size - 5
+    np.testing.assert_array_equal(left.observations, sound().observations[:-1])
+    np.testing.assert_array_equal(left.episode_lengths, [20] * 6)
+
+
+def test_without_resets_none_is_left_out(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path / "mine.hdf5", random_fields(40, 5, 0.2, True, True))
+    noted, left = (d4rl_files.read_hdf5(path, drop_reset_rows=drop) for drop in (False, True))
+    assert left.fingerprint == noted.fingerprint
+    assert left.warnings == (f"{path}: no row can be a reset; none is left out",)
+
+
+@pytest.mark.parametrize("name", [b"na\xffme.hdf5", b"na\nme.hdf5"])
+def test_a_path_that_cannot_be_printed_is_refused(tmp_path: pathlib.Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(write(tmp_path / "mine.hdf5", random_fields(40, 5, 0.2, True, True)).read_bytes())
+    with pytest.raises(DatasetError, match=r"the path of a dataset is .*; expected printable text in UTF-8"):
+        d4rl_files.read_hdf5(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not hdf5 at all"])

@@ -114,3 +114,99 @@ def test_what_memory_cannot_hold_is_refused_with_the_figure(tmp_path: pathlib.Pa
         read_hdf5(path)
     with pytest.raises(OSError, match=r"file signature not found"), hdf5.open_contained(__file__):
         pass
+
+
+def references(file: h5py.File) -> None:
+    file.create_dataset("rewards", (ROWS,), h5py.ref_dtype)[:] = [file["/"].ref] * ROWS
+
+
+def varying(file: h5py.File) -> None:
+    file.create_dataset("rewards", (ROWS,), h5py.vlen_dtype(np.float32))[:] = [np.ones(2, np.float32)] * ROWS
+
+
+def unknown(file: h5py.File) -> None:
+    """A type that NumPy has no counterpart of."""
+    kind = h5py.h5t.UNIX_D32LE.copy()
+    space = h5py.h5s.create_simple((ROWS,))
+    h5py.h5d.create(file.id, b"rewards", kind, space).write(h5py.h5s.ALL, h5py.h5s.ALL, np.zeros(ROWS, "<u4"), kind)
+
+
+def in_part(file: h5py.File) -> None:
+    file.create_dataset("rewards", (ROWS,), np.float32, chunks=(5,))[:10] = 1.0
+
+
+def flag_without_values(file: h5py.File) -> None:
+    file["rewards"] = np.zeros(ROWS)
+    file["timeouts"] = h5py.Empty(np.float32)
+
+
+def flag_group(file: h5py.File) -> None:
+    file["rewards"] = np.zeros(ROWS)
+    file.create_group("timeouts")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda file: file.update(rewards=np.full(ROWS, b"1.0")), r"rewards holds \|S3; expected real numbers"),
+        (
+            lambda file: file.update(rewards=np.zeros(ROWS, [("a", "f4")])),
+            r"rewards holds \[\('a', '<f4'\)\]; expected",
+        ),
+        (lambda file: file.update(rewards=np.zeros(ROWS, "V4")), r"rewards holds \|V4; expected real numbers"),
+        (references, "rewards holds object; expected real numbers"),
+        (varying, "rewards holds object; expected real numbers"),
+        (unknown, "rewards cannot be read: No NumPy equivalent"),
+        (in_part, "rewards was written in part only: 2 of 4 blocks are there"),
+        (flag_without_values, "timeouts is empty; expected an array of numbers"),
+        (flag_group, "timeouts is a group; expected an array of numbers"),
+    ],
+)
+def test_fields_of_other_types_are_refused(
+    tmp_path: pathlib.Path, spoil: Callable[[h5py.File], None], message: str
+) -> None:
+    path = write(tmp_path / "data.hdf5", "rewards")
+    with h5py.File(path, "a") as file:
+        spoil(file)
+    with pytest.raises(DatasetError, match=message):
+        read_hdf5(path)
+
+
+def test_damaged_values_are_named(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path / "data.hdf5", "rewards")
+    with h5py.File(path, "a") as file:
+        file.create_dataset("rewards", data=np.arange(ROWS), chunks=(ROWS,), compression="gzip")
+        place = file["rewards"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place : place + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"data\.hdf5: rewards cannot be read: "):
+        read_hdf5(path)
+
+
+def test_other_content_of_a_file_may_be_of_any_type(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path / "data.hdf5")
+    with h5py.File(path, "a") as file:
+        file["infos/text"] = np.full(ROWS, b"x")
+        file["infos/none"] = h5py.Empty(np.float32)
+        file.create_dataset("infos/ragged", (ROWS,), h5py.string_dtype())[:] = "x"
+        file.attrs["odd"] = np.zeros(2, [("a", "f4")])
+    assert read_hdf5(path).size == ROWS - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("env_id", 7, "attribute env_id is int64; expected text"),
+        ("env_id", np.bytes_(b"\xff"), "attribute env_id is .*; expected printable text in UTF-8"),
+        ("env_id", h5py.Empty("S1"), "attribute env_id is Empty; expected text"),
+        ("action_low", -1.0, "action_low and action_high must be a number, or one for each of 2"),
+        ("action_high", [1.0], "action_low and action_high must be a number, or one for each of 2"),
+    ],
+)
+def test_attributes_of_other_types_are_refused(tmp_path: pathlib.Path, name: str, value: object, message: str) -> None:
+    path = write(tmp_path / "data.hdf5")
+    with h5py.File(path, "a") as file:
+        file.attrs[name] = value
+    with pytest.raises(DatasetError, match=message):
+        read_hdf5(path)

@@ -74,3 +74,24 @@ def test_picture_of_constant_states_and_rewards(tmp_path: pathlib.Path) -> None:
     )
     inspect.plot(constant, tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 10_000
+
+
+def test_description_ends_with_what_is_doubtful(tmp_path: pathlib.Path) -> None:
+    data = dataset(tmp_path, (2, 1), stem="mine")
+    (line,) = [line for line in inspect.describe(data).splitlines() if line.startswith("warning")]
+    assert line.split(maxsplit=1)[1].startswith("10 of the 10 episodes that end with terminals = 1 have 30 steps")
+    assert "warning" not in inspect.describe(dataclasses.replace(data, warnings=()))
+
+
+@pytest.mark.parametrize(("name", "value"), [("observations", np.nan), ("actions", -np.inf), ("rewards", np.inf)])
+def test_data_that_were_read_all_the_same_are_described_and_drawn(
+    tmp_path: pathlib.Path, name: str, value: float
+) -> None:
+    """Who looks at spoiled data wants to see where they are spoiled."""
+    dataset(tmp_path, stem="mine")
+    with h5py.File(tmp_path / "mine.hdf5", "a") as file:
+        file[name][40:42] = value
+    data = d4rl_files.read_hdf5(tmp_path / "mine.hdf5", allow_invalid=True)
+    assert f"{name}, row 40" in inspect.describe(data)
+    inspect.plot(data, tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 10_000

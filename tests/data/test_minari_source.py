@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from jaxrl_srpo.data import loading, minari_source
+from jaxrl_srpo.data import loading, minari_files, minari_source
 from jaxrl_srpo.data.dataset import WrapperSpec
 from jaxrl_srpo.data.units import measure_units
 from jaxrl_srpo.errors import DatasetError
@@ -63,7 +63,7 @@ def make(
             buffers,
             observation_space=boxes,
             action_space=options.pop("action_space", spaces.Box(-1.0, 1.0, (2,), np.float32)),
-            data_format="hdf5",
+            data_format=options.pop("data_format", "hdf5"),
             author="test",
             author_email="test@example.org",
             algorithm_name="random",
@@ -235,7 +235,7 @@ def test_absent_dataset_names_place_and_closest(datasets: pathlib.Path) -> None:
     assert str(datasets) in message
     assert "data download mine/walk-v1" in message
     assert message.endswith("close to it here: mine/walk-v0")
-    assert minari_source.local_ids() == ["mine/walk-v0"]
+    assert minari_files.local_ids() == ["mine/walk-v0"]
 
 
 def test_bad_id_and_broken_directory(datasets: pathlib.Path) -> None:
@@ -342,3 +342,77 @@ def test_other_kinds_of_values_are_refused(datasets: pathlib.Path, name: str, va
         file[f"episode_0/{name}"] = values
     with pytest.raises(DatasetError, match=message):
         minari_source.read_minari("made/odd-v0")
+
+
+@pytest.mark.parametrize("data_format", ["arrow", "parquet"])
+def test_every_format_of_minari_gives_the_same(datasets: pathlib.Path, data_format: str) -> None:
+    pytest.importorskip("pyarrow", reason="extra `arrow` is not installed")
+    make("made/one-v0", [3, 5, 2], terminated=(1,))
+    make("made/other-v0", [3, 5, 2], terminated=(1,), data_format=data_format)
+    one, other = (minari_source.read_minari(name) for name in ("made/one-v0", "made/other-v0"))
+    assert other.fingerprint == one.fingerprint
+    np.testing.assert_array_equal(other.episode_ends, one.episode_ends)
+
+
+def test_episodes_of_different_widths_are_refused(datasets: pathlib.Path) -> None:
+    make("made/odd-v0", [5, 5])
+    with h5py.File(datasets / "made/odd-v0" / "data" / "main_data.hdf5", "a") as file:
+        del file["episode_1/observations"]
+        file["episode_1/observations"] = np.zeros((6, 7))
+    with pytest.raises(DatasetError, match=r"episode 1: observations have width 7 and actions 2; expected 4, as in"):
+        minari_source.read_minari("made/odd-v0")
+
+
+def test_actions_must_have_the_width_of_their_space(datasets: pathlib.Path) -> None:
+    make("made/odd-v0", [5], action_space=spaces.Box(-1, 1, (3,), np.float32))
+    with pytest.raises(
+        DatasetError, match=r"observations have width 4 and actions 2; expected 4, .* and 3, as the act"
+    ):
+        minari_source.read_minari("made/odd-v0")
+
+
+@pytest.mark.parametrize("name", ["terminations", "truncations"])
+def test_an_episode_that_goes_on_after_its_end_is_refused(datasets: pathlib.Path, name: str) -> None:
+    make("made/odd-v0", [5, 5])
+    with h5py.File(datasets / "made/odd-v0" / "data" / "main_data.hdf5", "a") as file:
+        file[f"episode_1/{name}"][2] = True
+    with pytest.raises(DatasetError, match=r"mark a step of episode 1 that is not its last one \(1 rows in all\)"):
+        minari_source.read_minari("made/odd-v0")
+    assert minari_source.read_minari("made/odd-v0", allow_invalid=True).warnings
+
+
+def test_steps_that_minari_does_not_give_are_missed(datasets: pathlib.Path) -> None:
+    make("made/odd-v0", [5, 5])
+    edit(datasets, "made/odd-v0", lambda metadata: metadata | {"total_steps": 12})
+    with pytest.raises(DatasetError, match="the metadata say 12 steps, the episodes have 10; --allow_invalid_data"):
+        minari_source.read_minari("made/odd-v0")
+
+
+@pytest.mark.parametrize("scores", [("a", 1.0), (1.0, 1.0), (0.0, float("inf")), (10**400, 1.0), ([1], 2.0)])
+def test_reference_returns_that_are_none_are_refused(datasets: pathlib.Path, scores: tuple[Any, Any]) -> None:
+    make("made/odd-v0", [5])
+    low, high = scores
+    edit(datasets, "made/odd-v0", lambda metadata: metadata | {"ref_min_score": low, "ref_max_score": high})
+    with pytest.raises(DatasetError, match="ref_min_score and ref_max_score of the metadata"):
+        minari_source.read_minari("made/odd-v0")
+
+
+def test_terminations_that_are_time_limits_are_told_of(datasets: pathlib.Path) -> None:
+    make("made/merged-v0", [5, 5, 5], terminated=(0, 1, 2))
+    (warning,) = minari_source.read_minari("made/merged-v0").warnings
+    assert warning.startswith("made/merged-v0: 3 of the 3 episodes that end with terminals = 1 have 5 steps, as where")
+    make("made/mixed-v0", [5, 5, 3, 7], terminated=(0, 1, 2))
+    assert minari_source.read_minari("made/mixed-v0").warnings == ()
+    (warning,) = minari_source.read_minari("made/mixed-v0", env="Mine-v0", env_time_limit=5).warnings
+    assert "2 of the 3 episodes that end with terminals = 1 have 5 steps, the time limit" in warning
+    (warning,) = minari_source.read_minari("made/mixed-v0", env="Pendulum-v1").warnings
+    assert "Pendulum never terminates, but 3 episodes" in warning
+
+
+def test_one_broken_dataset_of_the_store_does_not_hide_the_others(datasets: pathlib.Path) -> None:
+    make("made/sound-v0", [5])
+    make("made/broken-v0", [5])
+    edit(datasets, "made/broken-v0", lambda metadata: [])
+    with pytest.raises(DatasetError, match=r"close to it here: made/sound-v0"):
+        minari_source.read_minari("made/sound-v1")
+    assert minari_source.read_minari("made/sound-v0").size == 5

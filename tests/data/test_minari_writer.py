@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from jaxrl_srpo.data import minari_source, minari_writer
+from jaxrl_srpo.data import minari_files, minari_source, minari_writer
 from jaxrl_srpo.errors import DatasetError
 
 DESCRIPTION = {"algorithm_name": "random", "description": "for a test"}
@@ -45,7 +45,7 @@ def play(environment: gymnasium.Env) -> Iterator[dict[str, Any]]:
 def test_what_is_written_is_read_back(storage: pathlib.Path) -> None:
     minari_writer.write_dataset("mine/swing-v0", make_environment, play, DESCRIPTION)
     assert minari_writer.exists("mine/swing-v0")
-    assert minari_source.local_ids() == ["mine/swing-v0"]
+    assert minari_files.local_ids() == ["mine/swing-v0"]
     expected = list(play(make_environment()))
     data = minari_source.read_minari("mine/swing-v0")
     np.testing.assert_array_equal(data.rewards, np.concatenate([one["rewards"] for one in expected]).astype(np.float32))
@@ -75,7 +75,7 @@ def test_an_error_on_the_way_leaves_nothing_that_looks_whole(storage: pathlib.Pa
     with pytest.raises(RuntimeError, match="power"):
         minari_writer.write_dataset("mine/swing-v0", make_environment, fail, DESCRIPTION)
     assert not minari_writer.exists("mine/swing-v0")
-    assert minari_source.local_ids() == []
+    assert minari_files.local_ids() == []
     minari_writer.write_dataset("mine/swing-v0", make_environment, play, DESCRIPTION)
     assert minari_source.read_minari("mine/swing-v0").size == 6
 

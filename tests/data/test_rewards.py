@@ -87,8 +87,17 @@ def test_range_equals_the_published_loop(seed: int, rows: int, rate: float, limi
 
 
 def test_equal_returns_cannot_be_scaled() -> None:
-    with pytest.raises(DatasetError, match="every episode returns 1; choose d4rl-antmaze or none"):
-        transform_rewards(dataset([1, 1, 1], [1, 1, 1]), "d4rl-locomotion")
+    equal = dataset([1, 1, 1], [1, 1, 1])
+    for apply in (transform_rewards, reward_scale_and_shift):
+        with pytest.raises(DatasetError, match="every episode returns 1; choose d4rl-antmaze or none"):
+            apply(equal, "d4rl-locomotion")
+
+
+def test_returns_whose_range_float32_does_not_hold_cannot_scale() -> None:
+    wide = dataset([3e38, -3e38, 3e38, -3e38], [1, 1, 1, 1])
+    for apply in (transform_rewards, reward_scale_and_shift):
+        with pytest.raises(DatasetError, match=r"returns are -3e\+38 to 3e\+38; choose d4rl-antmaze or none"):
+            apply(wide, "d4rl-locomotion")
 
 
 def test_unknown_transform() -> None:

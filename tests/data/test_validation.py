@@ -79,6 +79,51 @@ def test_wrong_rank_and_width(tmp_path: pathlib.Path, fields: dict[str, Any]) ->
         read(tmp_path, {**fields, "next_observations": fields["next_observations"][:, :3]})
 
 
+@pytest.mark.parametrize("name", ["observations", "actions", "next_observations"])
+def test_a_step_without_numbers_is_refused(tmp_path: pathlib.Path, fields: dict[str, Any], name: str) -> None:
+    fields[name] = fields[name][:, :0]
+    with pytest.raises(DatasetError, match=rf"{name} has shape \(500, 0\); a step needs at least one number"):
+        read(tmp_path, fields, allow_invalid=True)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.uint16, np.int64, np.float16, ">f4", np.float64])
+@pytest.mark.parametrize("given", [True, False])
+def test_observations_of_every_real_type_are_read(
+    tmp_path: pathlib.Path, fields: dict[str, Any], dtype: Any, given: bool
+) -> None:
+    """Values over the whole range of small types, whose differences they do not hold."""
+    values = np.random.default_rng(0).integers(-120 if np.dtype(dtype).kind != "u" else 0, 120, (500, 4))
+    fields["observations"] = values.astype(dtype)
+    fields["next_observations"] = np.roll(values, -1, axis=0).astype(dtype)
+    if not given:
+        del fields["next_observations"]
+    np.testing.assert_array_equal(read(tmp_path, fields).observations, values[fields["timeouts"] == 0])
+
+
+def test_the_largest_numbers_of_float32_are_read(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
+    """Their differences are infinite."""
+    fields["observations"] = np.where(np.arange(500) % 2, 3e38, -3e38).astype(np.float32)[:, None]
+    fields["next_observations"] = np.roll(fields["observations"], -1, axis=0)
+    assert read(tmp_path, fields).size == 495
+    del fields["next_observations"]
+    assert read(tmp_path, fields).size == 495
+
+
+def test_rows_of_environments_that_take_turns_are_refused_with_the_way_out(
+    tmp_path: pathlib.Path, fields: dict[str, Any]
+) -> None:
+    twice = {name: np.concatenate([value, value]) for name, value in fields.items()}
+    turns = {name: value.reshape(5, 200, -1).swapaxes(0, 1).reshape(value.shape) for name, value in twice.items()}
+    with pytest.raises(
+        DatasetError, match=r"the rows of 5 interleaved environments take turns: .*x\.reshape\(-1, 5, \*x"
+    ):
+        read(tmp_path, turns)
+    assert read(tmp_path, turns, allow_invalid=True).warnings
+    del turns["next_observations"]
+    (warning,) = read(tmp_path, turns).warnings
+    assert "the rows of 5 interleaved environments take turns" in warning
+
+
 def test_scalars_in_a_column_are_read(tmp_path: pathlib.Path, fields: dict[str, Any]) -> None:
     changed = {**fields, "rewards": fields["rewards"][:, None], "terminals": fields["terminals"][:, None]}
     np.testing.assert_array_equal(read(tmp_path, changed).rewards, read(tmp_path, fields).rewards)

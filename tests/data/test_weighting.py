@@ -7,6 +7,7 @@ import pytest
 
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.weighting import take_rows, weighted_rows
+from jaxrl_srpo.errors import DatasetError
 from tests.data.arrays import random_dataset
 
 LENGTHS = (30, 50, 19)
@@ -46,3 +47,18 @@ def test_taken_rows_are_whole_transitions(dataset: Dataset) -> None:
     for name in ("observations", "actions", "rewards", "next_observations", "terminals"):
         np.testing.assert_array_equal(getattr(taken, name), getattr(dataset, name)[[3, 3, 98]])
     assert (taken.size, taken.fingerprint) == (3, dataset.fingerprint)
+
+
+def test_returns_that_are_no_numbers_cannot_weight() -> None:
+    """Data that were read all the same are taken as they are, unless they are to be weighted."""
+    data = random_dataset(20)
+    broken = dataclasses.replace(data, rewards=np.where(np.arange(20) == 7, np.nan, data.rewards))
+    np.testing.assert_array_equal(weighted_rows(broken, 0.0), np.arange(20))
+    with pytest.raises(DatasetError, match="trajectory weighting needs finite returns; nan is among them"):
+        weighted_rows(broken, 10.0)
+
+
+def test_equal_returns_weight_nothing() -> None:
+    data = random_dataset(20)
+    equal = dataclasses.replace(data, rewards=np.ones_like(data.rewards))
+    np.testing.assert_array_equal(weighted_rows(equal, 10.0), np.arange(20))

@@ -4,12 +4,15 @@ import json
 import pathlib
 
 import gymnasium
+import h5py
+import numpy as np
 import pytest
 
-from jaxrl_srpo.data import minari_source
+from jaxrl_srpo.data import minari_files
 from jaxrl_srpo.envs.datasets import download_dataset, load_dataset, make_dataset
+from jaxrl_srpo.envs.rollouts import Rollouts
 from jaxrl_srpo.errors import DatasetError
-from tests import synthetic
+from tests import own_tasks, synthetic
 from tests.data.test_download import serving
 from tests.data.test_minari_source import edit, make
 
@@ -29,7 +32,7 @@ def test_an_embedded_dataset_is_made_on_first_use(stores: pathlib.Path) -> None:
     assert (data.name, data.family, data.observation_size, data.action_size) == ("pointmaze/umaze", "pointmaze", 6, 2)
     assert data.environment is not None
     assert data.environment.goal_task
-    assert minari_source.local_ids() == [make_dataset("pointmaze/umaze")] == ["pointmaze/umaze-v0"]
+    assert minari_files.local_ids() == [make_dataset("pointmaze/umaze")] == ["pointmaze/umaze-v0"]
     assert load_dataset("pointmaze/umaze").fingerprint == data.fingerprint
 
 
@@ -82,3 +85,40 @@ def test_downloading_names_the_file(stores: pathlib.Path) -> None:
     assert pathlib.Path(path).read_bytes() == server.content
     with pytest.raises(DatasetError, match="unknown dataset 'hoper-medium-v2'; closest: hopper-medium-v2"):
         download_dataset("hoper-medium-v2")
+
+
+def test_the_time_limit_of_a_named_environment_ends_episodes(stores: pathlib.Path) -> None:
+    """Pendulum's is 200 steps; without time-outs the file is one episode of 600."""
+    path = synthetic.write_pendulum(stores / "swing.hdf5", episodes=3, steps=200)
+    with h5py.File(path, "a") as file:
+        del file["timeouts"]
+    assert load_dataset(path).episode_lengths.tolist() == [600]
+    named = load_dataset(path, env="Pendulum-v1")
+    assert (named.episode_lengths.tolist(), named.timeouts) == ([200] * 3, 3)
+    assert named.warnings == (f"{path}: no `timeouts`; the time limit of Pendulum-v1, 200 steps, is taken",)
+    assert load_dataset(path, env="NotInstalled-v0").episode_lengths.tolist() == [600]
+
+
+def test_names_that_no_file_can_have_are_unknown(stores: pathlib.Path) -> None:
+    for name in ("x" * 5000, "/" + "x" * 5000, "a\0b"):
+        with pytest.raises(DatasetError, match=r"unknown dataset|no dataset file|expected printable text"):
+            load_dataset(name)
+
+
+def test_an_environment_without_a_time_limit_gets_that_of_the_data(
+    stores: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_tasks.register()
+    path = synthetic.write_pendulum(stores / "line.hdf5", episodes=3, steps=40)
+    data = load_dataset(path, env="LineEndless-v0")
+    assert data.environment is not None
+    assert data.environment.max_episode_steps == 40
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "environment LineEndless-v0 has no time limit; its episodes are cut at 40 steps, the longest of" in line
+    assert data.warnings == (line,)
+    with Rollouts([data.environment], 2, 0) as rollouts:
+        episodes = rollouts.run(lambda observations: np.zeros((*observations.shape[:2], 1), np.float32))
+    assert (episodes.lengths == 40).all()
+    limited = load_dataset(path, env="LineVector-v0").environment
+    assert limited is not None
+    assert limited.max_episode_steps is None

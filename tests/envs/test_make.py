@@ -20,6 +20,7 @@ from jaxrl_srpo.envs.make import (
     keys_of,
     make_environment,
     make_unflattened,
+    with_time_limit,
 )
 from jaxrl_srpo.errors import UserError
 from tests import own_tasks
@@ -174,3 +175,14 @@ def test_the_data_decide_which_entries_of_a_goal_task_count() -> None:
     own_tasks.register()
     environment = make_environment(EnvironmentSpec("LineGoal-v0", observation_keys=("observation", "desired_goal")))
     assert environment.reset(seed=0)[0].shape == (4,)
+
+
+def test_an_environment_without_a_time_limit_gets_one() -> None:
+    own_tasks.register()
+    endless, limited = EnvironmentSpec("LineEndless-v0"), EnvironmentSpec("LineVector-v0")
+    assert with_time_limit(endless, 7).max_episode_steps == 7
+    assert with_time_limit(endless, 0) == endless
+    assert with_time_limit(limited, 7) == limited
+    own = EnvironmentSpec("LineEndless-v0", max_episode_steps=3)
+    assert with_time_limit(own, 7) == own
+    assert with_time_limit(EnvironmentSpec("Nobody-v0"), 7) == EnvironmentSpec("Nobody-v0")

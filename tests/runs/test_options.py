@@ -19,3 +19,15 @@ def test_what_an_older_file_lacks_is_at_its_default() -> None:
 
 def test_a_relative_folder_is_kept_whole() -> None:
     assert pathlib.Path(Options(artefacts=pathlib.Path("shared")).to_json()["artefacts"]).is_absolute()
+
+
+def test_every_worker_reads_the_same_data() -> None:
+    options = Options(
+        environment="Pendulum-v1", allow_invalid_data=True, mirror="https://example.org", drop_reset_rows=True
+    )
+    assert Options.from_json(json.loads(json.dumps(options.to_json()))).reading() == {
+        "mirror": "https://example.org",
+        "allow_invalid": True,
+        "env": "Pendulum-v1",
+        "drop_reset_rows": True,
+    }
