@@ -10,6 +10,8 @@ import h5py
 from jaxrl_srpo.errors import DatasetError
 from jaxrl_srpo.io.processors import memory
 
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
 
 @contextlib.contextmanager
 def open_contained(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
@@ -35,6 +37,8 @@ def open_contained(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
 def check(path: str | os.PathLike[str]) -> None:
     """Raises unless a file is HDF5 that `open_contained` opens.
 
+    A file that was cut is none: HDF5 keeps in its first block where it must end.
+
     Raises:
       DatasetError: it is not; with the first bytes of what it is instead.
     """
@@ -42,8 +46,11 @@ def check(path: str | os.PathLike[str]) -> None:
         with open_contained(path):
             return
     except OSError as error:
-        begin = pathlib.Path(path).read_bytes()[:40]
-        raise DatasetError(f"what came is no HDF5 file, it begins with {begin!r}; name another mirror") from error
+        with open(path, "rb") as file:
+            begin = file.read(40)
+        if begin.startswith(_SIGNATURE):
+            raise DatasetError(f"what came is a cut or damaged HDF5 file: {str(error).splitlines()[0]}") from error
+        raise DatasetError(f"what came is no HDF5 file, it begins with {begin!r}") from error
 
 
 def _refuse_references(file: h5py.File, source: str) -> None:
