@@ -38,7 +38,7 @@ class _Patience:
 
 def cache_dir() -> pathlib.Path:
     """The directory of downloaded files; it need not exist yet."""
-    return pathlib.Path(os.environ.get(CACHE_VARIABLE) or pathlib.Path.home() / ".cache" / "jaxrl_srpo").expanduser()
+    return pathlib.Path(os.path.expanduser(os.environ.get(CACHE_VARIABLE) or "~/.cache/jaxrl_srpo"))
 
 
 def download(

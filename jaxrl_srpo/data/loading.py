@@ -39,12 +39,12 @@ def read_dataset(
       DatasetError: it cannot be found, fetched, read or trusted.
     """
     name = os.path.expanduser(os.fspath(name_or_path))
-    if pathlib.Path(name).is_file():
+    if os.path.isfile(name):
         return d4rl_files.read_hdf5(name, env=env, allow_invalid=allow_invalid)
     if name in d4rl.known_names():
         path = d4rl_file(name, mirror=mirror, fetch=fetch, progress=progress)
         return d4rl_files.read_hdf5(path, name, env=env, allow_invalid=allow_invalid)
-    if name.endswith((".hdf5", ".h5")) or name.startswith((".", "/", "~")) or pathlib.Path(name).is_dir():
+    if name.endswith((".hdf5", ".h5")) or name.startswith((".", "/", "~")) or os.path.isdir(name):
         raise DatasetError(f"no dataset file at {name}; expected {FORMS}")
     if "/" not in name and not minari_source.is_here(name):
         raise unknown_name(name)

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import json
 import logging
+import os
 import pathlib
 import sys
 import warnings
@@ -148,7 +149,7 @@ def _quiet_client() -> Iterator[None]:
 
 def is_here(dataset_id: str) -> bool:
     """Whether Minari's store on this machine has a dataset of this id; `walk-v0`, without a namespace, is one too."""
-    return (pathlib.Path(_place(dataset_id)) / "data").is_dir()
+    return os.path.isdir(os.path.join(_place(dataset_id), "data"))
 
 
 def local_ids() -> list[str]:
@@ -182,10 +183,10 @@ def _open(dataset_id: str) -> Any:
     """The dataset as Minari's own object, once its files are known to run and to refer to nothing."""
     minari = _minari()
     folder = pathlib.Path(_place(dataset_id)) / "data"
-    if (folder / "metadata.json").is_file():
+    if os.path.isfile(folder / "metadata.json"):
         _read_metadata(folder / "metadata.json", dataset_id)
     try:
-        if (file := folder / "main_data.hdf5").is_file():
+        if os.path.isfile(file := folder / "main_data.hdf5"):
             with hdf5.open_contained(file):
                 pass
         return minari.load_dataset(dataset_id)

@@ -40,11 +40,20 @@ def mirrored(urls: Sequence[str], path: str, mirror: str | None = None) -> tuple
     root = mirror or os.environ.get(MIRROR_VARIABLE)
     if not root:
         return tuple(urls)
+    refuse_other_roots(root)
+    return tuple(_below(root, path))
+
+
+def refuse_other_roots(root: str) -> None:
+    """Raises unless a text is the address of a mirror's root.
+
+    Raises:
+      DatasetError: it is none.
+    """
     where = f"--mirror or {MIRROR_VARIABLE}"
     refuse_other_addresses(root, where)
     if urllib.parse.urlsplit(root).query:
         raise DatasetError(f"{where}: {root!r} has a query; give the address of a folder")
-    return tuple(_below(root, path))
 
 
 def refuse_other_addresses(url: str, where: str) -> None:

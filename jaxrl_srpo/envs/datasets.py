@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import os
-import pathlib
 
 from jaxrl_srpo.data import d4rl, loading, minari_source
 from jaxrl_srpo.data.dataset import Dataset
@@ -43,13 +42,13 @@ def load_dataset(
       DatasetError: it cannot be found, fetched, made, read or trusted.
     """
     name = os.path.expanduser(os.fspath(name_or_path))
-    if name in EMBEDDED and not pathlib.Path(name).is_file():
+    if name in EMBEDDED and not os.path.isfile(name):
         dataset_id = pointmaze.ensure_dataset(name)
         return minari_source.read_minari(dataset_id, name, env=env, allow_invalid=allow_invalid)
     dataset = loading.read_dataset(
         name, mirror=mirror, allow_invalid=allow_invalid, env=env, fetch=download, progress=progress
     )
-    return dataset if env or pathlib.Path(name).is_file() or name in d4rl.known_names() else _trusted(dataset)
+    return dataset if env or os.path.isfile(name) or name in d4rl.known_names() else _trusted(dataset)
 
 
 def _trusted(dataset: Dataset) -> Dataset:
@@ -102,7 +101,7 @@ def download_dataset(name: str, *, mirror: str | None = None, sums: str | os.Pat
         raise DatasetError(f"{name}: is made here, not downloaded: `jaxrl-srpo data make {name}`")
     if name in d4rl.known_names():
         return str(loading.fetch_d4rl_file(name, mirror=mirror, sums=sums))
-    if "/" not in name or pathlib.Path(name).exists():
+    if "/" not in name or os.path.exists(name):
         raise loading.unknown_name(name)
     if sums:
         raise DatasetError(f"--checksums={os.fspath(sums)}: is for D4RL's files; {name} is Minari's")

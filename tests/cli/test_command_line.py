@@ -23,6 +23,11 @@ def test_what_is_no_list_of_seeds_is_refused(text: str) -> None:
         command_line.parse_seeds(text)
 
 
+def test_more_seeds_than_a_sweep_can_have_are_not_listed() -> None:
+    with pytest.raises(UserError, match="--seeds=0:99999999999: are 99999999999 seeds; at most 100000"):
+        command_line.parse_seeds("0:99999999999")
+
+
 def test_numbers_and_words() -> None:
     assert command_line.parse_numbers("betas", ["0.1", "1e3"]) == (0.1, 1000.0)
     assert command_line.parse_words("to", "b,a,b", ("a", "b", "c")) == ("b", "a")
@@ -72,6 +77,20 @@ def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
         (None, 0, ""),
         (UserError("two\nlines"), 2, "probe: two lines\n"),
         (flags.Error("bad flag"), 2, "probe: bad flag\n"),
+        (UserError("x" * 5000), 2, f"probe: {'x' * 1000} ... {'x' * 1000}\n"),
+        (PermissionError(13, "Permission denied", "/root/x"), 2, "probe: /root/x: Permission denied\n"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 9 bytes."),
+            2,
+            "probe: memory does not suffice (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.); train fewer "
+            "members together (--members_per_population), or choose smaller networks or batches\n",
+        ),
+        (
+            MemoryError(),
+            2,
+            "probe: memory does not suffice (none left); train fewer members together (--members_per_population), or "
+            "choose smaller networks or batches\n",
+        ),
         (KeyboardInterrupt(), 130, "\nprobe: stopped\n"),
     ],
 )
@@ -87,6 +106,31 @@ def test_exit_codes(raised: BaseException | None, code: int, message: str, capsy
         command_line.exit_with("probe", command, ["a"], "stopped")
     assert (stop.value.code, given) == (code, [["a"]])
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("a bug"), OSError("no file"), ValueError("a bug")])
+def test_faults_of_the_program_are_not_hidden(fault: Exception) -> None:
+    def command(arguments: Sequence[str]) -> None:
+        raise fault
+
+    with pytest.raises(type(fault)):
+        command_line.exit_with("probe", command, [])
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "0.01", "text", "1e400"])
+def test_seconds_are_finite_and_not_too_few(seconds: str) -> None:
+    values = flags.FlagValues()
+    command_line.define_seconds(values, "pause", 2.0, "Seconds.", 0.1)
+    assert values(["x", "--pause=0.5"]) == ["x"]
+    assert values.pause == 0.5
+    with pytest.raises(flags.Error, match="pause"):
+        values(["x", f"--pause={seconds}"])
+
+
+@pytest.mark.parametrize(("number", "message"), [(-1, "must not be negative"), (10**11, "must be at most 1024")])
+def test_numbers_of_devices_that_make_no_sense(number: int, message: str) -> None:
+    with pytest.raises(UserError, match=f"--cpu_devices={number}: {message}"):
+        command_line.prepare_jax(number)
 
 
 def test_compiled_programs_are_kept_in_the_cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
