@@ -26,7 +26,7 @@ from jaxrl_srpo.runs.distributed import coordinator
 from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.scorer import usable_environments
-from jaxrl_srpo.runs.sweep import Member, Sweep, populations, stages_of, unique
+from jaxrl_srpo.runs.sweep import MOST_MEMBERS, Member, Sweep, populations, stages_of, unique
 from jaxrl_srpo.runs.workers import data_settings, facts_in, find_usable, make_scorer, own_methods, train_members
 
 Algorithm = str | Method
@@ -190,14 +190,12 @@ def _sweep(
 ) -> Sweep:
     given = (datasets,) if isinstance(datasets, (str, os.PathLike)) else datasets
     values = {name: _values(value) for name, value in overrides.items()}
-    names, numbers = tuple(os.fspath(name) for name in given), tuple(int(seed) for seed in seeds)
+    names, numbers = tuple(os.fspath(name) for name in given), tuple(itertools.islice(seeds, MOST_MEMBERS + 1))
     return Sweep(names, numbers, preset, values, budget, _values(algorithm))
 
 
 def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: Callable[[str], None]) -> _Prepared:
     """Loads and checks everything, then writes `sweep.json`."""
-    if options.members_per_population < 0:
-        raise UserError(f"--members_per_population={options.members_per_population}: must not be negative")
     trackers.check(options.track)
     if options.environment is not None:
         options = dataclasses.replace(options, environment=import_environment(options.environment))

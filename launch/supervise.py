@@ -40,10 +40,10 @@ class Worker(Protocol):
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags that all launchers have."""
-    flags.DEFINE_integer("workers", 2, "How many workers to start.", 1, flag_values=values)
+    flags.DEFINE_integer("workers", 2, "How many workers to start.", 1, 10_000, flag_values=values)
     flags.DEFINE_integer("restarts", 10, "How many dead workers are replaced, in total.", 0, flag_values=values)
     flags.DEFINE_integer(
-        "cpu_devices", 0, "JAX devices that a worker makes of its CPU; 0: one per core.", 0, flag_values=values
+        "cpu_devices", 0, "JAX devices that a worker makes of its CPU; 0: one per core.", 0, 1024, flag_values=values
     )
     flags.DEFINE_string(
         "algorithm", "", "Methods of your own that the run holds, as package.module:METHOD.", flag_values=values

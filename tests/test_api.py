@@ -85,9 +85,9 @@ def test_evaluating_needs_something_finished(dataset: pathlib.Path, tmp_path: pa
     refuse(jaxrl_srpo.evaluate, "nowhere is not a run directory, it does not exist", tmp_path / "nowhere")
 
 
-def test_a_negative_number_of_members_is_refused(dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    options = jaxrl_srpo.Options(members_per_population=-1)
-    refuse(jaxrl_srpo.prepare, "--members_per_population=-1: must not be", dataset, tmp_path / "run", options=options)
+def test_a_negative_number_of_members_is_refused() -> None:
+    with pytest.raises(UserError, match="--members_per_population=-1: must not be"):
+        jaxrl_srpo.Options(members_per_population=-1)
 
 
 def test_the_command_is_named_by_the_program_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What every command line of the project shares: help, lists of seeds, numbers and words, exit codes."""
 
+import math
 import os
 import pathlib
 import re
@@ -14,23 +15,61 @@ from jaxrl_srpo.errors import UserError
 
 Word = TypeVar("Word", bound=str)
 
+_MOST_SEEDS = 100_000
+_LONGEST_LINE = 2000
+
 
 def exit_with(
     program: str, command: Callable[[Sequence[str]], object], arguments: Sequence[str], interrupted: str = "interrupted"
 ) -> NoReturn:
-    """Runs a command and ends the process: one line and code 2 after bad input, 130 after an interrupt, else 0."""
+    """Runs a command and ends the process: one line and code 2 after bad input, 130 after an interrupt, else 0.
+
+    What files and memory do not allow counts as bad input.
+    """
     try:
         command(arguments)
     except (UserError, flags.Error) as error:
-        message = " ".join(str(error).split())
-        print(f"{program}: {message.removeprefix('FATAL Flags parsing error: ')}", file=sys.stderr)
+        print(f"{program}: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{program}: {interrupted}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, MemoryError, RuntimeError) as error:
+        if not (problem := _problem_of_the_machine(error)):
+            raise
+        print(f"{program}: {problem}", file=sys.stderr)
+        sys.exit(2)
     sys.exit(0)
+
+
+def _problem_of_the_machine(error: Exception) -> str:
+    """What a person can mend: a file that cannot be used, or too little memory; "" where a program is at fault."""
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename is not None and error.strerror else ""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        reason = _one_line(error) or "none left"
+        return (
+            f"memory does not suffice ({reason[:300]}); train fewer members together (--members_per_population), or "
+            "choose smaller networks or batches"
+        )
+    return ""
+
+
+def _one_line(error: Exception) -> str:
+    """A message without line breaks; of one that quotes a very long word, its beginning and its end."""
+    message = " ".join(str(error).split()).removeprefix("FATAL Flags parsing error: ")
+    if len(message) <= _LONGEST_LINE:
+        return message
+    half = _LONGEST_LINE // 2
+    return f"{message[:half]} ... {message[-half:]}"
+
+
+def define_seconds(values: flags.FlagValues, name: str, default: float, help: str, least: float) -> None:
+    """Defines a flag that takes a number of seconds, which is neither NaN nor infinite."""
+    flags.DEFINE_float(name, default, help, least, flag_values=values)
+    flags.register_validator(name, math.isfinite, "must be a finite number", flag_values=values)
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
@@ -133,6 +172,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     try:
         if ":" in text:
             start, stop = (int(part) for part in text.split(":"))
+            if stop - start > _MOST_SEEDS:
+                raise UserError(f"--seeds={text}: are {stop - start} seeds; at most {_MOST_SEEDS}")
             seeds = tuple(range(start, stop))
         else:
             seeds = tuple(int(part) for part in text.split(","))

@@ -23,7 +23,8 @@ def run(arguments: list[str]) -> None:
       flags.Error: after bad flags.
     """
     values = flags.FlagValues()
-    flags.DEFINE_string("mirror", None, "Address to download D4RL files from.", flag_values=values)
+    flags.DEFINE_string("mirror", None, "The only server to ask for D4RL files.", flag_values=values)
+    flags.DEFINE_string("checksums", None, "File of `sha256sum` to verify against (download).", flag_values=values)
     flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
     flags.DEFINE_string("out", None, "Picture to write (plot); NAME.png here by default.", flag_values=values)
     flags.DEFINE_boolean("allow_invalid_data", False, "Read data that failed its checks.", flag_values=values)
@@ -47,9 +48,13 @@ def run(arguments: list[str]) -> None:
         return
     if given:
         raise UserError(f"{given[0]}: is for `data make regenerated/TASK/KIND-v0` only")
-    if rest[0] in ("make", "download"):
-        make = rest[0] == "make"
-        print(datasets.make_dataset(name) if make else datasets.download_dataset(name, mirror=values.mirror))
+    if values.checksums and rest[0] != "download":
+        raise UserError("--checksums: is for `data download` only")
+    if rest[0] == "make":
+        print(datasets.make_dataset(name))
+        return
+    if rest[0] == "download":
+        print(datasets.download_dataset(name, mirror=values.mirror, sums=values.checksums))
         return
     dataset = datasets.load_dataset(
         name,

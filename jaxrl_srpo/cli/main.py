@@ -12,6 +12,7 @@ from jaxrl_srpo.cli import data_command
 from jaxrl_srpo.cli.command_line import (
     asks_for_help,
     define_drop_reset_rows,
+    define_seconds,
     exit_with,
     expand_home,
     help_text,
@@ -199,7 +200,7 @@ def _define_sweep(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("evaluate", True, "Evaluate in the environment.", flag_values=values)
     flags.DEFINE_boolean("allow_invalid_data", False, "Train on data that failed its checks.", flag_values=values)
     define_drop_reset_rows(values)
-    flags.DEFINE_float("checkpoint_seconds", 60.0, "Least time between two checkpoints.", 0.0, flag_values=values)
+    define_seconds(values, "checkpoint_seconds", 60.0, "Least time between two checkpoints.", 0.0)
     flags.DEFINE_integer(
         "members_per_population", 0, "Most members trained together; 0: all that can be.", 0, flag_values=values
     )
@@ -248,7 +249,7 @@ def _define_devices(values: flags.FlagValues) -> None:
         "HOST:PORT of the first of several processes that train together; auto on SLURM and TPU pods.",
         flag_values=values,
     )
-    flags.DEFINE_integer("num_processes", None, "How many processes train together.", 1, flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "How many processes train together.", 1, 100_000, flag_values=values)
     flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0, flag_values=values)
 
 
@@ -326,7 +327,7 @@ def _report(arguments: list[str]) -> None:
 def _watch(arguments: list[str]) -> None:
     values = flags.FlagValues()
     flags.DEFINE_boolean("once", False, "Print one snapshot of all members and end.", flag_values=values)
-    flags.DEFINE_float("interval", 2.0, "Seconds between two looks at the files.", 0.1, flag_values=values)
+    define_seconds(values, "interval", 2.0, "Seconds between two looks at the files.", 0.1)
     _define_own_methods(values)
     rest = parse_command(values, arguments, "watch RUN_DIR [--FLAG=VALUE ...]")
     if rest is None:

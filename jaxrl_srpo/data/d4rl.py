@@ -12,7 +12,7 @@ import pathlib
 import re
 from typing import Any
 
-from jaxrl_srpo.data import d4rl_layouts
+from jaxrl_srpo.data import d4rl_layouts, mirrors
 from jaxrl_srpo.data.dataset import EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.errors import DatasetError
 
@@ -74,13 +74,13 @@ class Entry:
     Attributes:
       name: for instance `hopper-medium-v2`.
       path: the file's path below the server's root, for instance `gym_mujoco_v2/hopper_medium-v2.hdf5`.
-      url: D4RL's own address of the file.
+      urls: the public addresses of the file, D4RL's own last.
       reference: reference returns; None for the few names without.
     """
 
     name: str
     path: str
-    url: str
+    urls: tuple[str, ...]
     reference: ReferenceReturns | None
 
 
@@ -92,7 +92,8 @@ def _table() -> dict[str, Entry]:
     table = {}
     for name, (path, random, expert) in content["datasets"].items():
         scores = None if random is None else ReferenceReturns(random, expert)
-        table[name] = Entry(name, path, content["base"] + path, scores)
+        urls = mirrors.public_addresses(path, content["copies"], content["base"])
+        table[name] = Entry(name, path, urls, scores)
     return table
 
 

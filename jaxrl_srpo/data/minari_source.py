@@ -1,11 +1,13 @@
 """Minari datasets by id, through the `minari` package, which is imported only when one is asked for."""
 
+import contextlib
 import dataclasses
 import difflib
 import logging
 import os
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,17 +119,53 @@ def download_minari(dataset_id: str) -> None:
     """Fetches a Minari dataset from its server into Minari's own directory; without a network this takes half a minute.
 
     Raises:
-      DatasetError: no network, no such id on the server, or it needs another version of Minari.
+      DatasetError: no network, no such id on the server, it needs another version of Minari, or what came cannot be
+        read.
     """
+    # Minari takes the folder of an interrupted download for the dataset, and goes on with it only by force.
+    for options in ({}, {"force_download": True}):
+        if _is_sound(dataset_id):
+            return
+        _fetch(dataset_id, **options)
+    _open(dataset_id)
+
+
+def _is_sound(dataset_id: str) -> bool:
+    if not is_here(dataset_id):
+        return False
+    try:
+        _open(dataset_id)
+    except DatasetError:
+        return False
+    return True
+
+
+def _fetch(dataset_id: str, **options: bool) -> None:
     minari = _minari()
     try:
-        minari.download_dataset(dataset_id)
+        with _quiet_client():
+            minari.download_dataset(dataset_id, **options)
     # Minari lets the exceptions of whichever remote it uses through, which have no common base.
     except Exception as error:
         raise DatasetError(
             f"cannot download Minari dataset {dataset_id}: {first_line(error)}; check the id and the network, or copy "
             f"its directory to {folder_of(dataset_id).parent} by hand"
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet_client() -> Iterator[None]:
+    """Minari's messages on standard error, without the lines of its client on each attempt."""
+    from huggingface_hub.utils import logging as client
+
+    level = client.get_verbosity()
+    client.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Skipping Download")
+            yield
+    finally:
+        client.set_verbosity(level)
 
 
 def is_here(dataset_id: str) -> bool:

@@ -80,6 +80,9 @@ class Recipe:
             raise DatasetError(f"--steps={self.steps}: must be at least {_SNAPSHOTS}, one per snapshot")
         if self.transitions < 1:
             raise DatasetError(f"--transitions={self.transitions}: must be at least 1")
+        for name, number in (("steps", self.steps), ("transitions", self.transitions)):
+            if number >= 2**31:
+                raise DatasetError(f"--{name}={number}: must be at most 2^31 - 1")
         if not 0 <= self.seed < 2**31:
             raise DatasetError(f"--seed={self.seed}: must be from 0 to 2^31 - 1")
 

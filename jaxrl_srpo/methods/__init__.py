@@ -41,7 +41,7 @@ def find_method(named: str | Method) -> Method:
         if method.name == named:
             return method
     module, separator, attribute = named.partition(":")
-    if not separator:
+    if not separator or not all(name.isidentifier() for name in (*module.split("."), attribute)):
         known = ", ".join(method.name for method in METHODS)
         raise UserError(
             f"--algorithm={named}: choose from {known}, or give a method of your own as package.module:METHOD"

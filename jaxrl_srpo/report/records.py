@@ -146,9 +146,10 @@ def read_sweep(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       UserError: the directory, or `sweep.json` in it, is missing or unreadable.
     """
-    path = pathlib.Path(run_dir).expanduser() / "sweep.json"
-    if not path.is_file():
-        problem = "has no sweep.json" if path.parent.is_dir() else "does not exist"
+    path = pathlib.Path(os.path.expanduser(run_dir)) / "sweep.json"
+    # Unlike pathlib's, these take a name that is too long for one that does not exist.
+    if not os.path.isfile(path):
+        problem = "has no sweep.json" if os.path.isdir(path.parent) else "does not exist"
         raise UserError(
             f"{path.parent} is not a run directory, it {problem}; give the --out directory of a train command"
         )

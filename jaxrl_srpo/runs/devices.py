@@ -8,6 +8,8 @@ from jaxrl_srpo.data.download import cache_dir
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.processors import keep_sums_in_order, usable_cores
 
+_MOST_CPU_DEVICES = 1024
+
 
 def prepare_jax(cpu_devices: int = 0) -> None:
     """Makes one JAX device per core, so that members are trained side by side, and keeps compiled programs on disk.
@@ -19,10 +21,11 @@ def prepare_jax(cpu_devices: int = 0) -> None:
       cpu_devices: JAX devices to make of this CPU; 0 makes one per core.
 
     Raises:
-      UserError: for a negative number.
+      UserError: for a negative number, or more than a machine has processors.
     """
-    if cpu_devices < 0:
-        raise UserError(f"--cpu_devices={cpu_devices}: must not be negative")
+    if not 0 <= cpu_devices <= _MOST_CPU_DEVICES:
+        problem = "must not be negative" if cpu_devices < 0 else f"must be at most {_MOST_CPU_DEVICES}"
+        raise UserError(f"--cpu_devices={cpu_devices}: {problem}")
     keep_sums_in_order(os.environ)
     jax.config.update("jax_num_cpu_devices", cpu_devices or usable_cores())
     _keep_programs()

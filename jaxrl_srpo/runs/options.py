@@ -1,10 +1,13 @@
 """How to run, apart from what to train."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from jaxrl_srpo.data import mirrors
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.population.vectorize import Strategy
 
 
@@ -45,6 +48,19 @@ class Options:
             "env": self.environment,
             "drop_reset_rows": self.drop_reset_rows,
         }
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense.
+
+        Raises:
+          UserError: naming the flag.
+        """
+        if not 0.0 <= self.checkpoint_seconds < math.inf:
+            raise UserError(f"--checkpoint_seconds={self.checkpoint_seconds}: must be a finite number, not negative")
+        if self.mirror:
+            mirrors.refuse_other_roots(self.mirror)
+        if self.members_per_population < 0:
+            raise UserError(f"--members_per_population={self.members_per_population}: must not be negative")
 
     def to_json(self) -> dict[str, Any]:
         """The options as a JSON object, for workers anywhere."""

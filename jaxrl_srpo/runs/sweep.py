@@ -10,6 +10,8 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +22,9 @@ from jaxrl_srpo.methods.contract import Method, Stage, merged_settings, preset_v
 from jaxrl_srpo.methods.settings import Setting, Values, fields_of, read, scale_budget, text_of
 from jaxrl_srpo.report.records import Result
 from jaxrl_srpo.types import Spec
+
+MOST_MEMBERS = 100_000
+"""Of one sweep: far more than any machine trains, and few enough to be listed."""
 
 NAMING_COLUMNS = ("stage", "dataset", "seed", "setting", "beta")
 """The columns that name a member in `metrics.csv` and `evaluations.csv`."""
@@ -141,6 +146,7 @@ class Sweep:
             raise UserError("--seeds: name at least one seed, for instance 0:4")
         if not self.algorithms:
             raise UserError("--algorithm: name at least one, for instance srpo")
+        self._check_seeds()
         object.__setattr__(self, "methods", tuple(methods_lib.find_method(name) for name in self.algorithms))
         names = tuple(method.name for method in self.methods)
         given = {"datasets": self.datasets, "seeds": self.seeds, "algorithm": names}
@@ -148,6 +154,11 @@ class Sweep:
             if len(set(values)) < len(values):
                 raise UserError(f"--{what}: a value is given twice in {', '.join(map(str, values))}")
         methods_lib.stages_in_order(self.methods)
+        count = math.prod(map(len, (self.datasets, self.seeds, self.methods, *self.overrides.values())))
+        if count > MOST_MEMBERS:
+            raise UserError(
+                f"--seeds, --datasets and settings of several values make {count} members; at most {MOST_MEMBERS}"
+            )
         self._check_overrides()
 
     @property
@@ -208,6 +219,13 @@ class Sweep:
                 if note and not any(f"--{name} " in note for name in self.overrides):
                     notes.append(note)
         return notes
+
+    def _check_seeds(self) -> None:
+        """Makes Python's whole numbers of NumPy's, and refuses those that no key can be made of."""
+        for seed in self.seeds:
+            if not hasattr(seed, "__index__") or not 0 <= operator.index(seed) < 2**31:
+                raise UserError(f"--seeds: {seed!r} is no whole number from 0 to 2^31 - 1")
+        object.__setattr__(self, "seeds", tuple(map(operator.index, self.seeds)))
 
     def _known(self) -> dict[str, Setting]:
         """The settings that may be given: also those of other methods, which its own do not read."""

@@ -15,6 +15,7 @@ from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.nn import precision
 from jaxrl_srpo.population.vectorize import Strategy
 from jaxrl_srpo.runs.distributed import broadcast, broadcast_tree, coordinator
+from jaxrl_srpo.runs.footprint import refuse_too_large
 from jaxrl_srpo.runs.leases import Lease, LeaseLost, Leases
 from jaxrl_srpo.runs.messages import Messages
 from jaxrl_srpo.runs.run_directory import RunDirectory, population_name
@@ -71,12 +72,19 @@ class Trainer:
         self._leases = Leases(run.path / "leases")
 
     def train(self, members: Sequence[Member]) -> None:
-        """Trains and evaluates every stage of every member that is not finished yet; returns when all are."""
+        """Trains and evaluates every stage of every member that is not finished yet; returns when all are.
+
+        Raises:
+          UserError: a population is too large for the memory there is; nothing has been trained then.
+        """
         units = [
             _Unit(stage, population)
             for stage in stages_of(members)
             for population in populations(unique(members, stage), stage, self._size)
         ]
+        for unit in units:
+            if self._missing(*unit):
+                refuse_too_large(*unit)
         if coordinator() and self.run.shares_artefacts:
             self._adopt(units)
         unfinished = list(range(len(units)))

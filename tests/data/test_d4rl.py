@@ -13,7 +13,10 @@ def test_table_has_155_names_with_references() -> None:
     assert len(d4rl.known_names()) == 155
     item = d4rl.entry("hopper-medium-v2")
     assert item.path == "gym_mujoco_v2/hopper_medium-v2.hdf5"
-    assert item.url == "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/hopper_medium-v2.hdf5"
+    assert item.urls[-1] == "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/hopper_medium-v2.hdf5"
+    assert len(item.urls) == 3
+    assert all(url.startswith("https://") for url in item.urls[:-1])
+    assert item.urls[1].endswith("/main/hopper_medium-v2.hdf5")
     scores = d4rl.reference("hopper-medium-v2")
     assert scores == ReferenceReturns(-20.272305, 3234.3)
     assert d4rl.reference("halfcheetah-medium-replay-v2") == ReferenceReturns(-280.178953, 12135.0)
@@ -43,6 +46,12 @@ def test_family_and_environment_of_names(name: str, family: str, environment: st
     assert d4rl.family(name) == family
     spec = d4rl.environment(name)
     assert (spec and spec.id) == environment
+
+
+def test_no_two_files_have_one_name() -> None:
+    """Copies without folders have but one file of a name."""
+    paths = {d4rl.entry(name).path for name in d4rl.known_names()}
+    assert len({path.rsplit("/", 1)[-1] for path in paths}) == len(paths)
 
 
 def test_every_name_has_a_time_limit() -> None:

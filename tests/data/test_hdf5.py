@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import h5py
 import numpy as np
@@ -210,3 +211,21 @@ def test_attributes_of_other_types_are_refused(tmp_path: pathlib.Path, name: str
         file.attrs[name] = value
     with pytest.raises(DatasetError, match=message):
         read_hdf5(path)
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+@pytest.mark.parametrize("storage", [{}, {"chunks": (7, 3)}, {"chunks": (7, 3), "compression": "gzip"}])
+def test_a_file_that_was_cut_is_no_file(tmp_path: pathlib.Path, storage: dict[str, Any], version: str) -> None:
+    """HDF5 keeps where a file must end, so that a download whose length nobody told is seen to be cut."""
+    with h5py.File(tmp_path / "whole", "w", libver=version) as file:
+        file.create_dataset("rewards", data=np.random.default_rng(0).normal(size=(100, 3)), **storage)
+    hdf5.check(tmp_path / "whole")
+    content = (tmp_path / "whole").read_bytes()
+    for length in (len(content) - 1, len(content) // 2, 100):
+        (tmp_path / "cut").write_bytes(content[:length])
+        with pytest.raises(DatasetError, match="what came is a cut or damaged HDF5 file: "):
+            hdf5.check(tmp_path / "cut")
+    for begin in (b"", content[:5], b"<html>"):
+        (tmp_path / "none").write_bytes(begin)
+        with pytest.raises(DatasetError, match="what came is no HDF5 file, it begins with b'"):
+            hdf5.check(tmp_path / "none")

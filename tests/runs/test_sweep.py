@@ -360,3 +360,21 @@ class TestPopulations:
         assert sizes == {0: [12], 3: [3] * 4, 6: [6, 6], 2: [2, 1] * 4}
         first = unique(members, behavior.STAGE)
         assert [len(part) for part in populations(first, behavior.STAGE, 3)] == [3, 1]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 10**30, 0.5, "0", None, float("nan")])
+def test_seeds_that_make_no_key_are_refused(seed: Any) -> None:
+    with pytest.raises(UserError, match=r"--seeds: .* is no whole number from 0 to 2\^31 - 1"):
+        Sweep(("d",), (0, seed))
+
+
+def test_seeds_of_numpy_become_whole_numbers() -> None:
+    seeds = Sweep(("d",), tuple(np.arange(2))).seeds
+    assert seeds == (0, 1)
+    assert {type(seed) for seed in seeds} == {int}
+
+
+def test_more_members_than_anyone_trains_are_refused_before_they_are_made() -> None:
+    values = tuple(float(value) for value in range(1, 2001))
+    with pytest.raises(UserError, match="make 4000000 members; at most 100000"):
+        Sweep(("d",), (0,), overrides={"beta": values, "awr_temperature": values})
