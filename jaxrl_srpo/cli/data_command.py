@@ -67,7 +67,10 @@ def run(arguments: list[str]) -> None:
         print(inspect.describe(dataset))
     else:
         path = pathlib.Path(values.out or f"{dataset.name.replace('/', '_')}.png")
-        inspect.plot(dataset, path)
+        try:
+            inspect.plot(dataset, path)
+        except OSError as error:
+            raise UserError(f"--out={path}: cannot be written: {error.strerror or error}") from error
         print(f"wrote {path}")
 
 

@@ -14,7 +14,7 @@ from jaxrl_srpo.data import d4rl, hdf5, recording, validation
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.data.fingerprint import fingerprint
 from jaxrl_srpo.data.formats import other_format
-from jaxrl_srpo.data.reading import first_line, require_text
+from jaxrl_srpo.data.reading import first_line, printed, require_text
 from jaxrl_srpo.errors import DatasetError
 from jaxrl_srpo.io.processors import memory
 
@@ -228,6 +228,8 @@ def _read_columns(source: str) -> tuple[_Columns, _Attributes]:
                     f"{source}: its actions are discrete (discrete_action); only continuous ones can be trained on"
                 )
             environment, low, high = (hdf5.read_attribute(file, name, source) for name in _ATTRIBUTES)
+            if not present:
+                raise DatasetError(f"{source}: has none of the fields {', '.join(_REQUIRED)}; {_holds(file)}")
     except OSError as error:
         if other := other_format(source):
             raise DatasetError(f"{source}: {other}") from error
@@ -239,6 +241,17 @@ def _read_columns(source: str) -> tuple[_Columns, _Attributes]:
     if environment is not None:
         environment = require_text(f"{source}: attribute env_id", environment)
     return _columns(fields), _Attributes(environment, low, high)
+
+
+def _holds(file: h5py.File) -> str:
+    """What an HDF5 file of another layout has instead."""
+    names = [printed(name) for name in file]
+    if "episode_0" in names:
+        return "it looks like main_data.hdf5 of a Minari dataset; name that by its id, with MINARI_DATASETS_PATH set"
+    if "data" in names or any(name.startswith("observations_") for name in names):
+        names = [*names[:6], "..."] if len(names) > 6 else names
+        return f"it has {', '.join(names)}, one part for each episode; write the episodes one after another"
+    return f"it has {', '.join(names[:6]) or 'nothing'}"
 
 
 def _columns(fields: Mapping[str, np.ndarray | None]) -> _Columns:

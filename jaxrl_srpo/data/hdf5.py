@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxrl_srpo.data.reading import first_line, readable
+from jaxrl_srpo.data.reading import first_line, printed, readable
 from jaxrl_srpo.errors import DatasetError
 from jaxrl_srpo.io.processors import memory
 
@@ -139,11 +139,13 @@ def _refuse_references(file: h5py.File, source: str) -> None:
             continue
         seen.add(address)
         for name in group:
-            where = f"{group.name.rstrip('/')}/{name}"
+            where = printed(f"{group.name.rstrip('/')}/{name}")
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
                 target = f"{link.filename}:{link.path}" if isinstance(link, h5py.ExternalLink) else link.path
-                raise DatasetError(f"{source}: {where} is a link to {target}; only data in the file itself are read")
+                raise DatasetError(
+                    f"{source}: {where} is a link to {printed(target)}; only data in the file itself are read"
+                )
             with readable(f"{source}: {where}"):
                 member = group[name]
             if isinstance(member, h5py.Group):
@@ -158,7 +160,7 @@ def _refuse_storage(dataset: h5py.Dataset, source: str, where: str) -> None:
         raise DatasetError(f"{source}: {where} is put together from other files; only data in the file itself are read")
     if dataset.external:
         others = ", ".join(pathlib.PurePath(os.fsdecode(name)).name for name, _, _ in dataset.external)
-        raise DatasetError(f"{source}: {where} is stored in {others}; only data in the file itself are read")
+        raise DatasetError(f"{source}: {where} is stored in {printed(others)}; only data in the file itself are read")
     values = 0 if dataset.shape is None else math.prod(dataset.shape)
     if values and not dataset.id.get_storage_size():
         raise DatasetError(f"{source}: {where} has a shape, {dataset.shape}, but was never written")

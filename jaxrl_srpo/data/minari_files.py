@@ -87,18 +87,21 @@ def require_whole(dataset_id: str, metadata: Mapping[str, Any]) -> None:
       DatasetError: it does, or its files are damaged or of another format than the metadata say.
     """
     folder, kind = folder_of(dataset_id), metadata["data_format"]
-    where = f"Minari dataset {dataset_id!r}"
-    with readable(where):
+    with readable(f"Minari dataset {dataset_id!r}"):
         if kind == "hdf5":
-            needed = _require_whole_hdf5(dataset_id, folder / "main_data.hdf5", metadata["total_episodes"])
+            _require_whole_hdf5(dataset_id, folder / "main_data.hdf5", metadata["total_episodes"])
         else:
             names = [child.name for child in folder.iterdir() if child.is_dir()]
             _require_episodes(dataset_id, names, "", metadata["total_episodes"], f"{folder}, in {kind},")
-            needed = _bytes_in_arrow(folder, kind)
-    # They are read, converted, and packed into one table.
-    if 3 * needed > memory():
+            _require_whole_arrow(dataset_id, folder, kind)
+
+
+def _require_memory(dataset_id: str, size: int) -> None:
+    """Refuses data of more bytes than fit into memory when they are read, converted, and packed into one table."""
+    if 3 * size > memory():
         raise DatasetError(
-            f"{where} needs about {3 * needed / 2**30:,.0f} GiB of memory; this machine has {memory() / 2**30:,.0f} GiB"
+            f"Minari dataset {dataset_id!r} needs about {3 * size / 2**30:,.0f} GiB of memory; this machine has "
+            f"{memory() / 2**30:,.0f} GiB"
         )
 
 
@@ -146,11 +149,12 @@ def _require_episodes(dataset_id: str, names: list[str], prefix: str, total: int
         raise DatasetError(f"{dataset_id}: episode {missing} is missing in {place}; copy the whole dataset again")
 
 
-def _require_whole_hdf5(dataset_id: str, path: pathlib.Path, total: int) -> int:
-    """Bytes of the columns of all episodes in an HDF5 file, which refers to nothing outside itself."""
+def _require_whole_hdf5(dataset_id: str, path: pathlib.Path, total: int) -> None:
+    """Refuses an HDF5 file that lacks episodes, or refers to others."""
     with hdf5.open_contained(path) as file:
         _require_episodes(dataset_id, list(file), "episode_", total, path.name)
-        return sum(_bytes_in(file, f"episode_{k}", f"{dataset_id}, episode {k}") for k in range(total))
+        sizes = (_bytes_in(file, f"episode_{k}", f"{dataset_id}, episode {k}") for k in range(total))
+        _require_memory(dataset_id, sum(sizes))
 
 
 def _bytes_in(file: h5py.File, name: str, where: str) -> int:
@@ -170,8 +174,8 @@ def _bytes_in(file: h5py.File, name: str, where: str) -> int:
     return total
 
 
-def _bytes_in_arrow(folder: pathlib.Path, kind: str) -> int:
-    """Bytes of all episodes in files of pyarrow's, by their rows and the types of their columns."""
+def _require_whole_arrow(dataset_id: str, folder: pathlib.Path, kind: str) -> None:
+    """Refuses files of pyarrow's that are damaged, or larger than memory by their rows and the types of columns."""
     try:
         import pyarrow.dataset
     except ImportError as error:
@@ -180,7 +184,10 @@ def _bytes_in_arrow(folder: pathlib.Path, kind: str) -> int:
         ) from error
     files = pyarrow.dataset.dataset(str(folder), format=kind, ignore_prefixes=["_", ".", "metadata.json"])
     width = sum(_arrow_width(files.schema.field(name).type) for name in files.schema.names if name in _COLUMNS)
-    return int(files.count_rows()) * width
+    _require_memory(dataset_id, int(files.count_rows()) * width)
+    # pyarrow trusts the places of values in a file, and reads outside its memory where they are damaged.
+    for batch in files.to_batches():
+        batch.validate(full=True)
 
 
 def _arrow_width(kind: Any) -> int:

@@ -33,7 +33,12 @@ def first_line(error: BaseException) -> str:
     """The first line of what an exception says, cut where it is long; its type where it says nothing."""
     lines = str(error).splitlines()
     text = lines[0].strip() if lines else ""
-    return (text or type(error).__name__)[:_LONGEST]
+    return printed(text or type(error).__name__)[:_LONGEST]
+
+
+def printed(text: str) -> str:
+    """Text of a file as it may stand in a message: line breaks and what is not UTF-8 are escaped."""
+    return text if text.isprintable() else ascii(text)
 
 
 def require_text(where: str, value: object) -> str:

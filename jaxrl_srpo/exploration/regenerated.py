@@ -25,7 +25,9 @@ import tqdm
 
 from jaxrl_srpo.data import minari_writer, table
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.data.minari_files import read_metadata
 from jaxrl_srpo.data.names import REGENERATED
+from jaxrl_srpo.data.reading import readable
 from jaxrl_srpo.envs.collection import (
     RecordedEpisode,
     StepPolicy,
@@ -297,12 +299,12 @@ def _check_recipe(dataset_id: str, recipe: Recipe) -> None:
     """Refuses a dataset of another recipe, whose reference returns would differ.
 
     Raises:
-      DatasetError: the stored recipe differs.
+      DatasetError: the stored recipe differs, or is damaged.
     """
-    import minari
-
-    stored = minari.load_dataset(dataset_id).storage.metadata.get(_RECIPE_KEY, "{}")
-    if json.loads(stored) != dataclasses.asdict(recipe):
+    stored = read_metadata(dataset_id).get(_RECIPE_KEY, "{}")
+    with readable(f"{dataset_id}: {_RECIPE_KEY} of the metadata"):
+        found = json.loads(stored)
+    if found != dataclasses.asdict(recipe):
         raise DatasetError(
             f"{dataset_id} is here with the recipe {stored}; give the same, remove it, or set MINARI_DATASETS_PATH"
         )

@@ -36,6 +36,12 @@ def test_plot_draws_it_where_it_is_told(
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("swing.png", "other.png"))
 
 
+def test_a_picture_that_cannot_be_written_is_one_line(dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    for out in (tmp_path / "absent" / "x.png", tmp_path):
+        with pytest.raises(UserError, match=rf"--out={out}: cannot be written: "):
+            main.main(["data", "plot", str(dataset), f"--out={out}"])
+
+
 def test_reset_rows_go_where_they_are_told_to(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = with_resets()
     with h5py.File(tmp_path / "mine.hdf5", "w") as file:

@@ -229,3 +229,19 @@ def test_a_file_that_was_cut_is_no_file(tmp_path: pathlib.Path, storage: dict[st
         (tmp_path / "none").write_bytes(begin)
         with pytest.raises(DatasetError, match="what came is no HDF5 file, it begins with b'"):
             hdf5.check(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("episode_0/rewards", "it looks like main_data.hdf5 of a Minari dataset; name that by its id"),
+        ("data/demo_0/rewards", "it has data, one part for each episode"),
+        ("observations_0", "it has observations_0, one part for each episode"),
+        ("a\nb", r"it has 'a\\nb'$"),
+    ],
+)
+def test_another_layout_is_told_of(tmp_path: pathlib.Path, name: str, message: str) -> None:
+    with h5py.File(tmp_path / "data.hdf5", "w") as file:
+        file[name] = np.zeros(3)
+    with pytest.raises(DatasetError, match=rf"has none of the fields observations, .*; {message}"):
+        read_hdf5(tmp_path / "data.hdf5")

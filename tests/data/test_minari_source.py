@@ -429,7 +429,7 @@ def test_terminations_that_are_time_limits_are_told_of(datasets: pathlib.Path) -
     make("made/merged-v0", [5, 5, 5], terminated=(0, 1, 2))
     (warning,) = minari_source.read_minari("made/merged-v0").warnings
     assert warning.startswith("made/merged-v0: 3 of the 3 episodes that end with terminals = 1 have 5 steps, as where")
-    make("made/mixed-v0", [5, 5, 3, 7], terminated=(0, 1, 2))
+    make("made/mixed-v0", [5, 5, 3, 4], terminated=(0, 1, 2), unfinished=(3,))
     assert minari_source.read_minari("made/mixed-v0").warnings == ()
     (warning,) = minari_source.read_minari("made/mixed-v0", env="Mine-v0", env_time_limit=5).warnings
     assert "2 of the 3 episodes that end with terminals = 1 have 5 steps, the time limit" in warning

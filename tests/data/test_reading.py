@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxrl_srpo.data.reading import first_line, readable, require_text
+from jaxrl_srpo.data.reading import first_line, printed, readable, require_text
 from jaxrl_srpo.errors import DatasetError, UserError
 
 
@@ -56,3 +56,8 @@ def test_printable_text_is_text(value: object, text: str) -> None:
 def test_other_text_is_refused(value: object, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         require_text("env_id", value)
+
+
+def test_text_of_a_file_breaks_no_line() -> None:
+    assert printed("episode 0") == "episode 0"
+    assert printed("a\nb\udcff") == r"'a\nb\udcff'"

@@ -77,6 +77,7 @@ def test_time_limits_are_counted_from_the_start_of_each_episode() -> None:
         ([1] * 50, 0, None, None, ""),
         ([17, 17], 5, None, None, ""),
         ([17, 1000, 20], 0, 1000, None, ""),
+        ([17, 1000, 20, 1000], 900, 1000, None, ""),
         ([17, 20], 0, None, "InvertedPendulum", ""),
     ],
 )

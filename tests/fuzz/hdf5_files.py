@@ -263,6 +263,22 @@ def loops(random: np.random.Generator, file: h5py.File) -> None:
     inner["same"] = file["rewards"]
 
 
+def odd_links(random: np.random.Generator, file: h5py.File) -> None:
+    """Names that would break a line, or be no text."""
+    name = [b"a\nb", b"\xff", b"\x1b[2J"][random.integers(3)]
+    file[name] = h5py.SoftLink("/x\ny")
+
+
+def odd_names(random: np.random.Generator, file: h5py.File) -> None:
+    for name in (b"a\nb", b"\xff", b"x" * 3000):
+        file[name] = 1.0
+
+
+def other_layout(random: np.random.Generator, file: h5py.File) -> None:
+    for name in list(file):
+        file.move(name, pick(random, "episode_0/", "data/demo_0/", "a\nb/") + name)
+
+
 def deep(random: np.random.Generator, file: h5py.File) -> None:
     group = file
     for _ in range(200):
@@ -446,6 +462,9 @@ MUTATIONS = (
     ),
     inside("odd neighbors", Expected.EQUAL, odd_neighbors),
     inside("loops", Expected.EQUAL, loops),
+    inside("links of odd names", Expected.REFUSED, odd_links),
+    inside("another layout", Expected.REFUSED, other_layout),
+    inside("odd names inside", Expected.EQUAL, odd_names),
     inside("deep", Expected.EQUAL, deep),
     inside("as d3rlpy", Expected.EQUAL, d3rlpy),
     inside("wider types", Expected.EQUAL, widened),
