@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 from absl import flags
 
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.files import error_line
 from jaxrl_srpo.io.processors import keep_sums_in_order, usable_cores
 
 Word = TypeVar("Word", bound=str)
@@ -19,7 +20,10 @@ Word = TypeVar("Word", bound=str)
 def exit_with(
     program: str, command: Callable[[Sequence[str]], object], arguments: Sequence[str], interrupted: str = "interrupted"
 ) -> NoReturn:
-    """Runs a command and ends the process: one line and code 2 after bad input, 130 after an interrupt, else 0."""
+    """Runs a command and ends the process: one line and code 2 after bad input, 130 after an interrupt, else 0.
+
+    What the system refuses, such as writing to a full disk, is told as bad input is.
+    """
     try:
         command(arguments)
     except (UserError, flags.Error) as error:
@@ -31,6 +35,9 @@ def exit_with(
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"{program}: {error_line(error)}", file=sys.stderr)
+        sys.exit(2)
     sys.exit(0)
 
 

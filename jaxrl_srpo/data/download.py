@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import io
+import math
 import os
 import pathlib
 import re
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 import tqdm
 
 from jaxrl_srpo.errors import DatasetError
+from jaxrl_srpo.io.files import holding
 
 CACHE_VARIABLE = "JAXRL_SRPO_CACHE"
 """Environment variable: the directory of downloaded files, by default `~/.cache/jaxrl_srpo`."""
@@ -238,13 +240,7 @@ def _open_at(part: pathlib.Path, start: int) -> Iterator[io.RawIOBase]:
 @contextlib.contextmanager
 def _lock(target: pathlib.Path) -> Iterator[None]:
     """Keeps other processes from downloading the same file; the second one finds it there."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no lock.
-        yield
-        return
-    with target.with_name(target.name + ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with holding(target.with_name(target.name + ".lock"), math.inf):
         yield
 
 

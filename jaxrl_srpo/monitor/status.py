@@ -11,6 +11,7 @@ from jaxrl_srpo.methods.contract import Method, Stage
 from jaxrl_srpo.report.records import (
     Diverged,
     Evaluation,
+    NotTrained,
     Result,
     TrainingMetrics,
     evaluations_tail,
@@ -36,6 +37,7 @@ class Status:
       diverged: whether it diverged and was frozen at its last good state.
       written: when its last row was written, in seconds since the epoch, or when the file was last written if the row
         was there before watching began; None before the first row.
+      not_trained: whether it will not be trained, because an earlier stage of the member diverged.
     """
 
     result: Result
@@ -46,6 +48,7 @@ class Status:
     evaluation: Evaluation | None
     diverged: bool
     written: float | None
+    not_trained: bool = False
 
     @property
     def finished(self) -> bool:
@@ -88,11 +91,15 @@ class StatusReader:
         """
         # Members that share a result have one line.
         expected = {each.result: each for each in read_member_stages(self._run)}
-        diverged = Diverged(read_sweep(self._run.path))
+        sweep = read_sweep(self._run.path)
+        diverged, not_trained = Diverged(sweep), NotTrained(sweep).results
         self._read_metrics()
         self._read_evaluations()
         return [
-            self._status(result, stage.steps(member.settings), diverged.has(result, stage.algorithm))
+            dataclasses.replace(
+                self._status(result, stage.steps(member.settings), diverged.has(result, stage.algorithm)),
+                not_trained=result in not_trained,
+            )
             for result, (member, stage) in expected.items()
         ]
 

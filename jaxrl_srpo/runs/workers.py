@@ -14,7 +14,7 @@ from jaxrl_srpo.data.facts import DatasetFacts
 from jaxrl_srpo.data.packing import pack_dataset
 from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.files import print_message
+from jaxrl_srpo.io.files import errors_told, print_message
 from jaxrl_srpo.io.processors import keep_sums_in_order
 from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.methods.settings import Values
@@ -79,6 +79,7 @@ def make_scorer(run: RunDirectory, usable: Mapping[str, DatasetFacts]) -> Scorer
     return Scorer(run, usable, functools.partial(load_results, run))
 
 
+@errors_told()
 def work(
     run_dir: str | os.PathLike[str],
     log: Callable[[str], None] | None = None,

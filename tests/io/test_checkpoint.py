@@ -72,16 +72,16 @@ def test_a_save_replaces_an_older_one(tmp_path: pathlib.Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
-def test_progress_keeps_the_latest_step_alone(tmp_path: pathlib.Path) -> None:
+def test_progress_keeps_the_latest_two_steps(tmp_path: pathlib.Path) -> None:
     progress = Progress(tmp_path / "stage")
-    assert progress.latest() is None
-    for step in (9, 10):
+    assert progress.steps() == []
+    for step in (8, 9, 10):
         progress.save(step, {"step": np.full(1, step)})
-    assert progress.latest() == 10
-    assert progress.load(10, {"step": np.zeros(1, int)})["step"].tolist() == [10]
-    assert [path.name for path in (tmp_path / "stage").iterdir()] == ["10"]
+    assert progress.steps() == [10, 9]
+    assert restored(progress) == (10, [10])
+    assert sorted(path.name for path in (tmp_path / "stage").iterdir()) == ["10", "9"]
     progress.clear()
-    assert progress.latest() is None
+    assert progress.steps() == []
     assert not (tmp_path / "stage").exists()
 
 
@@ -93,7 +93,15 @@ def test_a_kill_leaves_a_whole_checkpoint(tmp_path: pathlib.Path) -> None:
         process.send_signal(signal.SIGKILL)
         said += [int(line) for line in process.stdout]
     progress = Progress(tmp_path / "stage")
-    step = progress.latest()
-    assert step is not None
+    step, values = restored(progress, 1000)
     assert step >= said[-1]
-    assert progress.load(step, {"step": np.zeros(1000, int)})["step"].tolist() == [step] * 1000
+    assert values == [step] * 1000
+
+
+def restored(progress: Progress, size: int = 1) -> tuple[int, list[int]]:
+    """The step and the values of the newest whole checkpoint; nothing is told."""
+    told: list[str] = []
+    saved = progress.restore(lambda step: {"step": np.zeros(size, int)}, told.append)
+    assert saved is not None
+    assert not told
+    return saved.step, saved.tree["step"].tolist()
