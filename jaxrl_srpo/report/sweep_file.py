@@ -45,7 +45,7 @@ def check_sweep(sweep: Mapping[str, Any], path: object) -> None:
     Raises:
       UserError: something has another type than train writes, or is no name of what it should name.
     """
-    if "datasets" not in sweep:
+    if sweep.get("datasets") is None:
         raise UserError(f"{path} has no list 'datasets'; it should be the file that train wrote")
     _check_entries(sweep, _PARTS, str(path))
     names = [_check_dataset(entry, f"{path}: dataset {i + 1}") for i, entry in enumerate(sweep["datasets"])]
