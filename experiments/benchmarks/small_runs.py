@@ -48,7 +48,14 @@ _SETTINGS: dict[str, Any] = {
     "offline_evaluation_interval": _EVALUATION_INTERVAL,
     "online_evaluation_interval": _EVALUATION_INTERVAL,
 }
-_PRELOADED = ["jax", "jaxrl_srpo.api", "jaxrl_srpo.cli.main", "experiments.benchmarks.small_runs"]
+_PRELOADED = [
+    "jaxrl_srpo.api",
+    "jaxrl_srpo.cli.main",
+    "jaxrl_srpo.report.curves",
+    "jaxrl_srpo.envs.make",
+    "gymnasium.envs.classic_control.pendulum",
+    "experiments.benchmarks.small_runs",
+]
 
 
 class Case(NamedTuple):

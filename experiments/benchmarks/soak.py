@@ -24,6 +24,8 @@ from jaxrl_srpo.io.files import print_message, write_atomically
 NAME = "soak"
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _KILLS_OF_A_RUN = 6
+# Of an undisturbed run's time; a run that is killed later is nearly done.
+_SHARE = 0.5
 
 
 class Outcome(NamedTuple):
@@ -56,7 +58,7 @@ class Soak:
         self._seconds: dict[str, float] = {}
 
     def reference(self, case: Case) -> pathlib.Path:
-        """The undisturbed run of a case; how long it takes is the range of the random times."""
+        """The undisturbed run of a case; how long it takes decides the range of the random times."""
         out = self._directory / f"whole {case.name}"
         if case.name not in self._seconds:
             # The first compiles what all later ones find.
@@ -78,7 +80,7 @@ class Soak:
         found: list[str] = []
         processes = [self._starter.start(command) for command in commands]
         while len(signals) < kills and processes and not found:
-            time.sleep(self._dice.uniform(0.0, self._seconds[case.name]))
+            time.sleep(self._dice.uniform(0.0, _SHARE * self._seconds[case.name]))
             victim, sent = self._dice.randrange(len(processes)), self._dice.choice(_SIGNALS)
             was_alive = _end(processes[victim], sent)
             if processes[victim].exitcode == 0:

@@ -160,6 +160,16 @@ class RunDirectory:
         told = {} if diverged_at is None else {"diverged_at": diverged_at}
         checkpoint.save(self.artefact(stage, address), result, told, self.writing)
 
+    def check_result(self, stage: Stage, member: Member) -> None:
+        """Compares the result of a finished stage of a member with its manifest.
+
+        Raises:
+          DamagedCheckpoint: they differ.
+        """
+        path = self.artefact(stage, member.address(stage))
+        with damage_advised(path):
+            checkpoint.check(path)
+
     def diverged_at(self, stage: Stage, member: Member) -> int | None:
         """Update at which a finished stage of a member diverged; None if it did not.
 

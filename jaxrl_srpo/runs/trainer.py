@@ -80,8 +80,10 @@ class Trainer:
             for stage in stages_of(members)
             for population in populations(unique(members, stage), stage, self._size)
         ]
-        if coordinator() and self.run.shares_artefacts:
-            self._adopt(units)
+        if coordinator():
+            self._check_results(units)
+            if self.run.shares_artefacts:
+                self._adopt(units)
         unfinished = list(range(len(units)))
         while True:
             if coordinator():
@@ -138,6 +140,12 @@ class Trainer:
             if lease is not None:
                 return _Choice(number, lease)
         return _Choice(_WAIT if unfinished else _ALL_DONE)
+
+    def _check_results(self, units: Sequence[_Unit]) -> None:
+        """Compares the results that are there with their manifests, so that nothing builds on a damaged one."""
+        for unit in units:
+            for member in self._trained(unit):
+                self.run.check_result(unit.stage, member)
 
     def _adopt(self, units: Sequence[_Unit]) -> None:
         """Adds the last metrics of results that other runs have trained, as tables show some of them."""

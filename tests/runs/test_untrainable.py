@@ -1,4 +1,4 @@
-"""Stages that stand on a diverged one, told by the results alone; the trainer's tests show that they are not trained."""
+"""Stages that stand on a diverged one, told by the results alone; that they are not trained is for test_trainer.py."""
 
 import pathlib
 from typing import Any
