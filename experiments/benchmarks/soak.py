@@ -23,9 +23,9 @@ from jaxrl_srpo.io.files import print_message, write_atomically
 
 NAME = "soak"
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-_KILLS_OF_A_RUN = 6
-# Of an undisturbed run's time; a run that is killed later is nearly done.
-_SHARE = 0.5
+_KILLS_OF_A_RUN = 9
+# Seconds after a process has written its first row within which every other kill falls: a stage takes about as long.
+_AFTER_A_ROW = 3.0
 
 
 class Outcome(NamedTuple):
@@ -70,6 +70,16 @@ class Soak:
             self._seconds[case.name] = time.monotonic() - began
         return out
 
+    def _wait(self, case: Case, out: pathlib.Path, process: ForkServerProcess) -> None:
+        """Until a random time: of a whole run, or soon after the run has got further, when it trains."""
+        if self._dice.random() < 0.25:
+            time.sleep(self._dice.uniform(0.0, self._seconds[case.name]))
+            return
+        before = _size(out / "metrics.csv")
+        while process.is_alive() and _size(out / "metrics.csv") <= before:
+            time.sleep(0.01)
+        time.sleep(self._dice.uniform(0.0, _AFTER_A_ROW))
+
     def run(self, case: Case, number: int, kills: int) -> Outcome:
         """Kills a run up to so many times, continues it to its end and compares it."""
         reference, out = self.reference(case), self._directory / f"run {number}"
@@ -80,8 +90,8 @@ class Soak:
         found: list[str] = []
         processes = [self._starter.start(command) for command in commands]
         while len(signals) < kills and processes and not found:
-            time.sleep(self._dice.uniform(0.0, _SHARE * self._seconds[case.name]))
             victim, sent = self._dice.randrange(len(processes)), self._dice.choice(_SIGNALS)
+            self._wait(case, out, processes[victim])
             was_alive = _end(processes[victim], sent)
             if processes[victim].exitcode == 0:
                 # It was done before.
@@ -98,6 +108,10 @@ class Soak:
         # Whoever was killed last may have been about to write the report; otherwise this changes nothing.
         self._starter.finish(commands[0])
         return Outcome(case.name, tuple(signals), (*found, *self._starter.differences(out, reference)))
+
+
+def _size(path: pathlib.Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _end(process: ForkServerProcess, sent: signal.Signals) -> bool:

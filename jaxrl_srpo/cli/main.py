@@ -321,7 +321,6 @@ def _verify(arguments: list[str]) -> None:
     if rest is None:
         return
     run_dir = one_argument(rest, "verify", "RUN_DIR")
-    prepare_jax(1)
     from jaxrl_srpo.runs.verify import verify
 
     verdict = verify(run_dir)

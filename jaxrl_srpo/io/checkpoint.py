@@ -137,7 +137,13 @@ def restore(path: pathlib.Path, template: Any) -> Any:
 
     def filled(saved: Any, own: Any) -> Any:
         # Orbax gives None for arrays without elements, and for what is None itself.
-        return saved if saved is not None or own is None else np.zeros(own.shape, own.dtype)
+        if saved is None:
+            return saved if own is None else np.zeros(own.shape, own.dtype)
+        if np.shape(saved) != np.shape(own):
+            raise DamagedCheckpoint(
+                f"{path} is damaged: it holds an array of shape {np.shape(saved)} in the place of {np.shape(own)}"
+            )
+        return saved
 
     return jax.tree.map(filled, restored, template, is_leaf=lambda leaf: leaf is None)
 

@@ -125,6 +125,8 @@ class Tail(Generic[Record]):
             line = before + reader.line_num
             if None in cells or None in cells.values():
                 raise UserError(f"{self._path} line {line}: expected {len(columns)} cells, as in line 1")
+            if before + reader.line_num == 2 and CHECK not in cells and (name := _check_column(cells)):
+                raise UserError(f"{self._path} line 1 is damaged: {name!r} should be {CHECK!r}; restore the file")
             check = cells.pop(CHECK, "")
             if check and check != _checksum(cells):
                 raise UserError(
@@ -226,6 +228,12 @@ def _checksum(row: Mapping[str, Any]) -> str:
     cells = {name: "" if value is None else str(value) for name, value in row.items() if name != CHECK}
     text = "\n".join(f"{name}={cells[name]}" for name in sorted(cells) if cells[name])
     return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _check_column(row: Mapping[str, str]) -> str:
+    """The column that holds a row's checksum under another name; "" if none does."""
+    found = (name for name, cell in row.items() if cell == _checksum({**row, name: ""}))
+    return next(found, "")
 
 
 def _decode(path: pathlib.Path, content: bytes) -> str:

@@ -22,7 +22,7 @@ from jaxrl_srpo.data.facts import DatasetFacts, facts_from_json
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io import checkpoint, csv_log, sealed
 from jaxrl_srpo.io.checkpoint import DamagedCheckpoint, Progress
-from jaxrl_srpo.io.files import locked, write_atomically
+from jaxrl_srpo.io.files import error_line, locked, write_atomically
 from jaxrl_srpo.methods.contract import Method, Stage
 from jaxrl_srpo.methods.settings import DataSettings, RewardSettings, Setting, Values, declared
 from jaxrl_srpo.report.records import Diverged, read_evaluations, read_metrics, read_sweep
@@ -70,7 +70,8 @@ class RunDirectory:
         read_metrics(self.path)
         read_evaluations(self.path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            for directory in (self.path, self.path / "leases"):
+                directory.mkdir(parents=True, exist_ok=True)
             self.metrics = csv_log.CsvLog(self.path / "metrics.csv", csv_log.METRICS_COLUMNS)
             self.evaluations = csv_log.CsvLog(self.path / "evaluations.csv", csv_log.EVALUATION_COLUMNS)
             self._identity = _identity(self.path)
@@ -117,7 +118,7 @@ class RunDirectory:
             yield own
 
     def _unwritable(self, error: OSError) -> UserError:
-        return UserError(f"--out={self.path}: cannot be written ({error.strerror}); choose another place")
+        return UserError(f"--out={self.path}: cannot be written ({error_line(error)}); choose another place")
 
     def artefact(self, stage: Stage, address: str) -> pathlib.Path:
         """Where the result of a stage lies once it is finished."""

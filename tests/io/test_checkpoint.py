@@ -122,7 +122,7 @@ def test_saves_of_earlier_versions_are_read_and_their_faults_told_in_one_line(
 def test_other_arrays_than_expected_are_told_in_one_line(tmp_path: pathlib.Path) -> None:
     checkpoint.save(tmp_path / "state", {"x": np.zeros(3)})
     for template in ({"y": np.zeros(3)}, {"x": np.zeros(4)}):
-        with pytest.raises(DamagedCheckpoint, match="Orbax cannot read it"):
+        with pytest.raises(DamagedCheckpoint, match=r"Orbax cannot read it|of shape \(3,\) in the place of \(4,\)"):
             checkpoint.load(tmp_path / "state", template)
 
 
