@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import pathlib
 import secrets
@@ -80,9 +81,9 @@ def holding(lock: pathlib.Path, patience: float = LOCK_SECONDS) -> Iterator[None
       UserError: another process did not give it up; the message names it.
       OSError: the file cannot be written.
     """
-    own = filelock.FileLock(lock, thread_local=False, poll_interval=_POLL_SECONDS)
+    own = filelock.FileLock(lock, thread_local=False)
     try:
-        own.acquire(timeout=-1 if patience == float("inf") else patience)
+        own.acquire(timeout=-1 if math.isinf(patience) else patience, poll_interval=_POLL_SECONDS)
     except filelock.Timeout:
         raise UserError(
             f"{lock}: {holder(lock)} has held it for {patience:g} s; let that process go on (kill -CONT) or end it, "

@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods.contract import Method, Stage
 from jaxrl_srpo.report.records import (
     Diverged,
@@ -136,28 +135,13 @@ class StatusReader:
         )
 
 
-def read_members(run: RunDirectory) -> Sequence[Member]:
-    """The members of a run directory.
-
-    Raises:
-      UserError: not a run directory, or its `sweep.json` is not as this version writes it.
-    """
-    read_sweep(run.path)
-    try:
-        return run.members()
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{run.path / 'sweep.json'} is not as this version of train writes it ({error}); train again"
-        ) from None
-
-
 def read_member_stages(run: RunDirectory) -> list[MemberStage]:
     """Every stage of every member: stages outermost, as they train; members in the sweep's order.
 
     Raises:
-      UserError: as `read_members` does.
+      UserError: not a run directory, or its `sweep.json` is not as this version writes it.
     """
     order = list(read_stages(read_sweep(run.path)))
-    found = [MemberStage(member, stage) for member in read_members(run) for stage in member.stages]
+    found = [MemberStage(member, stage) for member in run.members() for stage in member.stages]
     # Sorting is stable: stages that the list lacks come last, in the order of the members.
     return sorted(found, key=lambda each: [*order, each.stage.name].index(each.stage.name))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_srpo.io import checkpoint
+from jaxrl_srpo.io import checkpoint, manifest
 from jaxrl_srpo.io.checkpoint import DamagedCheckpoint, Progress
 from tests import synthetic
 
@@ -144,7 +144,7 @@ def test_a_workplace_that_was_removed_matters_only_to_whom_may_write(
     def fail(*arguments: Any) -> None:
         raise ValueError("NOT_FOUND")
 
-    monkeypatch.setattr(checkpoint.manifest, "write", fail)
+    monkeypatch.setattr(manifest, "write", fail)
     assert not checkpoint.save(tmp_path / "x", {"x": np.zeros(2)}, writing=lambda: contextlib.nullcontext(False))
     with pytest.raises(ValueError, match="NOT_FOUND"):
         checkpoint.save(tmp_path / "x", {"x": np.zeros(2)})
@@ -155,7 +155,7 @@ def test_a_full_disk_is_an_error_of_the_system_and_leaves_the_old_save(tmp_path:
     code = """
 import pathlib, resource, sys
 import numpy as np
-from jaxrl_srpo.io import checkpoint
+from jaxrl_srpo.io import checkpoint, manifest
 path = pathlib.Path(sys.argv[1])
 checkpoint.save(path, {"x": np.zeros(3)})
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -76,6 +76,7 @@ def places(content: Any) -> Iterator[list[Any]]:
 def test_nothing_else_than_one_line_comes_of_any_wrong_type(sweep: dict[str, Any]) -> None:
     messages = []
     for place in places(sweep):
+        value: Any
         for value in (None, [], {}, "x", -(10**40), 1.5, True):
             changed = copy.deepcopy(sweep)
             inner: Any = changed
