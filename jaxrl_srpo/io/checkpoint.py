@@ -75,7 +75,7 @@ def save(path: pathlib.Path, tree: Any, about: Mapping[str, Any] | None = None, 
             if may:
                 shutil.rmtree(path, ignore_errors=True)
                 (workplace / "checkpoint").rename(path)
-                _remove_leftovers(path)
+                remove_leftovers(path)
         return may
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
@@ -85,7 +85,7 @@ def _prefix(path: pathlib.Path) -> str:
     return f".{path.name}.tmp-"
 
 
-def _remove_leftovers(path: pathlib.Path) -> None:
+def remove_leftovers(path: pathlib.Path) -> None:
     """Removes what saves of the same path left that were killed."""
     for old in path.parent.glob(f"{_prefix(path)}*"):
         shutil.rmtree(old, ignore_errors=True)

@@ -161,6 +161,11 @@ class RunDirectory:
         told = {} if diverged_at is None else {"diverged_at": diverged_at}
         checkpoint.save(self.artefact(stage, address), result, told, self.writing)
 
+    def remove_leftovers(self, stage: Stage, members: Sequence[Member]) -> None:
+        """Removes what saves of finished results left that were killed; other runs may be saving in a shared place."""
+        for member in () if self.shares_artefacts else members:
+            checkpoint.remove_leftovers(self.artefact(stage, member.address(stage)))
+
     def check_result(self, stage: Stage, member: Member) -> None:
         """Compares the result of a finished stage of a member with its manifest.
 

@@ -160,9 +160,10 @@ class Trainer:
             self.run.metrics.append(found)
 
     def _clear(self, units: Sequence[_Unit]) -> None:
-        """Removes checkpoints that a worker left who was killed between its last result and their removal."""
+        """Removes what workers left who were killed between their last result and its removal."""
         for stage, population in units if coordinator() else ():
             self.run.progress(stage, population).clear()
+            self.run.remove_leftovers(stage, population)
 
     def _finished(self, unit: _Unit) -> bool:
         if self._missing(*unit):

@@ -26,6 +26,7 @@ from jaxrl_srpo.runs.scorer import Scorer, usable_environments
 from jaxrl_srpo.runs.setup import TrainingData, load_results
 from jaxrl_srpo.runs.sweep import Member, populations, stages_of, unique
 from jaxrl_srpo.runs.trainer import Trainer
+from jaxrl_srpo.types import Spec
 
 
 def own_methods(named: Sequence[str | Method]) -> list[Method]:
@@ -159,7 +160,8 @@ def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> 
             allow_invalid=options.allow_invalid_data,
             env=options.environment,
         )
-        if dataset.fingerprint != fact.fingerprint:
+        sizes = Spec(dataset.observation_size, dataset.action_size)
+        if dataset.fingerprint != fact.fingerprint or sizes != Spec(fact.observation_size, fact.action_size):
             raise UserError(f"{dataset.source}: holds other transitions than {name} in {run.path}/sweep.json")
         return pack_dataset(dataset, **data_settings(settings[name]))  # type: ignore[arg-type]
 

@@ -2,8 +2,6 @@
 
 import random
 
-import pytest
-
 from tests.fuzz import run_directories
 from tests.fuzz.run_directories import DAMAGES, Base
 
@@ -13,22 +11,17 @@ SAMPLE = [damage for damage in DAMAGES if damage.refused] + [
 ]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return run_directories.make_base(tmp_path_factory.mktemp("base"))
-
-
-def test_damaged_directories_are_refused_in_one_line_or_end_as_the_whole_run(base: Base) -> None:
+def test_damaged_directories_are_refused_in_one_line_or_end_as_the_whole_run(run_base: Base) -> None:
     dice = random.Random(1)
-    outcomes = [run_directories.try_damage(base, damage, dice) for damage in SAMPLE]
+    outcomes = [run_directories.try_damage(run_base, damage, dice) for damage in SAMPLE]
     faults = [f"{outcome.damage}: {outcome.fault}\n{outcome.said}" for outcome in outcomes if outcome.fault]
     assert not faults, "\n".join(faults)
     assert sum(outcome.code == 2 for outcome in outcomes) >= sum(damage.refused for damage in SAMPLE)
 
 
-def test_a_fault_is_a_fault(base: Base) -> None:
+def test_a_fault_is_a_fault(run_base: Base) -> None:
     nothing = run_directories.Damage("nothing", lambda path, dice: None, refused=True)
-    assert run_directories.try_damage(base, nothing, random.Random(0)).fault == "it was accepted"
+    assert run_directories.try_damage(run_base, nothing, random.Random(0)).fault == "it was accepted"
 
 
 def test_a_hundred_directories_are_of_every_kind() -> None:

@@ -155,7 +155,7 @@ def test_a_terminal_shows_new_rows_until_it_is_interrupted(run: RunDirectory) ->
                 file.write("behavior,pendulum,0,,,4,77")
                 file.flush()
                 wait_for("waiting", screen, process)
-                file.write("7.0,0.125\n")
+                file.write("7.0,,0.125\n")
             wait_for("loss 0.125", screen, process)
             (run.path / "sweep.json").rename(run.path / "away.json")
             wait_for("sweep.json;", screen, process)

@@ -61,7 +61,7 @@ class TestSweep:
 
     @pytest.mark.parametrize(
         ("text", "message"),
-        [("{", r"sweep\.json is not valid JSON"), ("{}", "no list 'datasets'"), ("[]", "no list 'datasets'")],
+        [("{", r"sweep\.json is not valid JSON"), ("{}", "no list 'datasets'"), ("[]", "no object")],
     )
     def test_damage_is_named(self, tmp_path: pathlib.Path, text: str, message: str) -> None:
         (tmp_path / "sweep.json").write_text(text)
