@@ -17,7 +17,7 @@ from jaxrl_srpo.data.packing import pack_dataset
 from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.envs.make import import_environment
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.files import print_message
+from jaxrl_srpo.io.files import errors_told, print_message
 from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.monitor import trackers
 from jaxrl_srpo.report import Row
@@ -32,6 +32,7 @@ from jaxrl_srpo.runs.workers import data_settings, facts_in, find_usable, make_s
 Algorithm = str | Method
 
 
+@errors_told()
 def train(
     datasets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
@@ -82,6 +83,7 @@ def train(
     return report.collect(prepared.run.path)
 
 
+@errors_told()
 def prepare(
     datasets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
@@ -102,6 +104,7 @@ def prepare(
     _prepare(sweep, out, options or Options(), log or print_message)
 
 
+@errors_told()
 def evaluate(
     run_dir: str | os.PathLike[str],
     episodes: int | None = None,

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from absl import flags
 
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.files import error_line
 
 Word = TypeVar("Word", bound=str)
 
@@ -24,7 +25,7 @@ def exit_with(
 ) -> NoReturn:
     """Runs a command and ends the process: one line and code 2 after bad input, 130 after an interrupt, else 0.
 
-    What files and memory do not allow counts as bad input.
+    What the system refuses, such as writing to a full disk, and too little memory are told as bad input is.
     """
     try:
         command(arguments)
@@ -45,9 +46,9 @@ def exit_with(
 
 
 def _problem_of_the_machine(error: Exception) -> str:
-    """What a person can mend: a file that cannot be used, or too little memory; "" where a program is at fault."""
+    """What a person can mend: what the system refuses, or too little memory; "" where a program is at fault."""
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename is not None and error.strerror else ""
+        return error_line(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         reason = _one_line(error) or "none left"
         return (

@@ -36,6 +36,7 @@ Score Regularized Policy Optimization, and AWAC, for whole populations at once.
   jaxrl-srpo report RUN_DIR          write its tables and pictures again
   jaxrl-srpo watch RUN_DIR           show all members while they train, here or elsewhere
   jaxrl-srpo export RUN_DIR          give its curves to TensorBoard or Weights & Biases
+  jaxrl-srpo verify RUN_DIR          say which of its files are damaged
   jaxrl-srpo methods                 list the methods, their presets, settings and metrics
   jaxrl-srpo data info NAME_OR_PATH  say what is in a dataset
   jaxrl-srpo data plot NAME_OR_PATH  draw it
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str]) -> None:
         "report": _report,
         "watch": _watch,
         "export": _export,
+        "verify": _verify,
         "methods": _methods,
         "data": data_command.run,
     }
@@ -322,6 +324,21 @@ def _report(arguments: list[str]) -> None:
     print(report.format_table(report.collect(run_dir)))
     for path in paths:
         print(f"wrote {path}")
+
+
+def _verify(arguments: list[str]) -> None:
+    rest = parse_command(flags.FlagValues(), arguments, "verify RUN_DIR")
+    if rest is None:
+        return
+    run_dir = one_argument(rest, "verify", "RUN_DIR")
+    from jaxrl_srpo.runs.verify import verify
+
+    verdict = verify(run_dir)
+    for problem in verdict.problems:
+        print(" ".join(problem.split()))
+    if verdict.problems:
+        raise UserError(f"{run_dir}: damaged in {len(verdict.problems)} places, which are named above")
+    print(verdict.whole)
 
 
 def _watch(arguments: list[str]) -> None:

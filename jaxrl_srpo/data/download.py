@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import http.client
 import logging
+import math
 import os
 import pathlib
 import time
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from jaxrl_srpo.data import checksums, transfer
 from jaxrl_srpo.data.mirrors import MIRROR_VARIABLE, refuse_other_addresses
 from jaxrl_srpo.errors import DatasetError
+from jaxrl_srpo.io.files import holding
 
 CACHE_VARIABLE = "JAXRL_SRPO_CACHE"
 """Environment variable: the directory of downloaded files, by default `~/.cache/jaxrl_srpo`."""
@@ -177,13 +179,7 @@ def _clear(target: pathlib.Path) -> None:
 @contextlib.contextmanager
 def _lock(target: pathlib.Path) -> Iterator[None]:
     """Keeps other processes from downloading the same file; the second one finds it there."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no lock.
-        yield
-        return
-    with target.with_name(target.name + ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with holding(target.with_name(target.name + ".lock"), math.inf):
         yield
 
 

@@ -2,14 +2,17 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
+from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns, WrapperSpec
 from jaxrl_srpo.data.rewards import reward_scale_and_shift
 from jaxrl_srpo.data.units import Units, measure_units
 from jaxrl_srpo.data.weighting import take_rows, weighted_rows
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.typed import build, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,44 @@ class DatasetFacts:
     def reference_returns(self) -> ReferenceReturns | None:
         """Reference returns; None if there are none."""
         return None if self.reference is None else ReferenceReturns(**self.reference)
+
+
+def facts_from_json(value: Any, where: str) -> DatasetFacts:
+    """The facts that a JSON object holds.
+
+    Args:
+      value: what `dataclasses.asdict` gives of facts.
+      where: what messages call its place.
+
+    Raises:
+      UserError: it holds something else.
+    """
+    facts = build(DatasetFacts, value, where)
+    if facts.environment is not None:
+        _require_environment(facts.environment, f"{where}: 'environment'")
+    if facts.reference is not None:
+        build(ReferenceReturns, facts.reference, f"{where}: 'reference'")
+    sizes = {"observation": facts.observation_size, "action": facts.action_size}
+    for name, lists in _LISTS.items():
+        if not 1 <= sizes[name] <= _LARGEST_SIZE or any(len(getattr(facts, one)) != sizes[name] for one in lists):
+            raise UserError(f"{where}: its {name} sizes do not agree; restore the file or train again")
+    return facts
+
+
+def _require_environment(value: Mapping[str, Any], where: str) -> None:
+    """Looks whether a JSON object is one of `EnvironmentSpec.to_json`."""
+    require(value.get("observation_keys", []), list[str], f"{where}: 'observation_keys'")
+    require(value.get("wrappers", []), list[Any], f"{where}: 'wrappers'")
+    for wrapper in value.get("wrappers", []):
+        build(WrapperSpec, wrapper, f"{where}: 'wrappers'")
+    build(EnvironmentSpec, {k: v for k, v in value.items() if k not in ("observation_keys", "wrappers")}, where)
+
+
+_LISTS = {
+    "observation": ("observation_mean", "observation_std"),
+    "action": ("action_low", "action_high"),
+}
+_LARGEST_SIZE = 10**6
 
 
 def dataset_facts(

@@ -244,7 +244,7 @@ class Method:
 
 
 # The first columns of metrics.csv.
-_NAMING = {"stage", "dataset", "seed", "setting", "beta", "step", "updates_per_second"}
+_NAMING = {"stage", "dataset", "seed", "setting", "beta", "step", "updates_per_second", "check"}
 
 
 def check_method(method: Any) -> Method:

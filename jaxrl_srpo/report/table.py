@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -11,7 +12,14 @@ from typing import Any
 from jaxrl_srpo.data.names import REGENERATED
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.published import published_source
-from jaxrl_srpo.report.records import DATA_LABEL, LEAST_EFFECTIVE_SAMPLE_SIZE, Diverged, beta_text, read_sweep
+from jaxrl_srpo.report.records import (
+    DATA_LABEL,
+    LEAST_EFFECTIVE_SAMPLE_SIZE,
+    Diverged,
+    NotTrained,
+    beta_text,
+    read_sweep,
+)
 from jaxrl_srpo.report.rows import Row, best_betas, collect
 
 METRIC_LABELS = {
@@ -70,6 +78,8 @@ def format_table(rows: Sequence[Row]) -> str:
         text.append("(d) some members diverged and were frozen")
     if shared := _shared(rows):
         text.append(f"(s) {shared}")
+    if any(row.not_trained for row in rows):
+        text.append("(n) some members were not trained, because an earlier stage of theirs diverged")
     if any(_concentrated(row) for row in rows):
         text.append("(e) ESS too small: few actions carry each batch; a larger --awac_lambda weighs more evenly")
     # Terminals that only know ASCII are still around.
@@ -104,7 +114,7 @@ def _cell(value: Any) -> Any:
 
 def _number(value: float | None, metric: str) -> str:
     """A score with the digits that mean something in its metric."""
-    if value is None:
+    if value is None or math.isnan(value):
         return ""
     return f"{value:.3f}" if metric == "success_rate" else f"{value:.1f}"
 
@@ -123,11 +133,9 @@ def _display(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 def _cells(row: Row) -> list[str]:
     """One row of the readable table, all columns."""
-    marks = "".join(
-        f" ({mark})"
-        for mark, holds in (("u", row.unfinished), ("d", row.diverged), ("s", row.shared), ("e", _concentrated(row)))
-        if holds
-    )
+    notes = {"u": row.unfinished, "d": row.diverged, "n": row.not_trained, "s": row.shared, "e": _concentrated(row)}
+    marks = "".join(f" ({mark})" for mark, holds in notes.items() if holds)
+    score = f"{_number(row.mean, row.metric)} ± {_number(row.std, row.metric)}" if row.seeds != 0 else "not trained"
     return [
         row.dataset,
         row.title,
@@ -136,7 +144,7 @@ def _cells(row: Row) -> list[str]:
         "" if row.seeds is None else str(row.seeds),
         "" if row.episodes is None else str(row.episodes),
         METRIC_LABELS.get(row.metric, row.metric),
-        f"{_number(row.mean, row.metric)} ± {_number(row.std, row.metric)}{marks}",
+        f"{score}{marks}",
         _number(row.published, row.metric),
         _number(row.worst_seed, row.metric),
         _number(row.best_mean, row.metric),
@@ -226,6 +234,9 @@ def _warnings(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
         lines.append(f"- (d): members diverged and were frozen at their last good state: {names}.")
     if shared := _shared(rows):
         lines.append(f"- (s): {shared}.")
+    if not_trained := NotTrained(sweep).names:
+        names = ", ".join(f"`{name}`" for name in not_trained)
+        lines.append(f"- (n): members were not trained, because an earlier stage of theirs diverged: {names}.")
     if any(_concentrated(row) for row in rows):
         lines.append(
             f"- (e): an ESS below {LEAST_EFFECTIVE_SAMPLE_SIZE:g}; few actions carry each batch and Q may have left "

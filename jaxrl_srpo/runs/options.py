@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxrl_srpo.data import mirrors
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.typed import build, require
 from jaxrl_srpo.population.vectorize import Strategy
 
 
@@ -70,6 +71,14 @@ class Options:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Options":
-        """The inverse of `to_json`."""
-        artefacts = value.get("artefacts")
-        return cls(**{**value, "artefacts": None if artefacts is None else pathlib.Path(artefacts)})
+        """The inverse of `to_json`.
+
+        Raises:
+          UserError: it is not what `to_json` gives.
+        """
+        where, artefacts = "sweep.json: 'options'", value.get("artefacts")
+        require(artefacts, str | None, f"{where}: 'artefacts'")
+        options = build(cls, {name: one for name, one in value.items() if name != "artefacts"}, where)
+        if options.members_per_population < 0 or not 0 <= options.checkpoint_seconds < math.inf:
+            raise UserError(f"{where}: holds a number out of range; restore the file or train again")
+        return dataclasses.replace(options, artefacts=None if artefacts is None else pathlib.Path(artefacts))

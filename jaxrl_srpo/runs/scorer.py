@@ -97,7 +97,7 @@ class Scorer:
 
     def unfinished(self, stage: Stage, members: Sequence[Member]) -> list[Member]:
         """Members that have no final row in this run directory."""
-        return self._without_row(stage, members, stage.steps(members[0].settings), final="1")
+        return self._without_row(stage, members, stage.steps(members[0].settings), final="1") if members else []
 
     def finish(self, stage: Stage, members: Sequence[Member]) -> None:
         """Evaluates finished members that have no final row in this run directory."""
@@ -183,9 +183,12 @@ class Scorer:
                     "again": job.again or "",
                 }
             )
-        self._run.evaluations.append(rows)
-        if episodes.observations is not None:
-            self._save_trajectories(job, episodes)
+        with self._run.writing() as own:
+            if not own:
+                return
+            self._run.evaluations.append(rows)
+            if episodes.observations is not None:
+                self._save_trajectories(job, episodes)
 
     def _save_trajectories(self, job: _Job, episodes: Episodes) -> None:
         """Positions of the first seed's episodes, of its best member where there are several; for the maze pictures."""

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from jaxrl_srpo.io import checkpoint
+from jaxrl_srpo.io.checkpoint import Saved
+from jaxrl_srpo.io.files import print_message
 from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.nn import precision
 from jaxrl_srpo.population.vectorize import Strategy
@@ -21,6 +22,7 @@ from jaxrl_srpo.runs.messages import Messages
 from jaxrl_srpo.runs.run_directory import RunDirectory, population_name
 from jaxrl_srpo.runs.setup import TrainingData, in_groups, make_population
 from jaxrl_srpo.runs.sweep import NAMING_COLUMNS, Member, populations, stages_of, unique
+from jaxrl_srpo.runs.untrainable import Untrainable
 
 if TYPE_CHECKING:
     from jaxrl_srpo.runs.scorer import Scorer
@@ -77,6 +79,7 @@ class Trainer:
         Raises:
           UserError: a population is too large for the memory there is; nothing has been trained then.
         """
+        self._untrainable = Untrainable(self.run)
         units = [
             _Unit(stage, population)
             for stage in stages_of(members)
@@ -85,10 +88,15 @@ class Trainer:
         for unit in units:
             if self._missing(*unit):
                 refuse_too_large(*unit)
-        if coordinator() and self.run.shares_artefacts:
-            self._adopt(units)
+        if coordinator():
+            self._check_results(units)
+            if self.run.shares_artefacts:
+                self._adopt(units)
         unfinished = list(range(len(units)))
         while True:
+            if coordinator():
+                self.run.check_there()
+                self._untrainable.name(members)
             unfinished = [number for number in unfinished if coordinator() and not self._finished(units[number])]
             choice = self._choose(units, unfinished)
             number = broadcast(choice.number)
@@ -98,18 +106,18 @@ class Trainer:
             if number == _WAIT:
                 time.sleep(_WAIT_SECONDS)
                 continue
-            with choice.lease or contextlib.nullcontext():
+            with self.run.leased(choice.lease):
                 self._finish(units[number], choice.lease)
 
     def _finish(self, unit: _Unit, lease: Lease | None) -> None:
         """Trains what a unit lacks and evaluates it, unless another worker takes over."""
-        stage, population = unit
+        stage = unit.stage
         try:
             if to_train := self._to_train(unit):
                 with precision.using(to_train[0].settings["precision"]):
                     _StageRun(self, stage, to_train, lease).train()
             if self.scorer is not None:
-                self.scorer.finish(stage, population)
+                self.scorer.finish(stage, self._trained(unit))
         except LeaseLost:
             if self.scorer is not None:
                 self.scorer.drop()
@@ -122,9 +130,12 @@ class Trainer:
         stage, population = unit
         wanted = np.zeros(len(population), np.int32)
         if coordinator():
-            missing = [not self.run.has_result(stage, member) for member in population]
-            interrupted = any(missing) and self.run.progress(stage, population).latest() is not None
-            wanted[:] = [interrupted or one for one in missing]
+            able = [self._untrainable.reason(stage, member) is None for member in population]
+            done = [self.run.has_result(stage, member) for member in population]
+            missing = [one and not finished for one, finished in zip(able, done, strict=True)]
+            together = [member for member, one in zip(population, able, strict=True) if one]
+            interrupted = any(missing) and bool(self.run.progress(stage, together).steps())
+            wanted[:] = able if interrupted else missing
         return [member for member, train in zip(population, broadcast_tree(wanted), strict=True) if train]
 
     def _choose(self, units: Sequence[_Unit], unfinished: Sequence[int]) -> _Choice:
@@ -137,6 +148,12 @@ class Trainer:
             if lease is not None:
                 return _Choice(number, lease)
         return _Choice(_WAIT if unfinished else _ALL_DONE)
+
+    def _check_results(self, units: Sequence[_Unit]) -> None:
+        """Compares the results that are there with their manifests, so that nothing builds on a damaged one."""
+        for unit in units:
+            for member in self._trained(unit):
+                self.run.check_result(unit.stage, member)
 
     def _adopt(self, units: Sequence[_Unit]) -> None:
         """Adds the last metrics of results that other runs have trained, as tables show some of them."""
@@ -151,17 +168,23 @@ class Trainer:
             self.run.metrics.append(found)
 
     def _clear(self, units: Sequence[_Unit]) -> None:
-        """Removes checkpoints that a worker left who was killed between its last result and their removal."""
+        """Removes what workers left who were killed between their last result and its removal."""
         for stage, population in units if coordinator() else ():
             self.run.progress(stage, population).clear()
+            self.run.remove_leftovers(stage, population)
 
     def _finished(self, unit: _Unit) -> bool:
         if self._missing(*unit):
             return False
-        return self.scorer is None or not self.scorer.unfinished(*unit)
+        return self.scorer is None or not self.scorer.unfinished(unit.stage, self._trained(unit))
+
+    def _trained(self, unit: _Unit) -> list[Member]:
+        return [member for member in unit.population if self.run.has_result(unit.stage, member)]
 
     def _missing(self, stage: Stage, members: Sequence[Member]) -> list[Member]:
-        return [member for member in members if not self.run.has_result(stage, member)]
+        """The members that can be trained and are not."""
+        without = [member for member in members if not self.run.has_result(stage, member)]
+        return [member for member in without if self._untrainable.reason(stage, member) is None]
 
 
 class _Schedule(NamedTuple):
@@ -218,12 +241,12 @@ class _StageRun:
             self._save_results()
 
     def _resume(self) -> int:
-        """Goes back to the last checkpoint, if there is one; returns the step to go on from."""
-        step = broadcast(self._progress.latest() or 0 if coordinator() else 0)
+        """Goes back to the last whole checkpoint, if there is one; returns the step to go on from."""
+        saved = self._saved() if coordinator() else None
+        step = broadcast(saved.step if saved else 0)
         if step:
-            shapes = self._population.checkpoint_shapes()
-            saved = self._progress.load(step, shapes) if coordinator() else _zeros(shapes)
-            self._population.restore(broadcast_tree(saved))
+            tree = saved.tree if saved else _zeros(self._population.checkpoint_shapes())
+            self._population.restore(broadcast_tree(tree))
         if coordinator():
             self._forget_after(step)
         # What goes on online is judged by where it begins, too.
@@ -233,6 +256,12 @@ class _StageRun:
                 self._scorer.resume(self._stage, self._members, step, results)
         return step
 
+    def _saved(self) -> Saved | None:
+        """The last whole checkpoint; damaged ones are told and passed over."""
+        return self._progress.restore(
+            lambda step: self._population.checkpoint_shapes(), print_message, self._schedule.total
+        )
+
     def _forget_after(self, step: int) -> None:
         """Drops rows that a killed run wrote after its last checkpoint; they will be written again."""
         names = {_key(member.row(self._stage)) for member in self._members}
@@ -240,8 +269,10 @@ class _StageRun:
         def kept(row: dict[str, str]) -> bool:
             return _key(row) not in names or int(row["step"]) <= step
 
-        self._run.metrics.keep(kept)
-        self._run.evaluations.keep(kept)
+        with self._run.writing() as own:
+            if own:
+                self._run.metrics.keep(kept)
+                self._run.evaluations.keep(kept)
 
     def _stop_if_lease_lost(self) -> None:
         if broadcast(self._lease is not None and self._lease.lost()):
@@ -259,14 +290,14 @@ class _StageRun:
             for i, member in enumerate(self._members):
                 numbers = {name: f"{x[i]:.6g}" for name, x in values.items() if math.isfinite(x[i])}
                 rows.append(member.row(self._stage) | {"step": step, "updates_per_second": f"{rate:.1f}"} | numbers)
-            self._run.metrics.append(rows)
             diverged = self._messages.diverged(diverged_at)
+            entries = [self._members[i].row(self._stage) | {"update": int(diverged_at[i])} for i in diverged]
+            with self._run.writing() as own:
+                if own:
+                    self._run.metrics.append(rows)
+                    self._run.add_diverged(entries)
             for line in (*diverged.values(), *self._messages.concentrated(means)):
                 bar.write(line)
-            if diverged:
-                self._run.add_diverged(
-                    [self._members[i].row(self._stage) | {"update": int(diverged_at[i])} for i in diverged]
-                )
         bar.update(steps)
 
     def _evaluate(self, step: int) -> None:
@@ -291,21 +322,23 @@ class _StageRun:
         return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), results)
 
     def _save_results(self) -> None:
-        results = self._results()
+        # Fetching them takes all processes.
+        results, diverged_at = self._results(), self._population.diverged_at.reshape(-1)
         self._stop_if_lease_lost()
         if coordinator():
             measured = self._measured() if self._run.shares_artefacts else {}
             for i, member in enumerate(self._members):
                 address = member.address(self._stage)
-                path = self._run.artefact(self._stage, address)
                 # Another worker may be reading one that was saved before a kill; it would be the same.
-                if not path.exists():
-                    if self._run.shares_artefacts:
-                        self._run.save_measured(self._stage, address, measured.get(_key(member.row(self._stage)), {}))
-                    checkpoint.save(path, jax.tree.map(lambda x, i=i: x[i], results))
+                if self._run.has_result(self._stage, member):
+                    continue
+                if self._run.shares_artefacts:
+                    self._run.save_measured(self._stage, address, measured.get(_key(member.row(self._stage)), {}))
+                at = int(diverged_at[i]) if diverged_at[i] >= 0 else None
+                self._run.save_result(self._stage, address, jax.tree.map(lambda x, i=i: x[i], results), at)
             self._progress.clear()
         # The other processes may not go on before the results are there.
-        broadcast(0)
+        self._stop_if_lease_lost()
 
     def _measured(self) -> dict[tuple[str, ...], dict[str, str]]:
         """The last row of metrics of every member."""

@@ -16,7 +16,7 @@ from jaxrl_srpo.data.packing import pack_dataset
 from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.envs.make import import_environment
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.files import print_message
+from jaxrl_srpo.io.files import errors_told, print_message
 from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.methods.settings import Values
 from jaxrl_srpo.runs.devices import prepare_jax_unless_chosen
@@ -28,6 +28,7 @@ from jaxrl_srpo.runs.scorer import Scorer, usable_environments
 from jaxrl_srpo.runs.setup import TrainingData, load_results
 from jaxrl_srpo.runs.sweep import Member, populations, stages_of, unique
 from jaxrl_srpo.runs.trainer import Trainer
+from jaxrl_srpo.types import Spec
 
 
 def own_methods(named: Sequence[str | Method]) -> list[Method]:
@@ -81,6 +82,7 @@ def make_scorer(run: RunDirectory, usable: Mapping[str, DatasetFacts]) -> Scorer
     return Scorer(run, usable, functools.partial(load_results, run))
 
 
+@errors_told()
 def work(
     run_dir: str | os.PathLike[str],
     log: Callable[[str], None] | None = None,
@@ -177,7 +179,8 @@ def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> 
     def rows(name: str) -> np.ndarray:
         fact = facts[name]
         dataset = load_dataset(fact.given or fact.source, **options.reading())
-        if dataset.fingerprint != fact.fingerprint:
+        sizes = Spec(dataset.observation_size, dataset.action_size)
+        if dataset.fingerprint != fact.fingerprint or sizes != Spec(fact.observation_size, fact.action_size):
             raise UserError(f"{dataset.source}: holds other transitions than {name} in {run.path}/sweep.json")
         return pack_dataset(dataset, **data_settings(settings[name]))  # type: ignore[arg-type]
 
