@@ -51,7 +51,8 @@ def observation_keys(space: Any, observations: Sequence[Mapping[str, Any]]) -> t
     Raises:
       UserError: an entry that would be part of the vector is no vector itself.
     """
-    if "observation" in space.spaces and set(space.spaces) <= set(_GOAL):
+    state = space.spaces.get("observation")
+    if state is not None and not hasattr(state, "spaces") and set(space.spaces) <= set(_GOAL):
         keys = _goal_keys(space, observations)
     else:
         keys = tuple(_leaves(space))

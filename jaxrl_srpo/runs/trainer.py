@@ -72,6 +72,7 @@ class Trainer:
         self.checkpoint_seconds = checkpoint_seconds
         self._size = members_per_population
         self._leases = Leases(run.path / "leases")
+        self._untrainable = Untrainable(run)
 
     def train(self, members: Sequence[Member]) -> None:
         """Trains and evaluates every stage of every member that is not finished yet; returns when all are.
@@ -79,7 +80,6 @@ class Trainer:
         Raises:
           UserError: a population is too large for the memory there is; nothing has been trained then.
         """
-        self._untrainable = Untrainable(self.run)
         units = [
             _Unit(stage, population)
             for stage in stages_of(members)

@@ -83,6 +83,12 @@ def test_observation_beside_other_entries_is_one_of_them() -> None:
     assert observation_keys(space, []) == ("context", "observation")
 
 
+def test_a_state_that_is_a_dictionary_is_taken_apart() -> None:
+    state = spaces.Dict([("arm", box(3)), ("hand", box(1))])
+    space = spaces.Dict({"observation": state, "achieved_goal": box(2), "desired_goal": box(2)})
+    assert set(observation_keys(space, [])) == {"observation/arm", "observation/hand", "achieved_goal", "desired_goal"}
+
+
 @pytest.mark.parametrize(
     "part", [spaces.Discrete(3), box(2, 2), box(), spaces.MultiDiscrete([2, 3]), spaces.Text(4), spaces.Tuple([box(1)])]
 )
