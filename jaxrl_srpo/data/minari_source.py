@@ -312,9 +312,9 @@ def _read_episode(episode: Any, keys: Sequence[str], dataset_id: str) -> tuple[n
     numbers = {
         "observations": observations,
         "actions": episode.actions,
-        "rewards": np.asarray(episode.rewards),
-        "terminals": np.asarray(episode.terminations),
-        "timeouts": np.asarray(episode.truncations),
+        "rewards": validation.per_step(np.asarray(episode.rewards)),
+        "terminals": validation.per_step(np.asarray(episode.terminations)),
+        "timeouts": validation.per_step(np.asarray(episode.truncations)),
     }
     validation.require_numbers(f"{dataset_id}, episode {episode.id}", numbers)
     steps = len(episode.rewards)
@@ -331,10 +331,10 @@ def _read_episode(episode: Any, keys: Sequence[str], dataset_id: str) -> tuple[n
     return (
         observations[:-1],
         episode.actions.astype(np.float32),
-        np.asarray(episode.rewards, np.float64),
+        numbers["rewards"].astype(np.float64),
         observations[1:],
-        np.asarray(episode.terminations, bool),
-        np.asarray(episode.truncations, bool),
+        numbers["terminals"].astype(bool),
+        numbers["timeouts"].astype(bool),
     )
 
 

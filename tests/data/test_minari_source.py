@@ -31,6 +31,7 @@ def make(
     observation: Callable[[int], Any] | None = None,
     terminated: Sequence[int] = (),
     unfinished: Sequence[int] = (),
+    column: bool = False,
     **options: Any,
 ) -> None:
     """Episodes of given lengths; those in `terminated` end by termination, `unfinished` by nothing, others by time."""
@@ -44,7 +45,7 @@ def make(
             minari.data_collector.EpisodeBuffer(
                 observations=observation(steps + 1),
                 actions=random.uniform(-1, 1, (steps, 2)).astype(np.float32),
-                rewards=np.full(steps, index, np.float64),
+                rewards=np.full((steps, 1) if column else steps, index, np.float64),
                 terminations=ends & stop,
                 truncations=ends & (not stop) & (index not in unfinished),
                 infos=None,
@@ -162,6 +163,14 @@ def test_whether_goals_repeat_is_decided_by_all_episodes(datasets: pathlib.Path)
     data = minari_source.read_minari("mine/goal-v0")
     assert data.observation_keys == ("achieved_goal", "observation", "desired_goal")
     assert data.observation_size == 7
+
+
+def test_rewards_of_one_number_each_may_be_arrays(datasets: pathlib.Path) -> None:
+    make("mine/flat-v0", [4, 3])
+    make("mine/column-v0", [4, 3], column=True)
+    flat, column = (minari_source.read_minari(f"mine/{name}-v0") for name in ("flat", "column"))
+    assert column.rewards.shape == (7,)
+    assert column.fingerprint == flat.fingerprint
 
 
 def test_wrappers_of_the_recording_are_kept(datasets: pathlib.Path) -> None:
