@@ -92,10 +92,8 @@ def flip(run: pathlib.Path, name: str, file: str, bit: int) -> Flip:
     before = _content(run, file)()
     with flipped(run, file, bit):
         problems = verify(run).problems
-        if problems:
-            result = FOUND if any(_names(problem, file) for problem in problems) else MISSED
-        else:
-            result = HARMLESS if _content(run, file)() == before else MISSED
+        named = any(_names(problem, file) for problem in problems)
+        result = FOUND if named else MISSED if problems or _differs(run, file, before) else HARMLESS
     return Flip(name, file, bit, result, problems[0] if problems else "")
 
 
@@ -104,6 +102,13 @@ def _names(problem: str, file: str) -> bool:
     parts = pathlib.PurePosixPath(file).parts
     places = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
     return any(f"/{place}" in problem and place != "checkpoints" for place in places)
+
+
+def _differs(run: pathlib.Path, file: str, before: object) -> bool:
+    try:
+        return _content(run, file)() != before
+    except UserError:
+        return True
 
 
 def _content(run: pathlib.Path, file: str) -> Callable[[], object]:
