@@ -1,5 +1,6 @@
 """What a program asks for; whole runs are tested with the command line and in `integration`."""
 
+import os
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from jaxrl_srpo.report import Row
 from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from tests import synthetic
+from tests.data.test_recording import write_with_resets
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,37 @@ def test_equal_data_of_one_task_are_refused(dataset: pathlib.Path, tmp_path: pat
     shutil.copy(dataset, tmp_path / "other.hdf5")
     message = "--datasets: one and other hold the same transitions; name one of them"
     refuse(jaxrl_srpo.prepare, message, [dataset, tmp_path / "other.hdf5"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_workers_leave_out_the_same_reset_rows(tmp_path: pathlib.Path) -> None:
+    """The option is kept in sweep.json, so every worker reads what was prepared."""
+    path = write_with_resets(tmp_path / "mine.hdf5")
+    options = jaxrl_srpo.Options(evaluate=False, drop_reset_rows=True)
+    jaxrl_srpo.prepare(path, tmp_path / "run", seeds=[0], options=options, log=lambda message: None)
+    run = RunDirectory(tmp_path / "run")
+    read = jaxrl_srpo.load_dataset(path, **Options.from_json(run.read()["options"]).reading())
+    fact = run.facts()["mine"]
+    assert (read.fingerprint, read.size) == (fact.fingerprint, fact.transitions)
+    assert read.size == jaxrl_srpo.load_dataset(path).size - 5
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (b"na\xffme.hdf5", {}, "expected printable text in UTF-8"),
+        (b"x.hdf5", {"reward_transform": "d4rl-locomotion"}, "every episode returns 50; choose d4rl-antmaze or none"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_nothing(
+    tmp_path: pathlib.Path, name: bytes, values: dict[str, Any], message: str
+) -> None:
+    path = synthetic.write_pendulum(tmp_path / "x.hdf5")
+    with h5py.File(path, "a") as file:
+        file["rewards"][:] = 1.0
+        file["terminals"][:], file["timeouts"][:] = file["timeouts"][()], False
+    path = path.rename(tmp_path / os.fsdecode(name))
+    refuse(jaxrl_srpo.prepare, message, path, tmp_path / "run", **values)
     assert not (tmp_path / "run").exists()
 
 

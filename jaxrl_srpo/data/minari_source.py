@@ -272,9 +272,8 @@ def _read_episodes(
     width = None
     for index, one in enumerate(recorded):
         where = f"{dataset_id}, episode {index}"
-        with readable(where), warnings.catch_warnings(), np.errstate(over="ignore"):
-            # Conversions that lose an imaginary part only warn.
-            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        with readable(where), np.errstate(over="ignore"):
+            _require_kinds(where, one.observations)
             episode = _read_episode(one, keys, dataset_id)
         validation.require_fields(where, dict(zip(_COLUMNS, episode, strict=True)), _COLUMNS)
         width = width or episode[0].shape[1]
@@ -285,6 +284,15 @@ def _read_episodes(
             )
         episodes.append(episode)
     return episodes
+
+
+def _require_kinds(where: str, observations: Any) -> None:
+    """Refuses arrays that NumPy would make numbers of, such as strings of digits, or of which it would lose a part."""
+    for values in observations.values() if isinstance(observations, Mapping) else [observations]:
+        if isinstance(values, Mapping):
+            _require_kinds(where, values)
+        elif isinstance(values, np.ndarray):
+            validation.require_numbers(where, {"observations": values})
 
 
 def _flags_inside(flags: np.ndarray, ends: np.ndarray) -> list[str]:

@@ -62,14 +62,7 @@ def transform_rewards(dataset: Dataset, name: str) -> np.ndarray:
         return rewards
     if name == "d4rl-antmaze":
         return rewards - np.float32(1.0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled: np.ndarray = rewards / np.float32(_spread_of_returns(dataset)) * np.float32(1000.0)
-    if lost := int((np.isfinite(rewards) & ~np.isfinite(scaled)).sum()):
-        raise DatasetError(
-            f"{dataset.name}: reward transform d4rl-locomotion makes {lost} rewards larger than float32 holds; choose "
-            "d4rl-antmaze or none"
-        )
-    return scaled
+    return _scaled(dataset, _spread_of_returns(dataset))
 
 
 def reward_scale_and_shift(dataset: Dataset, name: str) -> tuple[float, float]:
@@ -84,11 +77,13 @@ def reward_scale_and_shift(dataset: Dataset, name: str) -> tuple[float, float]:
 
     Raises:
       UserError: there is no such transform.
-      DatasetError: `d4rl-locomotion` on data whose returns are all equal.
+      DatasetError: as `transform_rewards`.
     """
     _require_known(name)
     if name == "d4rl-locomotion":
-        return 1000.0 / _spread_of_returns(dataset), 0.0
+        spread = _spread_of_returns(dataset)
+        _scaled(dataset, spread)
+        return 1000.0 / spread, 0.0
     return 1.0, -1.0 if name == "d4rl-antmaze" else 0.0
 
 
@@ -109,3 +104,16 @@ def _spread_of_returns(dataset: Dataset) -> float:
             "d4rl-antmaze or none"
         )
     return high - low
+
+
+def _scaled(dataset: Dataset, spread: float) -> np.ndarray:
+    """Rewards [N] float32 in thousandths of the range of returns."""
+    rewards = np.asarray(dataset.rewards, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled: np.ndarray = rewards / np.float32(spread) * np.float32(1000.0)
+    if lost := int((np.isfinite(rewards) & ~np.isfinite(scaled)).sum()):
+        raise DatasetError(
+            f"{dataset.name}: reward transform d4rl-locomotion makes {lost} rewards larger than float32 holds; choose "
+            "d4rl-antmaze or none"
+        )
+    return scaled

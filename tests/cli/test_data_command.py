@@ -3,15 +3,13 @@
 import hashlib
 import pathlib
 
-import h5py
-import numpy as np
 import pytest
 
 from jaxrl_srpo.cli import main
 from jaxrl_srpo.errors import UserError
 from tests import synthetic
 from tests.data.test_download import serving
-from tests.data.test_recording import with_resets
+from tests.data.test_recording import write_with_resets
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +41,7 @@ def test_a_picture_that_cannot_be_written_is_one_line(dataset: pathlib.Path, tmp
 
 
 def test_reset_rows_go_where_they_are_told_to(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = with_resets()
-    with h5py.File(tmp_path / "mine.hdf5", "w") as file:
-        file["observations"], file["rewards"], file["terminals"] = rows.observations, rows.rewards, rows.ends
-        file["actions"] = np.zeros((len(rows.ends), 1), np.float32)
+    write_with_resets(tmp_path / "mine.hdf5")
     main.main(["data", "info", str(tmp_path / "mine.hdf5")])
     assert "--drop_reset_rows leaves them out" in capsys.readouterr().out
     main.main(["data", "info", str(tmp_path / "mine.hdf5"), "--drop_reset_rows"])

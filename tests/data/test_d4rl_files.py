@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jaxrl_srpo.data import d4rl, d4rl_files
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.errors import DatasetError
-from tests.data.test_recording import sound, with_resets
+from tests.data.test_recording import sound, write_with_resets
 
 
 def loop_transitions(fields: dict[str, Any], max_episode_steps: int | None) -> tuple[list[int], list[int]]:
@@ -214,17 +214,7 @@ def test_terminations_that_are_time_limits_are_told_of(tmp_path: pathlib.Path) -
 
 @pytest.mark.parametrize("given", [True, False])
 def test_rows_of_resets_are_told_of_and_left_out(tmp_path: pathlib.Path, given: bool) -> None:
-    rows = with_resets()
-    ends = rows.ends
-    fields = {
-        "observations": rows.observations,
-        "actions": np.zeros((len(ends), 2), np.float32),
-        "rewards": rows.rewards,
-        "terminals": ends,
-        "timeouts": np.zeros_like(ends),
-        "next_observations": rows.next_observations if given else None,
-    }
-    path = write(tmp_path / "mine.hdf5", fields)
+    path = write_with_resets(tmp_path / "mine.hdf5", given)
     noted = d4rl_files.read_hdf5(path)
     assert "5 rows, each after an episode's end, are no transitions" in noted.warnings[0]
     left = d4rl_files.read_hdf5(path, drop_reset_rows=True)

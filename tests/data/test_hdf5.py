@@ -190,6 +190,7 @@ def test_other_content_of_a_file_may_be_of_any_type(tmp_path: pathlib.Path) -> N
     with h5py.File(path, "a") as file:
         file["infos/text"] = np.full(ROWS, b"x")
         file["infos/none"] = h5py.Empty(np.float32)
+        file["infos/na\nme"] = 1.0
         file.create_dataset("infos/ragged", (ROWS,), h5py.string_dtype())[:] = "x"
         file.attrs["odd"] = np.zeros(2, [("a", "f4")])
     assert read_hdf5(path).size == ROWS - 1
@@ -245,3 +246,11 @@ def test_another_layout_is_told_of(tmp_path: pathlib.Path, name: str, message: s
         file[name] = np.zeros(3)
     with pytest.raises(DatasetError, match=rf"has none of the fields observations, .*; {message}"):
         read_hdf5(tmp_path / "data.hdf5")
+
+
+def test_names_inside_that_are_no_text_are_refused_in_one_line(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path / "data.hdf5")
+    with h5py.File(path, "a") as file:
+        file[b"na\xffme"] = 1.0
+    with pytest.raises(DatasetError, match=r"data\.hdf5 cannot be read: 'utf-8' codec can't decode"):
+        read_hdf5(path)

@@ -367,6 +367,9 @@ def test_an_id_may_lack_a_namespace(datasets: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
+        ("observations", np.full((6, 4), b"1.0"), r"episode 0: observations holds \|S3; expected real numbers"),
+        ("observations", np.full((6, 4), 1j), "episode 0: observations holds complex128; expected real numbers"),
+        ("rewards", np.full(5, b"1"), r"episode 0: rewards holds \|S1; expected real numbers"),
         ("rewards", np.full(5, 1j), "episode 0: rewards holds complex128; expected real numbers"),
         ("actions", np.full((5, 2), 0.5j), "episode 0: actions holds complex128; expected real numbers"),
         ("terminations", np.full(5, 0.5), "episode 0: terminals, row 0: 0.5; expected 0 or 1"),

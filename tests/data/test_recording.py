@@ -1,6 +1,9 @@
 """Slips of recording are told apart from sound files, of vector environments played here too."""
 
+import pathlib
+
 import gymnasium
+import h5py
 import numpy as np
 import pytest
 
@@ -32,6 +35,18 @@ def with_resets(reward: float = 0.0) -> Recording:
         np.insert(rows.ends, stops, False),
         np.insert(rows.next_observations, stops, rows.observations[stops], axis=0),
     )
+
+
+def write_with_resets(path: pathlib.Path, given: bool = True) -> pathlib.Path:
+    """A file of these rows, with next_observations if `given`."""
+    rows = with_resets()
+    with h5py.File(path, "w") as file:
+        file["observations"], file["rewards"], file["terminals"] = rows.observations, rows.rewards, rows.ends
+        file["actions"] = np.zeros((len(rows.ends), 2), np.float32)
+        file["timeouts"] = np.zeros_like(rows.ends)
+        if given:
+            file["next_observations"] = rows.next_observations
+    return path
 
 
 def without_next(rows: Recording) -> Recording:

@@ -100,6 +100,16 @@ def test_returns_whose_range_float32_does_not_hold_cannot_scale() -> None:
             apply(wide, "d4rl-locomotion")
 
 
+def test_rewards_that_become_infinite_are_refused() -> None:
+    """The last, unfinished episode does not count for the range."""
+    late = dataset([1, 2, 3e38], [1, 1, 0])
+    for apply in (transform_rewards, reward_scale_and_shift):
+        with pytest.raises(
+            DatasetError, match="makes 1 rewards larger than float32 holds; choose d4rl-antmaze or none"
+        ):
+            apply(late, "d4rl-locomotion")
+
+
 def test_unknown_transform() -> None:
     with pytest.raises(UserError, match="unknown reward transform 'log'; choose one of d4rl-locomotion"):
         transform_rewards(dataset([1], [0]), "log")

@@ -280,7 +280,7 @@ HDF5 = (
         for column in ("observations", "actions", "rewards", "terminations", "truncations")
         for name, expected, make in (
             ("missing", Expected.REFUSED, lambda x: None),
-            ("strings", Expected.REFUSED, lambda x: np.full(len(x), b"x")),
+            ("strings", Expected.REFUSED, lambda x: np.full(x.shape, b"1.0")),
             ("records", Expected.REFUSED, lambda x: np.zeros(len(x), [("x", "f4")])),
             ("complex", Expected.REFUSED, lambda x: x + 1j),
             ("longer", Expected.REFUSED, lambda x: np.concatenate([x, x])),
@@ -326,7 +326,7 @@ ARROW = (
         Mutation(f"{column}: {name}", Expected.REFUSED, in_table(column_of(column, make)))
         for column in ("observations", "actions", "rewards", "terminations", "truncations")
         for name, make in (
-            ("strings", lambda rows: ["x"] * rows),
+            ("strings", lambda rows: ["1"] * rows),
             ("nothing", lambda rows: [None] * rows),
             ("ragged", lambda rows: [[1.0] * (1 + k % 3) for k in range(rows)]),
             ("records", lambda rows: [{"a": 1}] * rows),
