@@ -99,23 +99,31 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def leased(self, lease: Lease | None) -> Iterator[None]:
-        """Has `writing` ask this lease, until the work is done and the lease released; None asks none."""
+        """Has `writing` ask this lease as long as its work goes on; None asks none."""
         self._lease = lease
         try:
-            with lease or contextlib.nullcontext():
-                yield
+            yield
         finally:
             self._lease = None
 
+    @property
+    def lease(self) -> Lease | None:
+        """The lease of the work under way; see `leased`."""
+        return self._lease
+
     @contextlib.contextmanager
-    def writing(self) -> Iterator[bool]:
-        """Gives whether the work under way is this process's still, and keeps it so while something is written.
+    def writing(self, lease: Lease | None = None) -> Iterator[bool]:
+        """Gives whether some work is this process's still, and keeps it so while something is written.
+
+        Args:
+          lease: of the work; that of `leased` by default.
 
         Raises:
           UserError: see `check_there`.
         """
         self.check_there()
-        with self._lease.writing() if self._lease else contextlib.nullcontext(True) as own:
+        asked = lease or self._lease
+        with asked.writing() if asked else contextlib.nullcontext(True) as own:
             yield own
 
     def _unwritable(self, error: OSError) -> UserError:

@@ -56,6 +56,9 @@ class Trainer:
       strategy: see `population.vectorize`.
       checkpoint_seconds: least time between two checkpoints; 0 saves one after every chunk.
       members_per_population: most members trained together; 0 for all that can be.
+
+    Attributes:
+      busy_seconds: how long the device compiled or trained so far.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Trainer:
         self.run, self.data, self.scorer = run, data, scorer
         self.strategy: Strategy = strategy
         self.checkpoint_seconds = checkpoint_seconds
+        self.busy_seconds = 0.0
         self._size = members_per_population
         self._leases = Leases(run.path / "leases")
         self._untrainable = Untrainable(run)
@@ -80,6 +84,7 @@ class Trainer:
         Raises:
           UserError: a population is too large for the memory there is; nothing has been trained then.
         """
+        began = time.monotonic()
         units = [
             _Unit(stage, population)
             for stage in stages_of(members)
@@ -99,18 +104,40 @@ class Trainer:
                 self._untrainable.name(members)
             unfinished = [number for number in unfinished if coordinator() and not self._finished(units[number])]
             choice = self._choose(units, unfinished)
+            if choice.number < 0 and self.scorer is not None and self.scorer.wait():
+                # Of what was under way another worker may have taken something over.
+                unfinished = list(range(len(units)))
+                continue
             number = broadcast(choice.number)
             if number == _ALL_DONE:
                 self._clear(units)
+                if not any(unit.stage.online for unit in units):
+                    self._say_share(time.monotonic() - began)
                 return
             if number == _WAIT:
                 time.sleep(_WAIT_SECONDS)
                 continue
-            with self.run.leased(choice.lease):
-                self._finish(units[number], choice.lease)
+            self._work(units[number], choice.lease)
+
+    def _say_share(self, seconds: float) -> None:
+        """Says for how much of the time the device compiled or trained, if it did."""
+        if coordinator() and self.busy_seconds > 0.0:
+            share = self.busy_seconds / seconds
+            print_message(f"the device compiled or trained for {share:.0%} of {seconds:,.0f} s")
+
+    def _work(self, unit: _Unit, lease: Lease | None) -> None:
+        """Finishes a unit; its last evaluation may go on beside the next one, and keeps the lease meanwhile."""
+        kept = False
+        try:
+            with self.run.leased(lease):
+                self._finish(unit, lease)
+            kept = lease is not None and self.scorer is not None and self.scorer.keep(lease)
+        finally:
+            if lease is not None and not kept:
+                lease.release()
 
     def _finish(self, unit: _Unit, lease: Lease | None) -> None:
-        """Trains what a unit lacks and evaluates it, unless another worker takes over."""
+        """Trains what a unit lacks and has it evaluated, unless another worker takes over."""
         stage = unit.stage
         try:
             if to_train := self._to_train(unit):
@@ -120,7 +147,7 @@ class Trainer:
                 self.scorer.finish(stage, self._trained(unit))
         except LeaseLost:
             if self.scorer is not None:
-                self.scorer.drop()
+                self.scorer.drop(lease)
 
     def _to_train(self, unit: _Unit) -> list[Member]:
         """The members to train now: all of a population if a kill came while its results were being saved.
@@ -206,6 +233,7 @@ class _StageRun:
     """One stage of one population, from its last checkpoint (or the start) to its results."""
 
     def __init__(self, trainer: Trainer, stage: Stage, members: Sequence[Member], lease: Lease | None) -> None:
+        self._trainer = trainer
         self._stage, self._run, self._scorer, self._lease = stage, trainer.run, trainer.scorer, lease
         self._checkpoint_seconds = trainer.checkpoint_seconds
         groups = in_groups(stage, members)
@@ -227,6 +255,7 @@ class _StageRun:
                 for begin, stop in self._schedule.chunks(start):
                     began = time.monotonic()
                     means = self._population.run(begin, stop)
+                    self._trainer.busy_seconds += time.monotonic() - began
                     self._stop_if_lease_lost()
                     self._log(stop, means, (stop - begin) * len(self._members), began, bar)
                     if stop % self._schedule.evaluation == 0 or stop == self._schedule.total:
@@ -235,9 +264,6 @@ class _StageRun:
                     if broadcast(due and stop < self._schedule.total):
                         self._save_checkpoint(stop)
                         saved = time.monotonic()
-                if self._scorer is not None:
-                    bar.set_postfix_str("evaluating")
-                    self._scorer.wait()
             self._save_results()
 
     def _resume(self) -> int:
