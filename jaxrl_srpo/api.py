@@ -15,21 +15,24 @@ from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.facts import DatasetFacts, dataset_facts
 from jaxrl_srpo.data.packing import pack_dataset
 from jaxrl_srpo.envs.datasets import load_dataset
+from jaxrl_srpo.envs.make import import_environment
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.files import print_message
-from jaxrl_srpo.methods.contract import Method, Stage
+from jaxrl_srpo.io.files import errors_told, print_message
+from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.monitor import trackers
 from jaxrl_srpo.report import Row
+from jaxrl_srpo.report.records import read_evaluations
 from jaxrl_srpo.runs.distributed import coordinator
 from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import RunDirectory
-from jaxrl_srpo.runs.scorer import Scorer, usable_environments
-from jaxrl_srpo.runs.sweep import NAMING_COLUMNS, Member, Sweep, populations, stages_of, unique
-from jaxrl_srpo.runs.workers import data_settings, find_usable, make_scorer, own_methods, train_members
+from jaxrl_srpo.runs.scorer import usable_environments
+from jaxrl_srpo.runs.sweep import MOST_MEMBERS, Member, Sweep, populations, stages_of, unique
+from jaxrl_srpo.runs.workers import data_settings, facts_in, find_usable, make_scorer, own_methods, train_members
 
 Algorithm = str | Method
 
 
+@errors_told()
 def train(
     datasets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
@@ -80,6 +83,7 @@ def train(
     return report.collect(prepared.run.path)
 
 
+@errors_told()
 def prepare(
     datasets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
@@ -100,14 +104,18 @@ def prepare(
     _prepare(sweep, out, options or Options(), log or print_message)
 
 
+@errors_told()
 def evaluate(
     run_dir: str | os.PathLike[str],
     episodes: int | None = None,
     artefacts: pathlib.Path | None = None,
     log: Callable[[str], None] | None = None,
     algorithm: Sequence[Algorithm] = (),
+    environment: str | None = None,
 ) -> list[Row]:
-    """Evaluates every finished policy of a run again and writes the report anew.
+    """Evaluates every finished policy of a run again and writes the report anew, by the new evaluations.
+
+    The rows of training time stay in `evaluations.csv`; the new ones have a number in the column `again`.
 
     Args:
       run_dir: run directory.
@@ -115,12 +123,14 @@ def evaluate(
       artefacts: directory of finished stages, if the run used a shared one.
       log: receives messages.
       algorithm: methods of your own whose members the run holds.
+      environment: Gymnasium id to evaluate in where the data name none; `module:ID` imports the module first.
 
     Raises:
-      UserError: if it is no run directory, or its environments cannot be made.
+      UserError: if it is no run directory, its environments cannot be made, or it has another one than is named.
     """
     log = log or print_message
     run = RunDirectory(pathlib.Path(run_dir), artefacts, own_methods(algorithm))
+    facts = facts_in(run, environment)
     members = run.members()
     if episodes is not None:
         members = [
@@ -133,10 +143,13 @@ def evaluate(
     ]
     if not any(own for _, own in finished):
         raise UserError(f"{run_dir}: no stage is finished yet; continue it with the command that started it")
-    scorer = make_scorer(run, usable_environments(run, list(run.facts().values()), required=True, log=log))
+    number = 1 + max((row.again for row in read_evaluations(run.path)), default=0)
+    scorer = make_scorer(run, usable_environments(run, facts, required=True, log=log))
+    run.keep_environments(facts)
     try:
         for stage, own in finished:
-            _evaluate_again(run, scorer, stage, own)
+            for population in populations(own, stage):
+                scorer.evaluate_again(stage, population, number)
     finally:
         scorer.close()
     report.write_report(run.path)
@@ -153,17 +166,6 @@ def load_results(run_dir: str | os.PathLike[str]) -> list[Row]:
       UserError: if it is no run directory, or a file in it is damaged.
     """
     return report.collect(run_dir)
-
-
-def _evaluate_again(run: RunDirectory, scorer: Scorer, stage: Stage, members: Sequence[Member]) -> None:
-    names = {tuple(map(str, member.row(stage).values())) for member in members}
-
-    def kept(row: dict[str, str]) -> bool:
-        return row["final"] != "1" or tuple(row[column] for column in NAMING_COLUMNS) not in names
-
-    run.evaluations.keep(kept)
-    for population in populations(members, stage):
-        scorer.finish(stage, population)
 
 
 def command() -> list[str]:
@@ -191,15 +193,15 @@ def _sweep(
 ) -> Sweep:
     given = (datasets,) if isinstance(datasets, (str, os.PathLike)) else datasets
     values = {name: _values(value) for name, value in overrides.items()}
-    names, numbers = tuple(os.fspath(name) for name in given), tuple(int(seed) for seed in seeds)
+    names, numbers = tuple(os.fspath(name) for name in given), tuple(itertools.islice(seeds, MOST_MEMBERS + 1))
     return Sweep(names, numbers, preset, values, budget, _values(algorithm))
 
 
 def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: Callable[[str], None]) -> _Prepared:
     """Loads and checks everything, then writes `sweep.json`."""
-    if options.members_per_population < 0:
-        raise UserError(f"--members_per_population={options.members_per_population}: must not be negative")
     trackers.check(options.track)
+    if options.environment is not None:
+        options = dataclasses.replace(options, environment=import_environment(options.environment))
     loaded = [_load(name, options) for name in sweep.datasets]
     _refuse_equal(loaded)
     members = sweep.members(loaded)

@@ -40,14 +40,15 @@ class Worker(Protocol):
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags that all launchers have."""
-    flags.DEFINE_integer("workers", 2, "How many workers to start.", 1, flag_values=values)
+    flags.DEFINE_integer("workers", 2, "How many workers to start.", 1, 10_000, flag_values=values)
     flags.DEFINE_integer("restarts", 10, "How many dead workers are replaced, in total.", 0, flag_values=values)
     flags.DEFINE_integer(
-        "cpu_devices", 0, "JAX devices that a worker makes of its CPU; 0: one per core.", 0, flag_values=values
+        "cpu_devices", 0, "JAX devices that a worker makes of its CPU; 0: one per core.", 0, 1024, flag_values=values
     )
     flags.DEFINE_string(
         "algorithm", "", "Methods of your own that the run holds, as package.module:METHOD.", flag_values=values
     )
+    flags.DEFINE_string("env", "", "The run's environment as module:ID, if yours.", flag_values=values)
 
 
 def parse_run_dir(values: flags.FlagValues, usage: str, arguments: Sequence[str]) -> pathlib.Path | None:
@@ -80,7 +81,7 @@ def parse_run_dir(values: flags.FlagValues, usage: str, arguments: Sequence[str]
 
 def work_arguments(run_dir: pathlib.Path, values: flags.FlagValues) -> list[str]:
     """The command line of one worker, after `jaxrl-srpo`."""
-    own = [f"--algorithm={values.algorithm}"] if values.algorithm else []
+    own = [f"--{name}={values[name].value}" for name in ("algorithm", "env") if values[name].value]
     return ["work", str(run_dir), f"--cpu_devices={values.cpu_devices}", *own]
 
 

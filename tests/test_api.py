@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
@@ -117,12 +118,82 @@ def test_evaluating_needs_something_finished(dataset: pathlib.Path, tmp_path: pa
     refuse(jaxrl_srpo.evaluate, "nowhere is not a run directory, it does not exist", tmp_path / "nowhere")
 
 
-def test_a_negative_number_of_members_is_refused(dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    options = jaxrl_srpo.Options(members_per_population=-1)
-    refuse(jaxrl_srpo.prepare, "--members_per_population=-1: must not be", dataset, tmp_path / "run", options=options)
+def test_a_negative_number_of_members_is_refused() -> None:
+    with pytest.raises(UserError, match="--members_per_population=-1: must not be"):
+        jaxrl_srpo.Options(members_per_population=-1)
 
 
 def test_the_command_is_named_by_the_program_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for program in ("/somewhere/bin/jaxrl-srpo", "/somewhere/jaxrl_srpo/__main__.py"):
         monkeypatch.setattr("sys.argv", [program, "train", "--out=x"])
         assert api.command() == ["jaxrl-srpo", "train", "--out=x"]
+
+
+def line_data(path: pathlib.Path, observation_size: int = 3) -> pathlib.Path:
+    """Data with the sizes of `tests.own_tasks`, which name no environment."""
+    random = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file["observations"] = random.normal(size=(60, observation_size)).astype(np.float32)
+        file["actions"] = random.uniform(-2.0, 2.0, (60, 1)).astype(np.float32)
+        file["rewards"] = random.normal(size=60).astype(np.float32)
+        file["terminals"], file["timeouts"] = np.zeros(60, bool), np.arange(60) % 20 == 19
+        file.attrs.update(action_low=[-2.0], action_high=[2.0])
+    return path
+
+
+def test_an_environment_may_be_named_after_training(tmp_path: pathlib.Path) -> None:
+    messages: list[str] = []
+    out = tmp_path / "run"
+    data = line_data(tmp_path / "line.hdf5")
+    jaxrl_srpo.train(data, out, seeds=[0], algorithm="iql", log=messages.append, **synthetic.TINY)
+    assert any("no environment is known; give one with --env=ID; `jaxrl-srpo evaluate" in line for line in messages)
+    with pytest.raises(UserError, match="no environment is known; give one with --env=ID"):
+        jaxrl_srpo.evaluate(out)
+    with pytest.raises(UserError, match="Acrobot-v1 is not the environment of line"):
+        jaxrl_srpo.evaluate(out, environment="Acrobot-v1")
+    rows = jaxrl_srpo.evaluate(out, environment="tests.own_tasks:LineVector-v0")
+    assert [(row.algorithm, row.seeds) for row in rows] == [("data", None), ("iql", 1)]
+    # From now on the run knows it.
+    assert jaxrl_srpo.evaluate(out)[1].mean == rows[1].mean
+    policy = jaxrl_srpo.load_policy(out)
+    assert policy.make_environment().reset(seed=0)[0].shape == (3,)
+    with pytest.raises(UserError, match=r"--env=Pendulum-v1: line in .* is evaluated in LineVector-v0; leave"):
+        jaxrl_srpo.evaluate(out, environment="Pendulum-v1")
+
+
+def test_a_policy_takes_the_dictionaries_of_its_environment(tmp_path: pathlib.Path) -> None:
+    data = line_data(tmp_path / "line.hdf5", observation_size=5)
+    options = Options(environment="tests.own_tasks:LineGoal-v0")
+    jaxrl_srpo.train(data, tmp_path / "run", seeds=[0], algorithm="iql", options=options, **synthetic.TINY)
+    policy = jaxrl_srpo.load_policy(tmp_path / "run", log=lambda message: None)
+    environment = gymnasium.make("LineGoal-v0")
+    start = environment.reset(seed=0)[0]
+    flat = np.concatenate([start["achieved_goal"], start["observation"], start["desired_goal"]])
+    np.testing.assert_array_equal(policy(start), policy(flat))
+
+
+def test_a_batch_in_a_forked_process_is_refused(run_dir: pathlib.Path) -> None:
+    code = f"""
+import multiprocessing, warnings
+import numpy as np
+import jaxrl_srpo
+warnings.simplefilter("ignore")
+policy = jaxrl_srpo.load_policy({str(run_dir)!r}, seed=0)
+policy(np.zeros((4, 3)))
+
+def ask(observation):
+    try:
+        return policy(observation).shape
+    except jaxrl_srpo.UserError as error:
+        return str(error)
+
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    for answer in pool.map(ask, [np.zeros(3), np.zeros((4, 3))]):
+        print(answer)
+"""
+    ended = synthetic.python("-c", code)
+    assert ended.returncode == 0, ended.stderr
+    one, batch = ended.stdout.splitlines()
+    assert one == "(1,)"
+    assert batch.startswith("this process was forked after the policy was loaded, and JAX cannot run in it")
+    assert 'get_context("spawn")' in batch

@@ -25,8 +25,9 @@ from jaxrl_srpo.data.names import EMBEDDED
 from jaxrl_srpo.data.table import row_width
 from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.errors import DatasetError, UserError
+from jaxrl_srpo.io.files import print_message
 from jaxrl_srpo.methods.contract import Stage
-from jaxrl_srpo.methods.settings import Values
+from jaxrl_srpo.methods.settings import Values, fields_of
 from jaxrl_srpo.methods.srpo import PAPER_BETA
 from jaxrl_srpo.nn import precision
 from jaxrl_srpo.report.literature import write_literature_table
@@ -45,6 +46,7 @@ _NOMINAL_TRANSITIONS = 1_000_000
 # Transitions of the table that speed is measured on; it hardly depends on their number.
 _MEASURED_ROWS = 100_000
 MEASURED_SECONDS = 2.0
+_SCALING = "and scaled by FLOP to data of other widths"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Part:
       flop: matrix-product FLOP of all its updates.
       memory: bytes on the device.
       seconds: time to train it, without evaluations.
+      spread: of `seconds`, as a share of it; see `Cost`.
     """
 
     stage: str
@@ -68,6 +71,7 @@ class Part:
     flop: float
     memory: float
     seconds: float
+    spread: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +80,14 @@ class Cost:
 
     Attributes:
       rate: member-updates per second of the whole device.
+      spread: by how much two measurements of it differ, as a share of it.
       memory: bytes of one member.
       scratch: bytes besides, however many members there are.
       flop: matrix-product FLOP of one update.
     """
 
     rate: float
+    spread: float
     memory: float
     scratch: float
     flop: int
@@ -139,30 +145,50 @@ def nominal(name: str) -> Dataset:
 
 
 def plan(sweep: Sweep, datasets: Sequence[Dataset], members_per_population: int) -> list[Part]:
-    """Every stage of every population, with costs measured on this device in a few seconds each."""
+    """Every stage of every population, with costs measured on this device in a few seconds each.
+
+    Networks of equal shapes are measured once, in their largest population; what data of other widths cost follows
+    from the FLOP.
+    """
     sizes = {dataset.name: dataset.size for dataset in datasets}
     members = sweep.members(datasets)
-    return [
-        _part(stage, population, sizes)
+    units = [
+        (stage, population)
         for stage in stages_of(members)
         for population in populations(unique(members, stage), stage, members_per_population)
     ]
+    costs: dict[Any, Cost] = {}
+    for stage, population in sorted(units, key=lambda unit: -len(unit[1])):
+        first, shape = population[0], _shape(stage, population[0].settings)
+        if shape not in costs:
+            costs[shape] = measure(stage, first.settings, first.spec, len(population))
+            print_message(f"{stage.name}: {costs[shape].rate:,.4g} member-updates per second")
+    return [
+        _part(stage, population, sizes, costs[_shape(stage, population[0].settings)]) for stage, population in units
+    ]
 
 
-def _part(stage: Stage, population: Sequence[Member], sizes: dict[str, int]) -> Part:
+def _shape(stage: Stage, settings: Values) -> Any:
+    """What decides the cost of an update besides the widths of the data."""
+    static = tuple(settings[one.setting.flag] for one in fields_of(stage.settings) if not one.setting.swept)
+    return stage.name, static, settings["precision"]
+
+
+def _part(stage: Stage, population: Sequence[Member], sizes: dict[str, int], cost: Cost) -> Part:
     first = population[0]
     names = tuple(dict.fromkeys(member.dataset for member in population))
-    cost = measure(stage, first.settings, first.spec, len(population))
     updates = len(population) * stage.steps(first.settings)
+    flop = update_flop(stage, first.settings, first.spec)
     table = 4.0 * row_width(first.spec) * sum(sizes[name] for name in names) * len(jax.devices())
     return Part(
         stage=stage.name,
         datasets=names,
         members=len(population),
         updates=stage.steps(first.settings),
-        flop=float(updates) * cost.flop,
+        flop=float(updates) * flop,
         memory=table + cost.memory * len(population) + cost.scratch,
-        seconds=updates / cost.rate,
+        seconds=updates / cost.rate * flop / cost.flop,
+        spread=cost.spread,
     )
 
 
@@ -173,14 +199,17 @@ def measure(stage: Stage, settings: Values, spec: Spec, members: int) -> Cost:
         members = min(members, len(jax.devices()))
     with precision.using(settings["precision"]):
         runner = PopulationRunner(Workload(stage, settings, spec, members, 1, _MEASURED_ROWS))
-        rate = burst(runner, calibrate(runner, MEASURED_SECONDS))
+        steps = calibrate(runner, MEASURED_SECONDS)
+        rates = [burst(runner, steps) for _ in range(2)]
         flop = update_flop(stage, settings, spec)
     table = 4.0 * row_width(spec) * _MEASURED_ROWS * len(jax.devices())
+    rate = sum(rates) / len(rates)
+    spread = (max(rates) - min(rates)) / rate
     scratch = max(runner.memory - table - runner.state_bytes, 0.0)
     # Members that take turns on a device share its scratch memory; batched ones have their own.
     if one_by_one:
-        return Cost(rate, runner.state_bytes / members, scratch, flop)
-    return Cost(rate, (runner.state_bytes + scratch) / members, 0.0, flop)
+        return Cost(rate, spread, runner.state_bytes / members, scratch, flop)
+    return Cost(rate, spread, (runner.state_bytes + scratch) / members, 0.0, flop)
 
 
 def device_memory() -> float:
@@ -215,6 +244,7 @@ def describe(parts: Sequence[Part]) -> str:
             f"{_hours(part.seconds):>9}  {', '.join(part.datasets)}"
         )
     flop, seconds = sum(part.flop for part in parts), sum(part.seconds for part in parts)
+    unsure = sum(part.spread * part.seconds for part in parts) / seconds
     device = jax.devices()[0]
     return "\n".join(
         [
@@ -222,6 +252,7 @@ def describe(parts: Sequence[Part]) -> str:
             f"all: {flop / 1e15:,.3f} PFLOP, {_hours(seconds)} hours of training on {len(jax.devices())} x "
             f"{device.device_kind}, evaluations apart; one population after another, "
             f"{_gigabytes(device_memory())} of memory",
+            f"Measured in bursts of {MEASURED_SECONDS:g} s, of which two differed by {unsure:.0%}, {_SCALING}.",
         ]
     )
 
@@ -272,8 +303,8 @@ def _where_from(absent: Sequence[str]) -> str:
 
 
 def _overrides(line: common.CommandLine) -> dict[str, Any]:
-    given = {"beta": line.betas, "episodes": (line.values.episodes,) if line.values.episodes else ()}
-    return {name: values for name, values in given.items() if values}
+    given = {name: (line.values[name].value,) for name in ("episodes", "behavior_seeds", "critic_seeds")}
+    return {name: values for name, values in ({"beta": line.betas} | given).items() if values not in ((), (0,), [])}
 
 
 def _command_line() -> common.CommandLine:
@@ -284,6 +315,8 @@ def _command_line() -> common.CommandLine:
     line.define_budget()
     line.define_betas([], "Betas for all datasets; the preset's otherwise.")
     line.whole("episodes", 0, "Episodes of an evaluation; 0: the preset's.", 0)
+    line.whole("behavior_seeds", 0, "Behavior models of a dataset that its seeds share; 0: each seed has its own.", 0)
+    line.whole("critic_seeds", 0, "Critics likewise.", 0)
     line.define_artefacts()
     line.whole("members_per_population", 0, "Most members trained together; 0: all that can be.", 0)
     line.switch("dry_run", "Say what would be trained, and train nothing.")

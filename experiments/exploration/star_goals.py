@@ -17,7 +17,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import common
-from jaxrl_srpo.cli.command_line import prepare_jax
 from jaxrl_srpo.envs.star import Star
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.exploration import goal_finding, policy_mixture
@@ -27,6 +26,7 @@ from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.population.member import stack
 from jaxrl_srpo.report.drawing import PALETTE, STYLE, save
 from jaxrl_srpo.report.exploration import interval
+from jaxrl_srpo.runs.devices import prepare_jax
 from jaxrl_srpo.types import Array
 
 MODULE = "exploration.star_goals"

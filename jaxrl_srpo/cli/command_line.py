@@ -1,5 +1,6 @@
-"""What every command line of the project shares: help, lists of seeds, numbers and words, exit codes, devices."""
+"""What every command line of the project shares: help, lists of seeds, numbers and words, exit codes."""
 
+import math
 import os
 import pathlib
 import re
@@ -11,27 +12,65 @@ from typing import Any, NoReturn, TypeVar
 from absl import flags
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.processors import keep_sums_in_order, usable_cores
+from jaxrl_srpo.io.files import error_line
 
 Word = TypeVar("Word", bound=str)
+
+_MOST_SEEDS = 100_000
+_LONGEST_LINE = 2000
 
 
 def exit_with(
     program: str, command: Callable[[Sequence[str]], object], arguments: Sequence[str], interrupted: str = "interrupted"
 ) -> NoReturn:
-    """Runs a command and ends the process: one line and code 2 after bad input, 130 after an interrupt, else 0."""
+    """Runs a command and ends the process: one line and code 2 after bad input, 130 after an interrupt, else 0.
+
+    What the system refuses, such as writing to a full disk, and too little memory are told as bad input is.
+    """
     try:
         command(arguments)
     except (UserError, flags.Error) as error:
-        message = " ".join(str(error).split())
-        print(f"{program}: {message.removeprefix('FATAL Flags parsing error: ')}", file=sys.stderr)
+        print(f"{program}: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{program}: {interrupted}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, MemoryError, RuntimeError) as error:
+        if not (problem := _problem_of_the_machine(error)):
+            raise
+        print(f"{program}: {problem}", file=sys.stderr)
+        sys.exit(2)
     sys.exit(0)
+
+
+def _problem_of_the_machine(error: Exception) -> str:
+    """What a person can mend: what the system refuses, or too little memory; "" where a program is at fault."""
+    if isinstance(error, OSError):
+        return error_line(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        reason = _one_line(error) or "none left"
+        return (
+            f"memory does not suffice ({reason[:300]}); train fewer members together (--members_per_population), or "
+            "choose smaller networks or batches"
+        )
+    return ""
+
+
+def _one_line(error: Exception) -> str:
+    """A message without line breaks; of one that quotes a very long word, its beginning and its end."""
+    message = " ".join(str(error).split()).removeprefix("FATAL Flags parsing error: ")
+    if len(message) <= _LONGEST_LINE:
+        return message
+    half = _LONGEST_LINE // 2
+    return f"{message[:half]} ... {message[-half:]}"
+
+
+def define_seconds(values: flags.FlagValues, name: str, default: float, help: str, least: float) -> None:
+    """Defines a flag that takes a number of seconds, which is neither NaN nor infinite."""
+    flags.DEFINE_float(name, default, help, least, flag_values=values)
+    flags.register_validator(name, math.isfinite, "must be a finite number", flag_values=values)
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
@@ -134,6 +173,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     try:
         if ":" in text:
             start, stop = (int(part) for part in text.split(":"))
+            if stop - start > _MOST_SEEDS:
+                raise UserError(f"--seeds={text}: are {stop - start} seeds; at most {_MOST_SEEDS}")
             seeds = tuple(range(start, stop))
         else:
             seeds = tuple(int(part) for part in text.split(","))
@@ -172,27 +213,3 @@ def parse_words(flag: str, text: str, choices: Sequence[Word]) -> tuple[Word, ..
     if not words or any(word not in known for word in words):
         raise UserError(f"--{flag}={text}: choose from {', '.join(known)}")
     return tuple(known[word] for word in words)
-
-
-def prepare_jax(cpu_devices: int = 0) -> None:
-    """Makes one JAX device per core, so that members are trained side by side, and keeps compiled programs on disk.
-
-    Sums on CPUs are kept in order, see `io.processors`. Must come before any computation.
-    `JAX_COMPILATION_CACHE_DIR` names another place for the programs.
-
-    Args:
-      cpu_devices: JAX devices to make of this CPU; 0 makes one per core.
-
-    Raises:
-      UserError: for a negative number.
-    """
-    keep_sums_in_order(os.environ)
-    import jax
-
-    from jaxrl_srpo.data.download import cache_dir
-
-    if cpu_devices < 0:
-        raise UserError(f"--cpu_devices={cpu_devices}: must not be negative")
-    jax.config.update("jax_num_cpu_devices", cpu_devices or usable_cores())
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))

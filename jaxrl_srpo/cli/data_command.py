@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import flags
 
-from jaxrl_srpo.cli.command_line import define_drop_reset_rows, one_argument, parse_command, prepare_jax
+from jaxrl_srpo.cli.command_line import define_drop_reset_rows, one_argument, parse_command
 from jaxrl_srpo.errors import UserError
 
 _RECIPE = {
@@ -23,7 +23,8 @@ def run(arguments: list[str]) -> None:
       flags.Error: after bad flags.
     """
     values = flags.FlagValues()
-    flags.DEFINE_string("mirror", None, "Address to download D4RL files from.", flag_values=values)
+    flags.DEFINE_string("mirror", None, "The only server to ask for D4RL files.", flag_values=values)
+    flags.DEFINE_string("checksums", None, "File of `sha256sum` to verify against (download).", flag_values=values)
     flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
     flags.DEFINE_string("out", None, "Picture to write (plot); NAME.png here by default.", flag_values=values)
     flags.DEFINE_boolean("allow_invalid_data", False, "Read data that failed its checks.", flag_values=values)
@@ -39,6 +40,7 @@ def run(arguments: list[str]) -> None:
     from jaxrl_srpo.data import inspect
     from jaxrl_srpo.data.names import REGENERATED
     from jaxrl_srpo.envs import datasets
+    from jaxrl_srpo.envs.make import import_environment
 
     given = [f"--{flag}" for flag in _RECIPE if values[flag].value is not None]
     if rest[0] == "make" and name.startswith(REGENERATED):
@@ -46,14 +48,18 @@ def run(arguments: list[str]) -> None:
         return
     if given:
         raise UserError(f"{given[0]}: is for `data make regenerated/TASK/KIND-v0` only")
-    if rest[0] in ("make", "download"):
-        make = rest[0] == "make"
-        print(datasets.make_dataset(name) if make else datasets.download_dataset(name, mirror=values.mirror))
+    if values.checksums and rest[0] != "download":
+        raise UserError("--checksums: is for `data download` only")
+    if rest[0] == "make":
+        print(datasets.make_dataset(name))
+        return
+    if rest[0] == "download":
+        print(datasets.download_dataset(name, mirror=values.mirror, sums=values.checksums))
         return
     dataset = datasets.load_dataset(
         name,
         mirror=values.mirror,
-        env=values.env,
+        env=import_environment(values.env) if values.env else None,
         allow_invalid=values.allow_invalid_data,
         drop_reset_rows=values.drop_reset_rows,
     )
@@ -74,9 +80,10 @@ def _define_recipe(values: flags.FlagValues) -> None:
 
 
 def _regenerate(name: str, values: flags.FlagValues) -> None:
-    prepare_jax(1)
     from jaxrl_srpo.exploration import regenerated
+    from jaxrl_srpo.runs.devices import prepare_jax
 
+    prepare_jax(1)
     given: dict[str, Any] = {flag: values[flag].value for flag in _RECIPE if values[flag].value is not None}
     for dataset_id in regenerated.make_datasets(name, regenerated.Recipe(**given)):
         print(dataset_id)

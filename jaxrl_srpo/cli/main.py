@@ -12,6 +12,7 @@ from jaxrl_srpo.cli import data_command
 from jaxrl_srpo.cli.command_line import (
     asks_for_help,
     define_drop_reset_rows,
+    define_seconds,
     exit_with,
     expand_home,
     help_text,
@@ -19,7 +20,6 @@ from jaxrl_srpo.cli.command_line import (
     parse_command,
     parse_seeds,
     parse_words,
-    prepare_jax,
     refuse_rest,
 )
 from jaxrl_srpo.errors import UserError
@@ -36,6 +36,7 @@ Score Regularized Policy Optimization, and AWAC, for whole populations at once.
   jaxrl-srpo report RUN_DIR          write its tables and pictures again
   jaxrl-srpo watch RUN_DIR           show all members while they train, here or elsewhere
   jaxrl-srpo export RUN_DIR          give its curves to TensorBoard or Weights & Biases
+  jaxrl-srpo verify RUN_DIR          say which of its files are damaged
   jaxrl-srpo methods                 list the methods, their presets, settings and metrics
   jaxrl-srpo data info NAME_OR_PATH  say what is in a dataset
   jaxrl-srpo data plot NAME_OR_PATH  draw it
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str]) -> None:
         "report": _report,
         "watch": _watch,
         "export": _export,
+        "verify": _verify,
         "methods": _methods,
         "data": data_command.run,
     }
@@ -116,12 +118,15 @@ def _prepare(arguments: list[str]) -> None:
         return
     if values.track:
         raise UserError("--track: is for train; `jaxrl-srpo export RUN_DIR --follow` does it beside workers")
-    prepare_jax(values.cpu_devices)
     from jaxrl_srpo import api
+    from jaxrl_srpo.runs.devices import prepare_jax
+
+    prepare_jax(values.cpu_devices)
 
     api.prepare(**_sweep_arguments(values, arguments))
     own = [name for name in _words(values.algorithm) if ":" in name]
     again = f" --algorithm={','.join(own)}" if own else ""
+    again += f" --env={values.env}" if ":" in (values.env or "") else ""
     print(f"prepared; train it with any number of `jaxrl-srpo work {values.out}{again}`")
 
 
@@ -129,6 +134,7 @@ def _work(arguments: list[str]) -> None:
     values = flags.FlagValues()
     _define_own_methods(values)
     _define_devices(values)
+    flags.DEFINE_string("env", None, f"The run's environment{_OWN_ENVIRONMENT}.", flag_values=values)
     rest = parse_command(values, arguments, "work RUN_DIR [--FLAG=VALUE ...]")
     if rest is None:
         return
@@ -137,7 +143,7 @@ def _work(arguments: list[str]) -> None:
     from jaxrl_srpo.runs import workers
 
     _join_hosts(values, workers.side_by_side(run_dir, own))
-    rows = workers.work(run_dir, algorithm=own)
+    rows = workers.work(run_dir, algorithm=own, environment=values.env)
     if rows:
         print(report.format_table(rows))
 
@@ -167,6 +173,7 @@ def _parse_sweep(command: str, arguments: list[str]) -> flags.FlagValues | None:
     return values
 
 
+_OWN_ENVIRONMENT = "; module:ID imports the module that registers it"
 _SETTINGS_NOTE = """\
 Every setting of a method is a flag of its own, for instance --beta=0.05,0.1 or --policy_steps=20000;
 `jaxrl-srpo {command} --helpfull` lists them all, by method, with the values of the presets."""
@@ -185,7 +192,7 @@ def _define_sweep(values: flags.FlagValues) -> None:
     )
     text("preset", "quick", "Set of values for all settings; those of each method are below.", flag_values=values)
     text("out", None, "Run directory; one that holds a part of this sweep is continued.", flag_values=values)
-    text("env", None, "Gymnasium id to evaluate in, for data that names none.", flag_values=values)
+    text("env", None, f"Gymnasium id to evaluate in, for data that names none{_OWN_ENVIRONMENT}.", flag_values=values)
     text("artefacts", None, "Directory of finished stages shared between runs.", flag_values=values)
     text("mirror", None, "Address to download D4RL files from.", flag_values=values)
     text("track", "", "Live curves in RUN_DIR: tensorboard, wandb, or both.", flag_values=values)
@@ -195,7 +202,7 @@ def _define_sweep(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("evaluate", True, "Evaluate in the environment.", flag_values=values)
     flags.DEFINE_boolean("allow_invalid_data", False, "Train on data that failed its checks.", flag_values=values)
     define_drop_reset_rows(values)
-    flags.DEFINE_float("checkpoint_seconds", 60.0, "Least time between two checkpoints.", 0.0, flag_values=values)
+    define_seconds(values, "checkpoint_seconds", 60.0, "Least time between two checkpoints.", 0.0)
     flags.DEFINE_integer(
         "members_per_population", 0, "Most members trained together; 0: all that can be.", 0, flag_values=values
     )
@@ -244,16 +251,16 @@ def _define_devices(values: flags.FlagValues) -> None:
         "HOST:PORT of the first of several processes that train together; auto on SLURM and TPU pods.",
         flag_values=values,
     )
-    flags.DEFINE_integer("num_processes", None, "How many processes train together.", 1, flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "How many processes train together.", 1, 100_000, flag_values=values)
     flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0, flag_values=values)
 
 
 def _join_hosts(values: flags.FlagValues, side_by_side: int) -> None:
     """Makes one device per core, or per member that can be trained side by side, unless the flags say how many."""
-    # A member trained alone is nearly twice as fast on one device that has all cores as on one that has its own.
-    prepare_jax(values.cpu_devices or min(side_by_side, usable_cores()))
-    from jaxrl_srpo.runs import distributed
+    from jaxrl_srpo.runs import devices, distributed
 
+    # A member trained alone is nearly twice as fast on one device that has all cores as on one that has its own.
+    devices.prepare_jax(values.cpu_devices or min(side_by_side, usable_cores()))
     distributed.join(values.coordinator_address, values.num_processes, values.process_id)
 
 
@@ -278,16 +285,18 @@ def _evaluate(arguments: list[str]) -> None:
     values = flags.FlagValues()
     flags.DEFINE_integer("episodes", None, "Episodes per member; as trained by default.", 1, flag_values=values)
     flags.DEFINE_string("artefacts", None, "Directory of finished stages, if the run used one.", flag_values=values)
+    flags.DEFINE_string("env", None, f"Gymnasium id, for data that names none{_OWN_ENVIRONMENT}.", flag_values=values)
     _define_own_methods(values)
     rest = parse_command(values, arguments, "evaluate RUN_DIR [--FLAG=VALUE ...]")
     if rest is None:
         return
     run_dir = one_argument(rest, "evaluate", "RUN_DIR")
-    prepare_jax(1)
     from jaxrl_srpo import api, report
+    from jaxrl_srpo.runs.devices import prepare_jax
 
+    prepare_jax(1)
     artefacts = pathlib.Path(values.artefacts) if values.artefacts else None
-    rows = api.evaluate(run_dir, values.episodes, artefacts, algorithm=_words(values.algorithm))
+    rows = api.evaluate(run_dir, values.episodes, artefacts, algorithm=_words(values.algorithm), environment=values.env)
     print(report.format_table(rows))
 
 
@@ -317,10 +326,25 @@ def _report(arguments: list[str]) -> None:
         print(f"wrote {path}")
 
 
+def _verify(arguments: list[str]) -> None:
+    rest = parse_command(flags.FlagValues(), arguments, "verify RUN_DIR")
+    if rest is None:
+        return
+    run_dir = one_argument(rest, "verify", "RUN_DIR")
+    from jaxrl_srpo.runs.verify import verify
+
+    verdict = verify(run_dir)
+    for problem in verdict.problems:
+        print(" ".join(problem.split()))
+    if verdict.problems:
+        raise UserError(f"{run_dir}: damaged in {len(verdict.problems)} places, which are named above")
+    print(verdict.whole)
+
+
 def _watch(arguments: list[str]) -> None:
     values = flags.FlagValues()
     flags.DEFINE_boolean("once", False, "Print one snapshot of all members and end.", flag_values=values)
-    flags.DEFINE_float("interval", 2.0, "Seconds between two looks at the files.", 0.1, flag_values=values)
+    define_seconds(values, "interval", 2.0, "Seconds between two looks at the files.", 0.1)
     _define_own_methods(values)
     rest = parse_command(values, arguments, "watch RUN_DIR [--FLAG=VALUE ...]")
     if rest is None:

@@ -12,7 +12,7 @@ import pathlib
 import re
 from typing import Any
 
-from jaxrl_srpo.data import d4rl_layouts
+from jaxrl_srpo.data import d4rl_layouts, mirrors
 from jaxrl_srpo.data.dataset import EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.errors import DatasetError
 
@@ -74,13 +74,13 @@ class Entry:
     Attributes:
       name: for instance `hopper-medium-v2`.
       path: the file's path below the server's root, for instance `gym_mujoco_v2/hopper_medium-v2.hdf5`.
-      url: D4RL's own address of the file.
+      urls: the public addresses of the file, D4RL's own last.
       reference: reference returns; None for the few names without.
     """
 
     name: str
     path: str
-    url: str
+    urls: tuple[str, ...]
     reference: ReferenceReturns | None
 
 
@@ -92,7 +92,8 @@ def _table() -> dict[str, Entry]:
     table = {}
     for name, (path, random, expert) in content["datasets"].items():
         scores = None if random is None else ReferenceReturns(random, expert)
-        table[name] = Entry(name, path, content["base"] + path, scores)
+        urls = mirrors.public_addresses(path, content["copies"], content["base"])
+        table[name] = Entry(name, path, urls, scores)
     return table
 
 
@@ -167,11 +168,27 @@ def environment_family(environment_id: str) -> str:
     return next((value for start, value in starts.items() if base.startswith(start)), "other")
 
 
-def environment_reference(environment_id: str) -> ReferenceReturns | None:
-    """D4RL's reference returns of a Gymnasium environment id; None if D4RL does not have that environment."""
-    base = base_id(environment_id)
-    names = [name for name in known_names() if (spec := environment(name)) is not None and base_id(spec.id) == base]
-    return next((scores for name in names if (scores := reference(name)) is not None), None)
+def reference_for(name: str, environment_id: str | None) -> ReferenceReturns | None:
+    """D4RL's reference returns of a name, else of the environment; None if D4RL has neither.
+
+    They are marked where policies are evaluated in another version of the environment: a Hopper-v5 is not paid as
+    D4RL's Hopper is, which Gymnasium calls v4.
+
+    Args:
+      name: of a dataset, D4RL's or any other.
+      environment_id: Gymnasium id of the environment that policies are evaluated in; None if there is none.
+    """
+    base = None if environment_id is None else base_id(environment_id)
+    specs = [(one, spec) for one in known_names() if (spec := environment(one)) is not None]
+    names = [one for one, spec in specs if base_id(spec.id) == base]
+    own = reference(name) if name in known_names() else None
+    scores = own or next((scores for one in names if (scores := reference(one)) is not None), None)
+    if scores is None or environment_id is None:
+        return scores
+    # A name without an environment of its own is judged by the environment alone.
+    d4rls = environment(name) if own else None
+    ids = [d4rls.id] if d4rls else [spec.id for one, spec in specs if one in names]
+    return dataclasses.replace(scores, other_version=bool(ids) and environment_id not in ids)
 
 
 def environment_spec(

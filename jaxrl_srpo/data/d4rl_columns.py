@@ -15,6 +15,7 @@ from jaxrl_srpo.io.processors import memory
 
 _REQUIRED = ("observations", "actions", "rewards", "terminals")
 _FIELDS = (*_REQUIRED, "timeouts", "episode_terminals", "next_observations")
+_VECTORS = ("observations", "actions", "next_observations")
 _DISCRETE = "discrete_action"
 _ATTRIBUTES = ("env_id", "action_low", "action_high")
 
@@ -85,7 +86,8 @@ def read_columns(source: str) -> tuple[Columns, Attributes]:
             discrete = present.pop(_DISCRETE, None)
             _refuse_lengths(source, present)
             for name, dataset in present.items():
-                fields[name] = _squeeze(name, hdf5.read_values(dataset, f"{source}: {name}"))
+                values = hdf5.read_values(dataset, f"{source}: {name}")
+                fields[name] = values if name in _VECTORS else validation.per_step(values)
             if discrete is not None and hdf5.read_values(discrete, f"{source}: {_DISCRETE}").any():
                 raise DatasetError(
                     f"{source}: its actions are discrete (discrete_action); only continuous ones can be trained on"
@@ -150,9 +152,3 @@ def _refuse_lengths(source: str, datasets: Mapping[str, h5py.Dataset]) -> None:
             f"{source}: {max(lengths.values()):,} rows need about {needed / 2**30:,.0f} GiB of memory; this machine "
             f"has {memory() / 2**30:,.0f} GiB"
         )
-
-
-def _squeeze(name: str, values: np.ndarray) -> np.ndarray:
-    """Scalars per step as [N]; some D4RL files hold them as [N, 1]."""
-    column = values.ndim == 2 and values.shape[1] == 1
-    return values[:, 0] if column and name not in ("observations", "next_observations", "actions") else values

@@ -147,7 +147,6 @@ def read_hdf5(
     warnings = (*findings, *(f"{source}: {note}" for note in notes))
     for warning in warnings:
         _LOG.warning("%s", warning)
-    scores = d4rl.reference(name) if name in d4rl.known_names() else None
     return Dataset(
         name,
         source,
@@ -161,7 +160,7 @@ def read_hdf5(
         fingerprint=fingerprint(*transitions, low, high),
         family=kind,
         environment=spec,
-        reference=scores or (d4rl.environment_reference(spec.id) if spec else None),
+        reference=d4rl.reference_for(name, spec.id if spec else None),
         warnings=warnings,
     )
 

@@ -7,6 +7,19 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
+class WrapperSpec:
+    """A Gymnasium wrapper under which data were recorded.
+
+    Attributes:
+      name: of a class of `gymnasium.wrappers`; `package.module:Class` for any other, which is never imported.
+      kwargs: keyword arguments, JSON-serializable; None where the recording does not tell them.
+    """
+
+    name: str
+    kwargs: dict[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class EnvironmentSpec:
     """A Gymnasium environment by name, without importing Gymnasium.
 
@@ -15,29 +28,51 @@ class EnvironmentSpec:
       kwargs: keyword arguments of `gymnasium.make`, JSON-serializable.
       max_episode_steps: time limit in steps; None leaves the environment's own.
       goal_task: whether an episode counts as a success when it terminates or reports `info["success"]`.
+      wrappers: around the environment, innermost first.
+      observation_keys: entries of its dictionary observations that make a vector, see `data.observations`; empty where
+        it has vectors, or where the environment itself decides.
     """
 
     id: str
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     max_episode_steps: int | None = None
     goal_task: bool = False
+    wrappers: tuple[WrapperSpec, ...] = ()
+    observation_keys: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The spec as a JSON object."""
-        return dataclasses.asdict(self)
+        # Addresses of results are made of it, so that what came later is left out where there is none of it.
+        values = dataclasses.asdict(self)
+        later = {name: list(values.pop(name)) for name in ("wrappers", "observation_keys")}
+        return values | {name: value for name, value in later.items() if value}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "EnvironmentSpec":
         """The inverse of `to_json`."""
-        return cls(**value)
+        wrappers = tuple(WrapperSpec(**wrapper) for wrapper in value.get("wrappers", ()))
+        keys = tuple(value.get("observation_keys", ()))
+        return cls(**{**value, "wrappers": wrappers, "observation_keys": keys})
 
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceReturns:
-    """Returns of a random and of an expert policy; D4RL's score is 100 (R - random) / (expert - random)."""
+    """Returns of a random and of an expert policy; D4RL's score is 100 (R - random) / (expert - random).
+
+    Attributes:
+      random: return that scores 0.
+      expert: return that scores 100.
+      other_version: whether they are of another version of the environment than policies are evaluated in.
+    """
 
     random: float
     expert: float
+    other_version: bool = False
+
+    @property
+    def metric(self) -> str:
+        """What scores by them are called in tables and files."""
+        return "normalized_score_other_version" if self.other_version else "normalized_score"
 
     def normalize(self, returns: np.ndarray) -> np.ndarray:
         """D4RL-normalized scores, 0 for random and 100 for expert, of undiscounted returns of any shape."""
@@ -66,6 +101,7 @@ class Dataset:
       family: `locomotion`, `antmaze`, `pointmaze`, `adroit`, `kitchen` or `other`; presets and rewards go by it.
       environment: where policies learned from it are evaluated; None if unknown.
       reference: D4RL's or Minari's reference returns; None if there are none.
+      observation_keys: entries of dictionary observations, in the order of the vectors; empty if they were vectors.
       warnings: what is doubtful in it, a line each.
     """
 
@@ -86,6 +122,7 @@ class Dataset:
     family: str = "other"
     environment: EnvironmentSpec | None = None
     reference: ReferenceReturns | None = None
+    observation_keys: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property

@@ -2,14 +2,17 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
+from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns, WrapperSpec
 from jaxrl_srpo.data.rewards import reward_scale_and_shift
 from jaxrl_srpo.data.units import Units, measure_units
 from jaxrl_srpo.data.weighting import take_rows, weighted_rows
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.typed import build, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,7 @@ class DatasetFacts:
       observation_mean: [observation_size], 0 where observations are not normalized.
       observation_std: [observation_size], 1 where observations are not normalized.
       reward_transform: name of the reward transform.
-      metric: `normalized_score`, `success_rate` or `return`.
+      metric: that of `ReferenceReturns`, `success_rate` or `return`.
       data_mean: mean over the dataset's episodes, in `metric`.
       data_std: standard deviation over the dataset's episodes, in `metric`.
       return_mean: mean undiscounted return of the episodes.
@@ -40,6 +43,8 @@ class DatasetFacts:
       given: the name or absolute path by which any worker loads the data; None if it was not loaded by name.
       reward_scale: factor of rewards that come later, as the transform says.
       reward_shift: added after scaling.
+      observation_keys: entries of dictionary observations that make a vector; empty if they were vectors.
+      longest_episode: steps of the longest episode; 0 where an earlier version did not keep it.
     """
 
     name: str
@@ -60,11 +65,13 @@ class DatasetFacts:
     data_std: float
     return_mean: float
     environment: dict[str, Any] | None
-    reference: dict[str, float] | None
+    reference: dict[str, Any] | None
     data_success_rate: float | None = None
     given: str | None = None
     reward_scale: float = 1.0
     reward_shift: float = 0.0
+    observation_keys: list[str] = dataclasses.field(default_factory=list)
+    longest_episode: int = 0
 
     @property
     def units(self) -> Units:
@@ -87,6 +94,44 @@ class DatasetFacts:
     def reference_returns(self) -> ReferenceReturns | None:
         """Reference returns; None if there are none."""
         return None if self.reference is None else ReferenceReturns(**self.reference)
+
+
+def facts_from_json(value: Any, where: str) -> DatasetFacts:
+    """The facts that a JSON object holds.
+
+    Args:
+      value: what `dataclasses.asdict` gives of facts.
+      where: what messages call its place.
+
+    Raises:
+      UserError: it holds something else.
+    """
+    facts = build(DatasetFacts, value, where)
+    if facts.environment is not None:
+        _require_environment(facts.environment, f"{where}: 'environment'")
+    if facts.reference is not None:
+        build(ReferenceReturns, facts.reference, f"{where}: 'reference'")
+    sizes = {"observation": facts.observation_size, "action": facts.action_size}
+    for name, lists in _LISTS.items():
+        if not 1 <= sizes[name] <= _LARGEST_SIZE or any(len(getattr(facts, one)) != sizes[name] for one in lists):
+            raise UserError(f"{where}: its {name} sizes do not agree; restore the file or train again")
+    return facts
+
+
+def _require_environment(value: Mapping[str, Any], where: str) -> None:
+    """Looks whether a JSON object is one of `EnvironmentSpec.to_json`."""
+    require(value.get("observation_keys", []), list[str], f"{where}: 'observation_keys'")
+    require(value.get("wrappers", []), list[Any], f"{where}: 'wrappers'")
+    for wrapper in value.get("wrappers", []):
+        build(WrapperSpec, wrapper, f"{where}: 'wrappers'")
+    build(EnvironmentSpec, {k: v for k, v in value.items() if k not in ("observation_keys", "wrappers")}, where)
+
+
+_LISTS = {
+    "observation": ("observation_mean", "observation_std"),
+    "action": ("action_low", "action_high"),
+}
+_LARGEST_SIZE = 10**6
 
 
 def dataset_facts(
@@ -113,7 +158,7 @@ def dataset_facts(
     goal_task = dataset.environment is not None and dataset.environment.goal_task
     successes = (returns > 0).astype(np.float64) if goal_task else None
     if dataset.reference is not None:
-        metric, values = "normalized_score", dataset.reference.normalize(returns)
+        metric, values = dataset.reference.metric, dataset.reference.normalize(returns)
     elif successes is not None:
         metric, values = "success_rate", successes
     else:
@@ -141,5 +186,7 @@ def dataset_facts(
         environment=None if dataset.environment is None else dataset.environment.to_json(),
         reference=None if dataset.reference is None else dataclasses.asdict(dataset.reference),
         data_success_rate=None if successes is None else float(np.mean(successes)),
+        observation_keys=list(dataset.observation_keys),
+        longest_episode=int(dataset.episode_lengths.max(initial=0)),
         given=os.path.abspath(given) if given is not None and os.path.isfile(given) else given,
     )

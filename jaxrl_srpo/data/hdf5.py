@@ -16,6 +16,7 @@ from jaxrl_srpo.io.processors import memory
 
 NUMBERS = "biuf"
 """Kinds of NumPy types that are real numbers or flags."""
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @contextlib.contextmanager
@@ -43,6 +44,8 @@ def open_contained(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
 def check(path: str | os.PathLike[str]) -> None:
     """Raises unless a file is HDF5 that `open_contained` opens.
 
+    A file that was cut is none: HDF5 keeps in its first block where it must end.
+
     Raises:
       DatasetError: it is not; with the first bytes of what it is instead.
     """
@@ -50,8 +53,11 @@ def check(path: str | os.PathLike[str]) -> None:
         with open_contained(path):
             return
     except OSError as error:
-        begin = pathlib.Path(path).read_bytes()[:40]
-        raise DatasetError(f"what came is no HDF5 file, it begins with {begin!r}; name another mirror") from error
+        with open(path, "rb") as file:
+            begin = file.read(40)
+        if begin.startswith(_SIGNATURE):
+            raise DatasetError(f"what came is a cut or damaged HDF5 file: {str(error).splitlines()[0]}") from error
+        raise DatasetError(f"what came is no HDF5 file, it begins with {begin!r}") from error
 
 
 def find_dataset(group: h5py.Group, name: str, source: str) -> h5py.Dataset | None:

@@ -4,10 +4,10 @@ import difflib
 import os
 import pathlib
 
-from jaxrl_srpo.data import d4rl, d4rl_files, hdf5, minari_source
+from jaxrl_srpo.data import checksums, d4rl, d4rl_files, hdf5, minari_source, mirrors
 from jaxrl_srpo.data.dataset import Dataset
-from jaxrl_srpo.data.download import cache_dir, download, mirrored
-from jaxrl_srpo.data.names import EMBEDDED, FORMS
+from jaxrl_srpo.data.download import cache_dir, download
+from jaxrl_srpo.data.names import EMBEDDED, FORMS, OGBENCH
 from jaxrl_srpo.data.reading import require_text
 from jaxrl_srpo.errors import DatasetError
 
@@ -29,7 +29,7 @@ def read_dataset(
 
     Args:
       name_or_path: an existing HDF5 file, a name of `d4rl.known_names()`, or a Minari id.
-      mirror: root address that replaces D4RL's server; see `download.MIRROR_VARIABLE`.
+      mirror: root address of the only server to ask for D4RL's files; see `mirrors.MIRROR_VARIABLE`.
       allow_invalid: log what validation finds instead of raising.
       env: Gymnasium id for evaluation that overrides the dataset's own.
       env_time_limit: time limit of `env` in steps, for files that mark none; D4RL's own files have D4RL's.
@@ -63,7 +63,7 @@ def d4rl_file(name: str, *, mirror: str | None = None, fetch: bool = True, progr
 
     Args:
       name: a name of `d4rl.known_names()`.
-      mirror: root address that replaces D4RL's server.
+      mirror: root address of the only server to ask.
       fetch: whether it may be downloaded.
       progress: draw a progress bar on stderr.
 
@@ -71,20 +71,71 @@ def d4rl_file(name: str, *, mirror: str | None = None, fetch: bool = True, progr
       The file's path.
 
     Raises:
-      DatasetError: unknown name, or the file is neither here nor to be had.
+      DatasetError: unknown name, the file is neither here nor to be had, or it is not the one that was downloaded.
     """
     item = d4rl.entry(name)
     path = cache_dir() / item.path
-    url = mirrored(item.url, item.path, mirror)
     if os.path.isfile(path):
+        _verify(path, checksums.recorded(cache_dir(), item.path))
         return path
     if not fetch:
-        raise DatasetError(f"{name} is not at {path}; fetch it with `jaxrl-srpo data download {name}` ({url})")
-    return download(url, path, progress, check=hdf5.check)
+        address = mirrors.mirrored(item.urls, item.path, mirror)[0]
+        raise DatasetError(f"{name} is not at {path}; fetch it with `jaxrl-srpo data download {name}` ({address})")
+    return fetch_d4rl_file(name, mirror=mirror, progress=progress)
+
+
+def fetch_d4rl_file(
+    name: str,
+    *,
+    mirror: str | None = None,
+    sums: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> pathlib.Path:
+    """Downloads the file of a D4RL name unless it is here, verifies its SHA-256, and notes it for every later use.
+
+    Args:
+      name: a name of `d4rl.known_names()`.
+      mirror: root address of the only server to ask.
+      sums: a file in the format of `sha256sum` that has the file's SHA-256; None takes what was noted when it was first
+        downloaded, and without a note takes the file as it comes.
+      progress: draw a progress bar on stderr.
+
+    Returns:
+      The file's path.
+
+    Raises:
+      DatasetError: unknown name, the file is not to be had, or it has another SHA-256.
+    """
+    item, cache = d4rl.entry(name), cache_dir()
+    path = cache / item.path
+    known = checksums.given(pathlib.Path(sums), item.path) if sums else checksums.recorded(cache, item.path)
+    if path.is_file():
+        _verify(path, known)
+    else:
+        urls = mirrors.mirrored(item.urls, item.path, mirror)
+        download(urls, path, progress, checksum=known, check=hdf5.check)
+    checksums.record(cache, item.path, known.sha256 if known else checksums.sha256_of(path))
+    return path
+
+
+def _verify(path: pathlib.Path, checksum: checksums.Checksum | None) -> None:
+    """Raises unless a file of the cache is what it must be, as far as that is known."""
+    try:
+        if checksum is not None:
+            checksums.verify(path, checksum, os.fspath(path))
+    except DatasetError as error:
+        raise DatasetError(
+            f"{error}; delete the file to download it again, or that line if the file is right"
+        ) from error
 
 
 def unknown_name(name: str) -> DatasetError:
     """The error for a name that fits no form, with the closest names there are."""
+    if OGBENCH.fullmatch(name):
+        return DatasetError(
+            f"{name}: is a dataset of OGBench, which is not read by name yet; write its observations, actions, "
+            "rewards, terminals and timeouts to an .hdf5 file and give its path"
+        )
     close = difflib.get_close_matches(name, [*d4rl.known_names(), *EMBEDDED], n=3, cutoff=0.5)
     hint = f"; closest: {', '.join(close)}" if close else ""
     return DatasetError(f"unknown dataset {name!r}{hint}; expected {FORMS}")

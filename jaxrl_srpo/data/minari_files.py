@@ -122,9 +122,18 @@ def _spec(metadata: Mapping[str, Any], name: str, dataset_id: str) -> dict[str, 
         raise DatasetError(
             f"{dataset_id}: kwargs or max_episode_steps of the metadata's {name} are no Gymnasium spec's"
         )
+    wrappers = spec.get("additional_wrappers") or ()
+    if not isinstance(wrappers, list | tuple) or not all(map(_is_wrapper, wrappers)):
+        raise DatasetError(f"{dataset_id}: additional_wrappers of the metadata's {name} are no Gymnasium spec's")
     if isinstance(spec.get("entry_point"), str):
         require_text(f"{dataset_id}: the entry_point in {name} of the metadata", spec["entry_point"])
     return spec
+
+
+def _is_wrapper(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("entry_point"), str):
+        return False
+    return value["entry_point"].isprintable() and isinstance(value.get("kwargs"), dict | None)
 
 
 def _require_episodes(dataset_id: str, names: list[str], prefix: str, total: int, place: str) -> None:

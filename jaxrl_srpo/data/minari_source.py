@@ -1,22 +1,25 @@
 """Minari datasets by id, through the `minari` package, which is imported only when one is asked for."""
 
+import contextlib
+import dataclasses
 import difflib
 import logging
 import os
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxrl_srpo.data import d4rl, recording, validation
-from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns
+from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns, WrapperSpec
 from jaxrl_srpo.data.fingerprint import fingerprint
 from jaxrl_srpo.data.minari_files import environment_in, folder_of, local_ids, read_metadata, require_whole
 from jaxrl_srpo.data.names import is_made_here
-from jaxrl_srpo.data.observations import flatten_observation
+from jaxrl_srpo.data.observations import flatten_observation, observation_keys
 from jaxrl_srpo.data.reading import first_line, readable, require_text
-from jaxrl_srpo.errors import DatasetError
+from jaxrl_srpo.errors import DatasetError, UserError
 
 _LOG = logging.getLogger(__name__)
 _COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
@@ -35,7 +38,7 @@ def read_minari(
     Episodes hold T + 1 observations, so every step has its s' and none is dropped. `terminals` are terminations; an
     episode that was truncated counts as a time-out. A last episode that has neither flag was cut short, like the one
     under way when a replay buffer ends; it has no return unless it is the only one. Dictionary observations become
-    vectors by `flatten_observation`.
+    vectors by `observation_keys` of the whole dataset.
 
     Args:
       dataset_id: for instance `D4RL/door/human-v2`.
@@ -55,7 +58,9 @@ def read_minari(
     require_text("the id of a dataset", dataset_id)
     stored, metadata = _open(dataset_id)
     _refuse_other_actions(stored, dataset_id)
-    episodes = _read_episodes(stored, dataset_id)
+    recorded = _recorded(stored, dataset_id)
+    keys = _observation_keys(stored, recorded, dataset_id)
+    episodes = _read_episodes(recorded, keys, len(stored.action_space.low), dataset_id)
     observations, actions, rewards, following, terminals, truncations = (
         np.concatenate(column) for column in zip(*episodes, strict=True)
     )
@@ -77,7 +82,10 @@ def read_minari(
     )
     doubts = [*_flags_inside(terminals | truncations, ends), *_lost_steps(len(rewards), metadata["total_steps"])]
     findings += validation.report(dataset_id, doubts, allow_invalid)
-    spec = d4rl.environment_spec(env) if env else _environment(metadata, dataset_id)
+    own = _environment(metadata, dataset_id)
+    spec = d4rl.environment_spec(env) if env else own
+    if spec is not None:
+        spec = dataclasses.replace(spec, observation_keys=keys)
     by_time = int((truncations & ~terminals & ends).sum())
     limit = env_time_limit or (spec.max_episode_steps if spec else None)
     merged = recording.merged_ends(lengths[terminals[ends]], by_time, limit, d4rl.base_id(spec.id) if spec else None)
@@ -101,7 +109,8 @@ def read_minari(
         fingerprint=fingerprint(*transitions, low, high),
         family=_family(dataset_id, spec),
         environment=spec,
-        reference=_reference(metadata, dataset_id),
+        reference=_reference(metadata, dataset_id, other_version=bool(spec and own and spec.id != own.id)),
+        observation_keys=keys,
         warnings=lines,
     )
 
@@ -110,17 +119,53 @@ def download_minari(dataset_id: str) -> None:
     """Fetches a Minari dataset from its server into Minari's own directory; without a network this takes half a minute.
 
     Raises:
-      DatasetError: no network, no such id on the server, or it needs another version of Minari.
+      DatasetError: no network, no such id on the server, it needs another version of Minari, or what came cannot be
+        read.
     """
+    # Minari takes the folder of an interrupted download for the dataset, and goes on with it only by force.
+    for options in ({}, {"force_download": True}):
+        if _is_sound(dataset_id):
+            return
+        _fetch(dataset_id, **options)
+    _open(dataset_id)
+
+
+def _is_sound(dataset_id: str) -> bool:
+    if not is_here(dataset_id):
+        return False
+    try:
+        _open(dataset_id)
+    except DatasetError:
+        return False
+    return True
+
+
+def _fetch(dataset_id: str, **options: bool) -> None:
     minari = _minari()
     try:
-        minari.download_dataset(dataset_id)
+        with _quiet_client():
+            minari.download_dataset(dataset_id, **options)
     # Minari lets the exceptions of whichever remote it uses through, which have no common base.
     except Exception as error:
         raise DatasetError(
             f"cannot download Minari dataset {dataset_id}: {first_line(error)}; check the id and the network, or copy "
             f"its directory to {folder_of(dataset_id).parent} by hand"
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet_client() -> Iterator[None]:
+    """Minari's messages on standard error, without the lines of its client on each attempt."""
+    from huggingface_hub.utils import logging as client
+
+    level = client.get_verbosity()
+    client.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Skipping Download")
+            yield
+    finally:
+        client.set_verbosity(level)
 
 
 def is_here(dataset_id: str) -> bool:
@@ -194,21 +239,42 @@ def _action_bounds(stored: Any, dataset_id: str, actions: np.ndarray) -> tuple[n
     return low, high
 
 
-def _read_episodes(stored: Any, dataset_id: str) -> list[tuple[np.ndarray, ...]]:
-    """All episodes, as `_read_episode` gives them, of one width."""
+def _recorded(stored: Any, dataset_id: str) -> list[Any]:
+    """All episodes as Minari's own objects."""
     if not len(stored):
         raise DatasetError(f"{dataset_id}: the Minari dataset has no episodes")
     # Minari opens all files of Arrow's at once.
     with readable(f"Minari dataset {dataset_id!r}"):
         source = stored.iterate_episodes()
-    episodes: list[tuple[np.ndarray, ...]] = []
-    width, action_size = None, len(stored.action_space.low)
+    episodes = []
     for index in range(len(stored)):
+        with readable(f"{dataset_id}, episode {index}"):
+            episodes.append(next(source))
+    return episodes
+
+
+def _observation_keys(stored: Any, episodes: Sequence[Any], dataset_id: str) -> tuple[str, ...]:
+    """The entries of dictionary observations that make a vector, by all episodes; none for vectors."""
+    if not isinstance(getattr(stored.observation_space, "spaces", None), Mapping):
+        return ()
+    try:
+        with readable(f"Minari dataset {dataset_id!r}"):
+            return observation_keys(stored.observation_space, [episode.observations for episode in episodes])
+    except UserError as error:
+        raise DatasetError(f"{dataset_id}: {error}") from error
+
+
+def _read_episodes(
+    recorded: Sequence[Any], keys: Sequence[str], action_size: int, dataset_id: str
+) -> list[tuple[np.ndarray, ...]]:
+    """All episodes, as `_read_episode` gives them, of one width."""
+    episodes: list[tuple[np.ndarray, ...]] = []
+    width = None
+    for index, one in enumerate(recorded):
         where = f"{dataset_id}, episode {index}"
         with readable(where), np.errstate(over="ignore"):
-            stored_episode = next(source)
-            _require_kinds(where, stored_episode.observations)
-            episode = _read_episode(stored_episode, dataset_id)
+            _require_kinds(where, one.observations)
+            episode = _read_episode(one, keys, dataset_id)
         validation.require_fields(where, dict(zip(_COLUMNS, episode, strict=True)), _COLUMNS)
         width = width or episode[0].shape[1]
         if (episode[0].shape[1], episode[1].shape[1]) != (width, action_size):
@@ -246,17 +312,17 @@ def _lost_steps(found: int, expected: int) -> list[str]:
     return [] if found == expected else [f"the metadata say {expected} steps, the episodes have {found}"]
 
 
-def _read_episode(episode: Any, dataset_id: str) -> tuple[np.ndarray, ...]:
+def _read_episode(episode: Any, keys: Sequence[str], dataset_id: str) -> tuple[np.ndarray, ...]:
     """One episode as observations, actions, rewards, next observations, terminations and truncations of T steps."""
     if not isinstance(episode.observations, Mapping | np.ndarray) or not isinstance(episode.actions, np.ndarray):
         raise DatasetError(f"{dataset_id}, episode {episode.id}: only array or dictionary observations can be read")
-    observations = flatten_observation(episode.observations)
+    observations = flatten_observation(episode.observations, keys)
     numbers = {
         "observations": observations,
         "actions": episode.actions,
-        "rewards": np.asarray(episode.rewards),
-        "terminals": np.asarray(episode.terminations),
-        "timeouts": np.asarray(episode.truncations),
+        "rewards": validation.per_step(np.asarray(episode.rewards)),
+        "terminals": validation.per_step(np.asarray(episode.terminations)),
+        "timeouts": validation.per_step(np.asarray(episode.truncations)),
     }
     validation.require_numbers(f"{dataset_id}, episode {episode.id}", numbers)
     steps = len(episode.rewards)
@@ -273,10 +339,10 @@ def _read_episode(episode: Any, dataset_id: str) -> tuple[np.ndarray, ...]:
     return (
         observations[:-1],
         episode.actions.astype(np.float32),
-        np.asarray(episode.rewards, np.float64),
+        numbers["rewards"].astype(np.float64),
         observations[1:],
-        np.asarray(episode.terminations, bool),
-        np.asarray(episode.truncations, bool),
+        numbers["terminals"].astype(bool),
+        numbers["timeouts"].astype(bool),
     )
 
 
@@ -287,17 +353,25 @@ def _environment(metadata: Mapping[str, Any], dataset_id: str) -> EnvironmentSpe
         return None
     # Data may have been recorded while a person watched; evaluation has no window.
     kwargs = {name: value for name, value in (spec.get("kwargs") or {}).items() if name != "render_mode"}
-    return d4rl.environment_spec(spec["id"], kwargs, spec.get("max_episode_steps"))
+    found = d4rl.environment_spec(spec["id"], kwargs, spec.get("max_episode_steps"))
+    return dataclasses.replace(found, wrappers=tuple(map(_wrapper, spec.get("additional_wrappers") or ())))
 
 
-def _reference(metadata: Mapping[str, Any], dataset_id: str) -> ReferenceReturns | None:
-    """Reference returns in the metadata."""
+def _wrapper(recorded: Mapping[str, Any]) -> WrapperSpec:
+    """A wrapper of the metadata; only Gymnasium's own are known by name."""
+    module, _, name = recorded["entry_point"].partition(":")
+    ours = module == "gymnasium.wrappers" or module.startswith("gymnasium.wrappers.")
+    return WrapperSpec(name if ours else recorded["entry_point"], recorded.get("kwargs"))
+
+
+def _reference(metadata: Mapping[str, Any], dataset_id: str, *, other_version: bool) -> ReferenceReturns | None:
+    """Reference returns in the metadata, which are of the environment there."""
     low, high = (metadata.get(name) for name in ("ref_min_score", "ref_max_score"))
     if low is None or high is None:
         return None
     numbers = all(type(score) in (int, float) for score in (low, high))
     with readable(f"{dataset_id}: ref_min_score and ref_max_score of the metadata"):
-        reference = ReferenceReturns(float(low), float(high)) if numbers else None
+        reference = ReferenceReturns(float(low), float(high), other_version) if numbers else None
     if reference is None or not np.isfinite([reference.random, reference.expert]).all() or low == high:
         raise DatasetError(
             f"{dataset_id}: ref_min_score and ref_max_score of the metadata are {low!a} and {high!a}; expected two "

@@ -1,6 +1,7 @@
 """Writes datasets made on this machine into Minari's local storage, whole or not at all."""
 
 import importlib.metadata
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -57,7 +58,7 @@ def write_dataset(
     target, partial = root / dataset_id, root / f".{dataset_id.replace('/', '-')}.partial"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with locked(root / "jaxrl_srpo"):
+        with locked(root / "jaxrl_srpo", math.inf):
             if exists(dataset_id):
                 if exist_ok:
                     return

@@ -24,6 +24,11 @@ JUMP_DEVIATIONS = 0.5
 _OVERRIDE = "--allow_invalid_data trains on it all the same"
 
 
+def per_step(values: np.ndarray) -> np.ndarray:
+    """One number per step as [N]; some recordings hold them as [N, 1], for instance those of rewards of shape (1,)."""
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+
+
 def require_fields(source: str, fields: Mapping[str, np.ndarray | None], required: Sequence[str]) -> int:
     """Checks that fields exist, have the right rank and one row per step.
 

@@ -5,6 +5,7 @@ not give it back, and without it a HalfCheetah's coordinates are up to 0.2 off a
 own data is as fast, and the same bit for bit.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs import tasks
-from jaxrl_srpo.envs.make import find_registered, make_environment
+from jaxrl_srpo.envs.make import find_registered, keys_of, make_environment
 from jaxrl_srpo.envs.simulator import (
     GymnasiumSimulator,
     Start,
@@ -46,6 +47,7 @@ def make_simulator(spec: EnvironmentSpec, count: int, workers: int | None = None
     task = _find_task(spec, environment, count)
     if task is not None:
         return MujocoSimulator(environment, task, count, workers or default_workers(environment))
+    spec = dataclasses.replace(spec, observation_keys=keys_of(environment))
     environments = [environment, *(make_environment(spec, lean=True) for _ in range(count - 1))]
     return GymnasiumSimulator(environments, size, workers)
 
@@ -191,7 +193,7 @@ class ModelCopies:
 def _find_task(spec: EnvironmentSpec, environment: "gymnasium.Env", count: int) -> tasks.Task | None:
     """The task of `count` environments like this one, or None where only Gymnasium knows it."""
     registered = find_registered(spec.id)
-    if registered.additional_wrappers:
+    if registered.additional_wrappers or spec.wrappers or keys_of(environment) not in tasks.OBSERVATION_KEYS:
         return None
     return tasks.find(str(registered.entry_point), registered.kwargs | spec.kwargs, environment.unwrapped, count)
 

@@ -30,7 +30,7 @@ def load_dataset(
 
     Args:
       name_or_path: an existing HDF5 file, a name of `d4rl.known_names()`, a Minari id, or a name of `names.EMBEDDED`.
-      mirror: root address that replaces D4RL's server; see `download.MIRROR_VARIABLE`.
+      mirror: root address of the only server to ask for D4RL's files; see `mirrors.MIRROR_VARIABLE`.
       allow_invalid: log what validation finds instead of raising.
       env: Gymnasium id for evaluation that overrides the dataset's own; its time limit ends episodes of files that
         mark no time-outs.
@@ -59,7 +59,24 @@ def load_dataset(
         fetch=download,
         progress=progress,
     )
-    return dataset if env or os.path.isfile(name) or name in d4rl.known_names() else _trusted(dataset)
+    by_person = env or os.path.isfile(name) or name in d4rl.known_names()
+    return _limited(dataset if by_person else _trusted(dataset))
+
+
+def _limited(dataset: Dataset) -> Dataset:
+    """The dataset, its environment with a time limit: that of the longest episode where it has none."""
+    spec = dataset.environment
+    if spec is None:
+        return dataset
+    limited = make.with_time_limit(spec, int(dataset.episode_lengths.max(initial=0)))
+    if limited == spec:
+        return dataset
+    line = (
+        f"{dataset.source}: environment {spec.id} has no time limit; its episodes are cut at "
+        f"{limited.max_episode_steps} steps, the longest of the data"
+    )
+    _LOG.warning("%s", line)
+    return dataclasses.replace(dataset, environment=limited, warnings=(*dataset.warnings, line))
 
 
 def _time_limit(env: str) -> int | None:
@@ -104,20 +121,27 @@ def make_dataset(name: str) -> str:
     return pointmaze.ensure_dataset(name)
 
 
-def download_dataset(name: str, *, mirror: str | None = None) -> str:
+def download_dataset(name: str, *, mirror: str | None = None, sums: str | os.PathLike[str] | None = None) -> str:
     """Fetches a D4RL file into the cache, or a Minari dataset into Minari's store.
+
+    Args:
+      name: a D4RL name or a Minari id.
+      mirror: root address of the only server to ask for D4RL's files.
+      sums: a file in the format of `sha256sum` that has the SHA-256 of D4RL's file.
 
     Returns:
       The file's path, or the Minari id.
 
     Raises:
-      DatasetError: unknown name, or it cannot be fetched.
+      DatasetError: unknown name, it cannot be fetched, or it is not the file that it must be.
     """
     if is_made_here(name):
         raise DatasetError(f"{name}: is made here, not downloaded: `jaxrl-srpo data make {name}`")
     if name in d4rl.known_names():
-        return str(loading.d4rl_file(name, mirror=mirror))
+        return str(loading.fetch_d4rl_file(name, mirror=mirror, sums=sums))
     if "/" not in name or os.path.exists(name):
         raise loading.unknown_name(name)
+    if sums:
+        raise DatasetError(f"--checksums={os.fspath(sums)}: is for D4RL's files; {name} is Minari's")
     minari_source.download_minari(name)
     return name

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import difflib
 import functools
 import io
@@ -16,8 +17,10 @@ import numpy as np
 
 from jaxrl_srpo.data import d4rl, d4rl_layouts
 from jaxrl_srpo.data.dataset import EnvironmentSpec
-from jaxrl_srpo.data.observations import flatten_observation
+from jaxrl_srpo.data.observations import flatten_observation, observation_keys
+from jaxrl_srpo.envs.wrappers import wrap
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.modules import import_named
 
 if TYPE_CHECKING:
     import gymnasium
@@ -30,13 +33,14 @@ _OURS = {
     d4rl_layouts.NAMESPACE + "Manipulation-v0": ("jaxrl_srpo.envs.manipulation:Manipulation", 50),
     STAR: ("jaxrl_srpo.envs.star_task:StarTask", 100),
 }
+_STEPS_TO_DECIDE = 5
 _POINT_MAZE = "gymnasium_robotics.envs.maze.point_maze:PointMazeEnv"
 
 
 def make_environment(spec: EnvironmentSpec, *, lean: bool = False) -> "gymnasium.Env[np.ndarray, Any]":
     """A Gymnasium environment whose observations are float32 vectors.
 
-    Dictionary observations of goal tasks become vectors by `flatten_observation`.
+    Dictionary observations become vectors by the spec's keys; without keys the start and some random steps decide.
 
     Args:
       spec: id, keyword arguments and time limit.
@@ -47,8 +51,8 @@ def make_environment(spec: EnvironmentSpec, *, lean: bool = False) -> "gymnasium
       The environment; its observation space is a box with one axis.
 
     Raises:
-      UserError: the id is unknown, MuJoCo or Gymnasium-Robotics is missing, the keyword arguments do not fit, or
-        observations cannot be made vectors.
+      UserError: the id is unknown, MuJoCo or Gymnasium-Robotics is missing, the keyword arguments do not fit, a
+        wrapper cannot be rebuilt, or observations cannot be made vectors.
     """
     try:
         import gymnasium
@@ -56,16 +60,39 @@ def make_environment(spec: EnvironmentSpec, *, lean: bool = False) -> "gymnasium
         raise UserError(f"environment {spec.id} needs Gymnasium ({_line(error)}); pip install gymnasium") from error
 
     environment = make_unflattened(spec, lean=lean)
+    space = environment.observation_space
     observation, _ = environment.reset(seed=0)
-    if isinstance(environment.observation_space, gymnasium.spaces.Box) and np.ndim(observation) == 1:
-        return gymnasium.wrappers.TransformObservation(environment, flatten_observation, _box(len(observation)))
-    if not isinstance(environment.observation_space, gymnasium.spaces.Dict) or "observation" not in observation:
+    keys: tuple[str, ...] = ()
+    if isinstance(space, gymnasium.spaces.Dict):
+        keys = spec.observation_keys or _observation_keys(spec.id, environment)
+    elif not isinstance(space, gymnasium.spaces.Box) or np.ndim(observation) != 1:
         raise UserError(
-            f"environment {spec.id}: observations of space {environment.observation_space} cannot be made vectors; "
-            "expected a box with one axis, or a dictionary with `observation`"
+            f"environment {spec.id}: observations of space {space} cannot be made vectors; expected a box with one "
+            "axis, or a dictionary of such boxes"
         )
-    size = len(flatten_observation(observation))
-    return gymnasium.wrappers.TransformObservation(environment, flatten_observation, _box(size))
+    flatten = functools.partial(flatten_observation, keys=keys)
+    return gymnasium.wrappers.TransformObservation(environment, flatten, _box(len(flatten(observation))))
+
+
+def keys_of(environment: "gymnasium.Env[np.ndarray, Any]") -> tuple[str, ...]:
+    """The keys by which an environment of `make_environment` makes vectors; none where it has vectors itself."""
+    keys: tuple[str, ...] = environment.func.keywords["keys"]  # type: ignore[attr-defined]
+    return keys
+
+
+def _observation_keys(environment_id: str, environment: "gymnasium.Env") -> tuple[str, ...]:
+    """Decided by the start of an episode and some steps: at the start alone entries may be equal by chance."""
+    environment.action_space.seed(0)
+    observations = [environment.reset(seed=0)[0]]
+    for _ in range(_STEPS_TO_DECIDE):
+        observation, _, terminated, truncated, _ = environment.step(environment.action_space.sample())
+        observations.append(observation)
+        if terminated or truncated:
+            break
+    try:
+        return observation_keys(environment.observation_space, observations)
+    except UserError as error:
+        raise UserError(f"environment {environment_id}: {error}") from error
 
 
 def make_unflattened(spec: EnvironmentSpec, *, lean: bool = False) -> "gymnasium.Env":
@@ -87,7 +114,7 @@ def make_unflattened(spec: EnvironmentSpec, *, lean: bool = False) -> "gymnasium
     except Exception as error:
         raise UserError(f"environment {spec.id} cannot be made with {spec.kwargs}: {_line(error)}") from error
     _remove_model_file(environment)
-    return environment
+    return wrap(environment, spec.wrappers)
 
 
 def _box(size: int) -> "gymnasium.spaces.Box":
@@ -118,7 +145,36 @@ def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec
         close = difflib.get_close_matches(environment_id, sorted(gymnasium.registry), n=3, cutoff=0.6)
         hint = f"; closest: {', '.join(close)}" if close else ""
         install = f"; Gymnasium-Robotics is not installed: {_INSTALL}" if missing else ""
-        raise UserError(f"unknown environment {environment_id!r}{hint}{install}") from error
+        own = "" if ":" in environment_id else f"; if a module of yours registers it: --env=MODULE:{environment_id}"
+        raise UserError(f"unknown environment {environment_id!r}{hint}{install}{own}") from error
+
+
+def import_environment(named: str) -> str:
+    """The id that a person names as `Name-v0` or `module:Name-v0`, once that module is imported.
+
+    `gymnasium.make` takes such names too. What a file names must not come here.
+
+    Raises:
+      UserError: there is no such module.
+    """
+    module, separator, environment_id = named.rpartition(":")
+    if separator:
+        import_named(module, f"--env={named}")
+    return environment_id
+
+
+def with_time_limit(spec: EnvironmentSpec, longest: int) -> EnvironmentSpec:
+    """The spec, with a limit of `longest` steps where neither it nor its registration has one.
+
+    Without a limit an evaluation might never end. An id that nobody registers is left to `make_environment`.
+    """
+    if spec.max_episode_steps is not None or longest < 1:
+        return spec
+    try:
+        registered = find_registered(spec.id).max_episode_steps
+    except UserError:
+        return spec
+    return spec if registered is not None else dataclasses.replace(spec, max_episode_steps=longest)
 
 
 def is_registered_as(environment_id: str, entry_point: str) -> bool:

@@ -42,7 +42,7 @@ class Scores(NamedTuple):
     """One member's episodes in the measure that its tables use.
 
     Attributes:
-      metric: `normalized_score` (0 random, 100 expert), `success_rate` (0 or 1 per episode) or `return`.
+      metric: that of `ReferenceReturns` (0 random, 100 expert), `success_rate` (0 or 1 per episode) or `return`.
       values: [E] float64.
     """
 
@@ -54,7 +54,7 @@ def scores(episodes: Episodes, member: int, reference: ReferenceReturns | None) 
     """Normalized scores where there is a reference, else successes in goal tasks, else returns."""
     returns = episodes.returns[member]
     if reference is not None:
-        return Scores("normalized_score", reference.normalize(returns))
+        return Scores(reference.metric, reference.normalize(returns))
     if episodes.goal_tasks[member]:
         values = np.where(np.isnan(returns), np.nan, episodes.successes[member].astype(np.float64))
         return Scores("success_rate", values)

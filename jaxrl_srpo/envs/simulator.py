@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.processors import usable_cores
 
 if TYPE_CHECKING:
@@ -165,7 +166,9 @@ class GymnasiumSimulator:
 def _store(result: Transition, i: int, step: tuple[np.ndarray, Any, bool, bool, dict[str, Any]]) -> None:
     observation, reward, terminated, truncated, info = step
     result.observations[i] = observation
-    result.rewards[i] = float(reward)
+    if np.size(reward) != 1:
+        raise UserError(f"an environment gave the reward {reward}; expected one number")
+    result.rewards[i] = np.asarray(reward, np.float64).item()
     result.terminated[i], result.truncated[i] = terminated, truncated
     result.successes[i] = bool(info.get("success", False))
 

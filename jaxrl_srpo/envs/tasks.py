@@ -25,6 +25,8 @@ _LOCOMOTION = {
 }
 _POINT_MAZE = "gymnasium_robotics.envs.maze.point_maze:PointMazeEnv"
 _MAZE_ARGUMENTS = {"maze_map", "reward_type", "continuing_task", "reset_target"}
+OBSERVATION_KEYS = ((), ("observation", "desired_goal"))
+"""Keys of the observations that these tasks give: vectors, and those of PointMaze."""
 _GOAL_RADIUS = 0.45
 _SPEED_LIMIT = 5.0
 

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ from jaxrl_srpo.envs.collection import (
 from jaxrl_srpo.envs.make import make_unflattened
 from jaxrl_srpo.errors import DatasetError
 from jaxrl_srpo.io.checkpoint import Progress
-from jaxrl_srpo.io.files import locked
+from jaxrl_srpo.io.files import locked, print_message
 from jaxrl_srpo.methods import sac
 from jaxrl_srpo.nn.policies import TanhGaussianPolicy
 from jaxrl_srpo.population.interaction import Loop
@@ -82,6 +83,9 @@ class Recipe:
             raise DatasetError(f"--steps={self.steps}: must be at least {_SNAPSHOTS}, one per snapshot")
         if self.transitions < 1:
             raise DatasetError(f"--transitions={self.transitions}: must be at least 1")
+        for name, number in (("steps", self.steps), ("transitions", self.transitions)):
+            if number >= 2**31:
+                raise DatasetError(f"--{name}={number}: must be at most 2^31 - 1")
         if not 0 <= self.seed < 2**31:
             raise DatasetError(f"--seed={self.seed}: must be from 0 to 2^31 - 1")
 
@@ -224,13 +228,16 @@ def _save(run: GymnasiumRun, snapshots: list[Snapshot], progress: Progress) -> N
 
 def _restore(run: GymnasiumRun, progress: Progress) -> list[Snapshot]:
     """Returns a run to its last checkpoint, if there is one; returns the snapshots until then."""
-    count = progress.latest()
-    if count is None:
-        return []
     first = Snapshot(np.int64(0), np.float64(0.0), jax.tree.map(lambda x: x[0], run.policies))
-    saved = progress.load(count, {"run": run.checkpoint_shapes(), "snapshots": stack([first] * count)})
-    run.restore(saved["run"])
-    return [jax.tree.map(lambda x, i=i: x[i], saved["snapshots"]) for i in range(count)]
+
+    def template(count: int) -> dict[str, Any]:
+        return {"run": run.checkpoint_shapes(), "snapshots": stack([first] * count)}
+
+    saved = progress.restore(template, print_message)
+    if saved is None:
+        return []
+    run.restore(saved.tree["run"])
+    return [jax.tree.map(lambda x, i=i: x[i], saved.tree["snapshots"]) for i in range(saved.step)]
 
 
 def _make_run(task: Task, recipe: Recipe) -> GymnasiumRun:
@@ -283,7 +290,8 @@ def _turn(prefix: str) -> Iterator[None]:
     root = minari_writer.storage_root()
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(root / prefix.replace("/", "-")))
+            root.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(root / prefix.replace("/", "-"), math.inf))
         except OSError as error:
             raise DatasetError(
                 f"cannot write {prefix} at {root}: {error.strerror or error}; "

@@ -1,16 +1,22 @@
-"""The CSV files of a run directory: appended and followed by any number of processes, safe against kills."""
+"""The CSV files of a run directory: appended and followed by any number of processes, safe against kills.
+
+A row with a cell `check` carries the CRC-32 of its other cells, so that a damaged one is told from what was written.
+"""
 
 import csv
 import io
 import os
 import pathlib
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import FileIO
 from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.files import locked, write_atomically
+from jaxrl_srpo.io.files import errors_of, locked, write_atomically
 
-METRICS_COLUMNS = ("stage", "dataset", "seed", "setting", "beta", "step", "updates_per_second")
+CHECK = "check"
+METRICS_COLUMNS = ("stage", "dataset", "seed", "setting", "beta", "step", "updates_per_second", CHECK)
 """The first columns of `metrics.csv`; whatever the stages measure follows."""
 EVALUATION_COLUMNS = (
     "stage",
@@ -29,6 +35,8 @@ EVALUATION_COLUMNS = (
     "return_std",
     "length_mean",
     "success_rate",
+    "again",
+    CHECK,
 )
 
 Record = TypeVar("Record")
@@ -69,8 +77,8 @@ class Tail(Generic[Record]):
         """The rows completed since the last call; a last line without its end waits for a later one.
 
         Raises:
-          UserError: the file cannot be read, a column is missing, or a cell is not what its column should hold; the
-            next call reads it again.
+          UserError: the file cannot be read, a column is missing, a cell is not what its column should hold, or a row
+            is not what was written; the next call reads it again.
         """
         try:
             # Opening the file again is what makes a network file system look at the server's copy.
@@ -86,7 +94,10 @@ class Tail(Generic[Record]):
             raise UserError(f"{self._path} cannot be read ({error.strerror})") from None
         whole = content[: content.rfind(b"\n") + 1]
         reader = csv.DictReader(io.StringIO(_decode(self._path, whole)), columns)
-        rows = [self._parse(self._path, *item) for item in self._lines(reader, line)]
+        try:
+            rows = [self._parse(self._path, *item) for item in self._lines(reader, line)]
+        except csv.Error as error:
+            raise UserError(f"{self._path} line {line + reader.line_num}: is no row of a CSV file ({error})") from None
         self.written, self._inode, self._offset = state.st_mtime, state.st_ino, offset + len(whole)
         self._columns, self._line = list(reader.fieldnames or ()) or None, line + reader.line_num
         if restarted:
@@ -109,10 +120,20 @@ class Tail(Generic[Record]):
         missing = self._required.difference(columns)
         if columns and missing:
             raise UserError(f"{self._path} has no column {min(missing)!r}; it should be the file that train wrote")
+        if len(set(columns)) < len(columns):
+            raise UserError(f"{self._path} has two columns of one name; it should be the file that train wrote")
         for cells in reader:
             line = before + reader.line_num
             if None in cells or None in cells.values():
                 raise UserError(f"{self._path} line {line}: expected {len(columns)} cells, as in line 1")
+            if before + reader.line_num == 2 and CHECK not in cells and (name := _check_column(cells)):
+                raise UserError(f"{self._path} line 1 is damaged: {name!r} should be {CHECK!r}; restore the file")
+            check = cells.pop(CHECK, "")
+            if check and check != _checksum(cells):
+                raise UserError(
+                    f"{self._path} line {line} is damaged: it is not what was written ({CHECK} differs); "
+                    "restore the file, or delete the line and train or evaluate again"
+                )
             yield line, cells
 
 
@@ -120,7 +141,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, str]]:
     """All whole rows of a CSV file in order, as text by column; none if there is no such file.
 
     Raises:
-      UserError: the file cannot be read, or a line has too few or too many cells.
+      UserError: the file cannot be read, a line has too few or too many cells, or is not what was written.
     """
     return Tail(path, frozenset(), lambda path, line, cells: cells).read().rows
 
@@ -131,8 +152,8 @@ class CsvLog:
     Processes that write take turns. A last line cut short by a kill is dropped before the next one is written.
 
     Args:
-      path: of the file, which is made if there is none.
-      columns: its first columns.
+      path: of the file, which is made if there is none, in a directory that exists.
+      columns: its first columns; with `CHECK` among them, every row that is written gets its checksum.
 
     Raises:
       UserError: the file is damaged.
@@ -146,14 +167,17 @@ class CsvLog:
             self._repair()
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Appends rows in one write; cells that a row lacks stay blank, as do those of new columns in older rows."""
+        """Appends rows in one write; cells that a row lacks stay blank, as do those of new columns in older rows.
+
+        Raises:
+          UserError: the file is damaged.
+          OSError: it cannot be written, and is as it was.
+        """
         rows = list(rows)
         with locked(self.path):
             columns = self._repair(name for row in rows for name in row)
-            with self.path.open("ab") as file:
-                file.write(_format(columns, rows).encode())
-                file.flush()
-                os.fsync(file.fileno())
+            with self.path.open("ab", buffering=0) as file, errors_of(self.path):
+                _append(file, _format(columns, rows).encode())
 
     def rows(self) -> list[dict[str, str]]:
         """All whole rows in order, as text by column."""
@@ -174,7 +198,8 @@ class CsvLog:
         The file is read again each time, because other processes extend the header too.
         """
         with self.path.open("a+b") as file:
-            _drop_torn_line(file)
+            if not _drop_torn_line(file, ",".join(self.columns).encode()):
+                raise UserError(f"{self.path} has no line of its own kind; it should be the file that train wrote")
             file.seek(0)
             header = next(csv.reader([_decode(self.path, file.readline())]), [])
         columns = list(dict.fromkeys((*self.columns, *header, *names)))
@@ -190,8 +215,26 @@ class CsvLog:
 def _format(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    writer.writerows(rows)
+    writer.writerows(_checked(row) if CHECK in columns else row for row in rows)
     return buffer.getvalue()
+
+
+def _checked(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row with its checksum; a header as it is."""
+    return row if row.get(CHECK) == CHECK else {**row, CHECK: _checksum(row)}
+
+
+def _checksum(row: Mapping[str, Any]) -> str:
+    """CRC-32 of the cells that are not blank, with their columns, whose order may change."""
+    cells = {name: "" if value is None else str(value) for name, value in row.items() if name != CHECK}
+    text = "\n".join(f"{name}={cells[name]}" for name in sorted(cells) if cells[name])
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _check_column(row: Mapping[str, str]) -> str:
+    """The column that holds a row's checksum under another name; "" if none does."""
+    found = (name for name, cell in row.items() if cell == _checksum({**row, name: ""}))
+    return next(found, "")
 
 
 def _decode(path: pathlib.Path, content: bytes) -> str:
@@ -201,10 +244,30 @@ def _decode(path: pathlib.Path, content: bytes) -> str:
         raise UserError(f"{path} is not UTF-8 text ({error}); restore it or train again") from None
 
 
-def _drop_torn_line(file: BinaryIO) -> None:
+def _append(file: FileIO, content: bytes) -> None:
+    """Appends all of the content, or nothing."""
+    size = file.seek(0, os.SEEK_END)
+    rest = memoryview(content)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(size)
+        raise
+
+
+def _drop_torn_line(file: BinaryIO, header: bytes) -> bool:
+    """Drops a last line without its end; False where it is the only one and not the beginning of the header."""
     if file.seek(0, os.SEEK_END) == 0:
-        return
+        return True
     file.seek(-1, os.SEEK_END)
-    if file.read() != b"\n":
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
+    if file.read() == b"\n":
+        return True
+    file.seek(0)
+    content = file.read()
+    end = content.rfind(b"\n") + 1
+    if end == 0 and not header.startswith(content):
+        return False
+    file.truncate(end)
+    return True

@@ -1,13 +1,12 @@
 """The methods, one file each; `contract.py` says what a method is. A file here with a METHOD is a method."""
 
 import importlib
-import os
 import pkgutil
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.modules import import_named
 from jaxrl_srpo.methods.contract import Method, Stage, check_method
 
 
@@ -42,7 +41,7 @@ def find_method(named: str | Method) -> Method:
         if method.name == named:
             return method
     module, separator, attribute = named.partition(":")
-    if not separator:
+    if not separator or not all(name.isidentifier() for name in (*module.split("."), attribute)):
         known = ", ".join(method.name for method in METHODS)
         raise UserError(
             f"--algorithm={named}: choose from {known}, or give a method of your own as package.module:METHOD"
@@ -58,12 +57,9 @@ def _check_own(method: Any) -> Method:
 
 
 def _import(named: str, module: str, attribute: str) -> Any:
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    imported = import_named(module, f"--algorithm={named}")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        raise UserError(f"--algorithm={named}: {error}; modules are looked for here and where packages are") from None
+        return getattr(imported, attribute)
     except AttributeError:
         raise UserError(f"--algorithm={named}: {module} has no {attribute}") from None
 

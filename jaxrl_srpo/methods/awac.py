@@ -49,7 +49,7 @@ class Cloning(OfflineSettings):
 
     batch_size: int = setting(128, "batch size of AWAC on the dataset", minimum=1)
     actor_width: int = setting(256, "width of the AWAC actor", minimum=1)
-    actor_layers: int = setting(4, "hidden layers of the AWAC actor", minimum=1)
+    actor_layers: int = setting(4, "hidden layers of the AWAC actor", minimum=1, maximum=1000)
     actor_learning_rate: float = setting(3e-4, "Adam learning rate of the AWAC actor", swept=True)
     weight_decay: float = setting(1e-4, "weight decay of the AWAC actor", swept=True)
     decay: Decay = setting("l2", "form of that decay", choices=get_args(Decay))
@@ -82,7 +82,7 @@ class Settings(Cloning, ValueSettings):
     reward_scale: float = setting(1.0, "factor of rewards in AWAC, after the transform", swept=True)
     learning_rate: float = setting(3e-4, "Adam learning rate of AWAC's critics", swept=True)
     critic_width: int = setting(256, "width of AWAC's critics", minimum=1)
-    critic_layers: int = setting(2, "hidden layers of AWAC's critics", minimum=1)
+    critic_layers: int = setting(2, "hidden layers of AWAC's critics", minimum=1, maximum=1000)
     weighting: Weighting = setting("softmax", "form of AWAC's weights", choices=get_args(Weighting))
     baseline: Baseline = setting("sample", "action of V in the advantage", choices=get_args(Baseline))
     negative_q: bool = setting(False, "keep AWAC's Q at or below 0, for rewards of -1 and 0")

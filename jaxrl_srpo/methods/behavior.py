@@ -31,8 +31,11 @@ class Settings:
     weight_average: float = setting(0.0, "decay of an average of the score network; 0: none", below=1.0)
     width: int = setting(256, "width of the score network", flag="score_width", minimum=1)
     hidden: int = setting(1024, "hidden width of its residual blocks", flag="score_hidden", minimum=1)
-    blocks: int = setting(3, "number of its residual blocks", flag="score_blocks", minimum=1)
+    blocks: int = setting(3, "number of its residual blocks", flag="score_blocks", minimum=1, maximum=1000)
     dropout_rate: float = setting(0.1, "dropout rate in its residual blocks", flag="score_dropout", below=1.0)
+    seeds: int = setting(
+        0, "behavior models of a dataset that its seeds share, by turns; 0: each seed has its own", protocol=True
+    )
     sampler_steps: int = setting(
         15, "solver steps of the behavior-cloning baseline", flag="sampler_steps", minimum=1, protocol=True
     )

@@ -127,6 +127,11 @@ class Stage:
             return own.online_evaluation_interval
         return getattr(own, "evaluation_interval", own.steps)
 
+    def seed(self, values: Mapping[str, Any], seed: int) -> int:
+        """The seed of its random numbers for a member of a seed: seeds take turns where its settings have `seeds`."""
+        shared: int = getattr(read(self.settings, values), "seeds", 0)
+        return seed % shared if shared else seed
+
     def own_settings(self) -> dict[str, Setting]:
         """The settings that are part of its address: those that no earlier stage it needs has in its own."""
         earlier = {flag for stage in self.needs for flag in stage.reach()}
@@ -239,7 +244,7 @@ class Method:
 
 
 # The first columns of metrics.csv.
-_NAMING = {"stage", "dataset", "seed", "setting", "beta", "step", "updates_per_second"}
+_NAMING = {"stage", "dataset", "seed", "setting", "beta", "step", "updates_per_second", "check"}
 
 
 def check_method(method: Any) -> Method:

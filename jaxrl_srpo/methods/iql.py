@@ -46,7 +46,14 @@ class Settings(ValueSettings):
     )
     width: int = setting(256, "width of Q, V, the IQL actor and the SRPO actor", minimum=1)
     actor_layers: int = setting(
-        2, "hidden layers of the IQL actor, and of the SRPO actor unless it has its own", flag="actor_layers", minimum=1
+        2,
+        "hidden layers of the IQL actor, and of the SRPO actor unless it has its own",
+        flag="actor_layers",
+        minimum=1,
+        maximum=1000,
+    )
+    seeds: int = setting(
+        0, "critics of a dataset that its seeds share, by turns; 0: each seed has its own", protocol=True
     )
     evaluation_interval: int = setting(
         50_000, "updates between evaluations of the IQL actor", minimum=1, scaled=True, protocol=True

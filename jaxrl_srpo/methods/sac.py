@@ -33,7 +33,7 @@ class Settings(ValueSettings):
 
     batch_size: int = setting(256, "batch size of SAC on the dataset", minimum=1)
     width: int = setting(256, "width of SAC's networks", minimum=1)
-    layers: int = setting(2, "hidden layers of SAC's networks", minimum=1)
+    layers: int = setting(2, "hidden layers of SAC's networks", minimum=1, maximum=1000)
     learning_rate: float = setting(3e-4, "Adam learning rate of SAC", swept=True)
     temperature: float = setting(1.0, "SAC's temperature at the start", swept=True, added=True, above=0.0)
     learn_temperature: bool = setting(True, "let SAC's temperature follow its target entropy", added=True)

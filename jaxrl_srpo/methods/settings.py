@@ -14,12 +14,17 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
+from jaxrl_srpo.data.rewards import TRANSFORMS
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.nn.precision import Precision
 
 S = TypeVar("S")
+
+_LARGEST_WHOLE = 2**31 - 1
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +113,10 @@ class Setting:
             problem = f"must be at least {self.minimum:g}"
         elif value > self.maximum:
             problem = f"must be at most {self.maximum:g}"
+        elif isinstance(value, int) and value > _LARGEST_WHOLE:
+            problem = f"must be at most {_LARGEST_WHOLE}"
+        elif abs(value) > _LARGEST:
+            problem = f"must be at most {_LARGEST:g} in size, the largest number in float32"
         elif self.above is not None and value <= self.above:
             problem = f"must be above {self.above:g}"
         elif self.below is not None and value >= self.below:
@@ -274,7 +283,11 @@ def scale_budget(values: Values, settings: Mapping[str, Setting], budget: float)
     if not 0 < budget < math.inf:
         raise UserError(f"--budget={budget}: must be a positive number, for instance 0.1")
     names = [name for name, setting in settings.items() if setting.scaled and values[name] > 0]
-    return values.replace(**{name: max(1, round(budget * values[name])) for name in names})
+    scaled = {name: max(1, round(budget * values[name])) for name in names}
+    for name, value in scaled.items():
+        if value > _LARGEST_WHOLE:
+            raise UserError(f"--budget={budget:g}: makes --{name}={value:.3g}; must be at most {_LARGEST_WHOLE}")
+    return values.replace(**scaled)
 
 
 @struct.dataclass
@@ -304,7 +317,7 @@ class RewardSettings:
 
     title: ClassVar[str] = "Values"
 
-    reward_transform: str = setting("none", "reward transform, by dataset family unless given")
+    reward_transform: str = setting("none", "reward transform, by dataset family unless given", choices=TRANSFORMS)
 
 
 @struct.dataclass
@@ -339,7 +352,7 @@ class OnlineSettings:
     online_steps: int = setting(0, "environment steps of learning online afterwards; 0: none", scaled=True)
     online_batch_size: int = setting(1024, "batch size online", minimum=1)
     online_warmup_steps: int = setting(1_000, "environment steps before the first update online", scaled=True)
-    update_to_data: float = setting(1.0, "updates per environment step")
+    update_to_data: float = setting(1.0, "updates per environment step", maximum=10_000.0)
     exploration_noise: float = setting(0.1, "deviation of the noise on IQL's actions online")
     online_evaluation_interval: int = setting(
         5_000, "environment steps between evaluations online", minimum=1, scaled=True, protocol=True

@@ -66,7 +66,7 @@ class Settings:
     start: PolicyStart = setting("random", "where the SRPO actor starts", choices=get_args(PolicyStart))
     weight_average: float = setting(0.0, "decay of an average of the SRPO actor; 0: none", below=1.0)
     own_layers: int = setting(
-        0, "hidden layers of the SRPO actor; 0: as the IQL actor", flag="policy_layers", added=True
+        0, "hidden layers of the SRPO actor; 0: as the IQL actor", flag="policy_layers", maximum=1000, added=True
     )
     evaluation_interval: int = setting(
         20_000, "updates between evaluations of the SRPO actor", minimum=1, scaled=True, protocol=True

@@ -38,7 +38,7 @@ class Settings(ValueSettings):
     noise_clip: float = setting(0.5, "largest noise on the target's actions", swept=True)
     policy_delay: int = setting(2, "critic updates per update of the actor and the targets", minimum=1)
     width: int = setting(256, "width of TD3+BC's networks", minimum=1)
-    layers: int = setting(2, "hidden layers of TD3+BC's networks", minimum=1)
+    layers: int = setting(2, "hidden layers of TD3+BC's networks", minimum=1, maximum=1000)
     evaluation_interval: int = setting(
         5_000, "updates between evaluations of TD3+BC", minimum=1, scaled=True, protocol=True
     )

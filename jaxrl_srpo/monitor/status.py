@@ -6,11 +6,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods.contract import Method, Stage
 from jaxrl_srpo.report.records import (
     Diverged,
     Evaluation,
+    NotTrained,
     Result,
     TrainingMetrics,
     evaluations_tail,
@@ -36,6 +36,7 @@ class Status:
       diverged: whether it diverged and was frozen at its last good state.
       written: when its last row was written, in seconds since the epoch, or when the file was last written if the row
         was there before watching began; None before the first row.
+      not_trained: whether it will not be trained, because an earlier stage of the member diverged.
     """
 
     result: Result
@@ -46,6 +47,7 @@ class Status:
     evaluation: Evaluation | None
     diverged: bool
     written: float | None
+    not_trained: bool = False
 
     @property
     def finished(self) -> bool:
@@ -88,11 +90,15 @@ class StatusReader:
         """
         # Members that share a result have one line.
         expected = {each.result: each for each in read_member_stages(self._run)}
-        diverged = Diverged(read_sweep(self._run.path))
+        sweep = read_sweep(self._run.path)
+        diverged, not_trained = Diverged(sweep), NotTrained(sweep).results
         self._read_metrics()
         self._read_evaluations()
         return [
-            self._status(result, stage.steps(member.settings), diverged.has(result, stage.algorithm))
+            dataclasses.replace(
+                self._status(result, stage.steps(member.settings), diverged.has(result, stage.algorithm)),
+                not_trained=result in not_trained,
+            )
             for result, (member, stage) in expected.items()
         ]
 
@@ -129,28 +135,13 @@ class StatusReader:
         )
 
 
-def read_members(run: RunDirectory) -> Sequence[Member]:
-    """The members of a run directory.
-
-    Raises:
-      UserError: not a run directory, or its `sweep.json` is not as this version writes it.
-    """
-    read_sweep(run.path)
-    try:
-        return run.members()
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{run.path / 'sweep.json'} is not as this version of train writes it ({error}); train again"
-        ) from None
-
-
 def read_member_stages(run: RunDirectory) -> list[MemberStage]:
     """Every stage of every member: stages outermost, as they train; members in the sweep's order.
 
     Raises:
-      UserError: as `read_members` does.
+      UserError: not a run directory, or its `sweep.json` is not as this version writes it.
     """
     order = list(read_stages(read_sweep(run.path)))
-    found = [MemberStage(member, stage) for member in read_members(run) for stage in member.stages]
+    found = [MemberStage(member, stage) for member in run.members() for stage in member.stages]
     # Sorting is stable: stages that the list lacks come last, in the order of the members.
     return sorted(found, key=lambda each: [*order, each.stage.name].index(each.stage.name))

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods.contract import Method
-from jaxrl_srpo.monitor.status import read_member_stages, read_members
+from jaxrl_srpo.monitor.status import read_member_stages
 from jaxrl_srpo.report.records import (
     Evaluation,
     Result,
@@ -249,7 +249,7 @@ def export(
     """
     check(names)
     run = RunDirectory(pathlib.Path(run_dir), methods=methods)
-    read_members(run)
+    run.members()
     try:
         with opened(run, names) as trackers:
             exporter = Exporter(run, trackers)

@@ -156,6 +156,8 @@ def _progress(members: Sequence[Status]) -> str:
     diverged = sum(status.diverged for status in members)
     # Rounded down, so that 100% is never said of what is not finished.
     text = f"{100 * done // total}%" if done else "waiting"
+    if not_trained := sum(status.not_trained for status in members):
+        text = "not trained" if not_trained == len(members) else f"{text}, {not_trained} not trained"
     if not diverged:
         return text
     return f"{text}, {diverged} diverged" if len(members) > 1 else f"{text}, diverged"
@@ -198,6 +200,8 @@ def _title(run_dir: str, statuses: Sequence[Status]) -> Text:
     finished, diverged = sum(status.finished for status in statuses), sum(status.diverged for status in statuses)
     text = Text(no_wrap=True, overflow="ellipsis").append(run_dir, style="bold")
     text.append(f"  {finished} of {len(statuses)} stages of members finished")
+    if not_trained := sum(status.not_trained for status in statuses):
+        text.append(f", {not_trained} not trained", style="bold red")
     return text.append(f", {diverged} diverged", style="bold red") if diverged else text
 
 

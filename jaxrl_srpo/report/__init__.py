@@ -3,12 +3,15 @@
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io import manifest
+from jaxrl_srpo.io.files import errors_told
 from jaxrl_srpo.report.records import read_labels, read_sweep
 from jaxrl_srpo.report.rows import Row, collect
 from jaxrl_srpo.report.table import format_table, write_table
@@ -16,19 +19,26 @@ from jaxrl_srpo.report.table import format_table, write_table
 __all__ = ["Row", "collect", "format_table", "write_maze_pictures", "write_report", "write_table"]
 
 
+@errors_told()
 def write_report(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     """Writes all tables and pictures that the run has data for into `report/`, also while it still trains.
+
+    A manifest of the files goes beside them, by which `jaxrl-srpo verify` knows them.
 
     Returns:
       The files written, tables first.
 
     Raises:
-      UserError: not a run directory, or a file in it is damaged.
+      UserError: not a run directory, or a file in it is damaged or cannot be written.
     """
     # Drawing is imported late: a run that is only trained should not pay for it.
     from jaxrl_srpo.report.curves import write_curves
 
-    return [*write_table(run_dir), *write_curves(run_dir), *write_maze_pictures(run_dir)]
+    report = pathlib.Path(run_dir).expanduser() / "report"
+    (report / manifest.NAME).unlink(missing_ok=True)
+    paths = [*write_table(run_dir), *write_curves(run_dir), *write_maze_pictures(run_dir)]
+    manifest.write(report, files=paths)
+    return paths
 
 
 def write_maze_pictures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -51,7 +61,7 @@ def write_maze_pictures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
         source = run_dir / "trajectories" / f"{stem}.npz"
         if entry.get("environment") is None or not source.is_file():
             continue
-        panels = _read_trajectories(source, read_labels(sweep))
+        panels = read_trajectories(source, read_labels(sweep))
         if panels:
             from jaxrl_srpo.report.mazes import draw_maze_trajectories
 
@@ -61,8 +71,12 @@ def write_maze_pictures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     return written
 
 
-def _read_trajectories(path: pathlib.Path, labels: Mapping[str, str]) -> dict[str, list[np.ndarray]]:
-    """Trajectories [T, 2] by panel title, in the order of the table and of the episodes."""
+def read_trajectories(path: pathlib.Path, labels: Mapping[str, str]) -> dict[str, list[np.ndarray]]:
+    """Trajectories [T, 2] by panel title, in the order of the table and of the episodes.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     panels: dict[str, list[np.ndarray]] = {}
     try:
         # NumPy leaves a file that it opened itself open when the archive turns out to be damaged.
@@ -72,6 +86,6 @@ def _read_trajectories(path: pathlib.Path, labels: Mapping[str, str]) -> dict[st
                 keys = [key for key in arrays.files if key.rpartition("_")[0] == algorithm]
                 keys.sort(key=lambda key: int(key.rpartition("_")[2]))
                 panels[labels.get(algorithm, algorithm)] = [arrays[key] for key in keys]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it or evaluate again") from error
     return panels

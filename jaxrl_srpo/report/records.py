@@ -1,7 +1,6 @@
 """The plain files of a run directory, read into typed records, also while another process writes them."""
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -9,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.csv_log import EVALUATION_COLUMNS, METRICS_COLUMNS, Tail
+from jaxrl_srpo.io import sealed
+from jaxrl_srpo.io.csv_log import CHECK, EVALUATION_COLUMNS, METRICS_COLUMNS, Tail
+from jaxrl_srpo.report.sweep_file import check_sweep
 
 DATA = "data"
 """What stands in the place of an algorithm for the dataset's own episodes."""
@@ -79,11 +80,13 @@ class Evaluation:
       step: updates of the stage done so far.
       final: whether it is the last evaluation of the stage.
       episodes: number of episodes.
-      metric: `normalized_score`, `success_rate` or `return`.
+      metric: `normalized_score`, `normalized_score_other_version` (D4RL's returns are of another version of the
+        environment), `success_rate` or `return`.
       mean: mean of the metric over the episodes.
       std: standard deviation of the metric over the episodes.
       return_mean: mean undiscounted return.
       success_rate: fraction of episodes, 0 to 1, that reached the goal; None where there is no goal.
+      again: number of the `jaxrl-srpo evaluate` that it comes from, from 1; 0 for those of training time.
     """
 
     stage: str
@@ -100,6 +103,7 @@ class Evaluation:
     std: float
     return_mean: float
     success_rate: float | None
+    again: int = 0
 
     @property
     def result(self) -> Result:
@@ -143,20 +147,15 @@ def read_sweep(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       UserError: the directory, or `sweep.json` in it, is missing or unreadable.
     """
-    path = pathlib.Path(run_dir).expanduser() / "sweep.json"
-    if not path.is_file():
-        problem = "has no sweep.json" if path.parent.is_dir() else "does not exist"
+    path = pathlib.Path(os.path.expanduser(run_dir)) / "sweep.json"
+    # Unlike pathlib's, these take a name that is too long for one that does not exist.
+    if not os.path.isfile(path):
+        problem = "has no sweep.json" if os.path.isdir(path.parent) else "does not exist"
         raise UserError(
             f"{path.parent} is not a run directory, it {problem}; give the --out directory of a train command"
         )
-    try:
-        sweep = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); restore it or train again") from error
-    if not isinstance(sweep, dict) or not isinstance(sweep.get("datasets"), list):
-        raise UserError(f"{path} has no list 'datasets'; it should be the file that train wrote")
+    sweep = sealed.read(path)
+    check_sweep(sweep, path)
     return sweep
 
 
@@ -213,34 +212,92 @@ class Diverged:
     """
 
     def __init__(self, sweep: Mapping[str, Any]) -> None:
-        entries = sweep.get("diverged") or []
-        algorithms = {stage.name: stage.algorithm for stage in read_stages(sweep).values()} if entries else {}
+        entries = _entries(sweep, "diverged")
+        algorithms = _algorithms(sweep) if entries else {}
         self.names: list[str] = []
         """Of the members, for readers, with the update where it is known."""
-        self._results: set[Result] = set()
+        self._updates: dict[Result, int] = {}
         for entry in entries:
             if isinstance(entry, str):
                 self.names.append(entry)
                 continue
-            result = _diverged_result(entry)
-            self._results.add(result)
-            update = f" at update {entry['update']}" if entry.get("update") is not None else ""
-            self.names.append(_name(result, algorithms.get(result.stage, result.stage)) + update)
+            result, update = _named_result(entry, "diverged"), _update(entry)
+            self._updates[result] = update
+            self.names.append(_name(result, algorithms.get(result.stage, result.stage)) + update_text(update))
         self._old_names = {entry for entry in entries if isinstance(entry, str)}
 
     def has(self, result: Result, algorithm: str) -> bool:
         """Whether a stage of a member diverged; `algorithm` is the stage's."""
-        return result in self._results or _name(result, algorithm) in self._old_names
+        return self.update_of(result, algorithm) is not None
+
+    def update_of(self, result: Result, algorithm: str) -> int | None:
+        """The update at which a stage of a member diverged, -1 where it is not known; None if it did not."""
+        if result in self._updates:
+            return self._updates[result]
+        return -1 if _name(result, algorithm) in self._old_names else None
 
 
-def _diverged_result(entry: Any) -> Result:
-    """The stage of a member that an entry of `diverged` names."""
+class NotTrained:
+    """The stages of members that were not trained because an earlier one diverged, by the list `not_trained`.
+
+    An entry is an object of the columns that name the stage of a member, the name of the earlier stage in `because`,
+    and the update at which that diverged.
+
+    Args:
+      sweep: contents of `sweep.json`; earlier versions, which trained such members, wrote no such list.
+
+    Raises:
+      UserError: an entry of the list is something else.
+    """
+
+    def __init__(self, sweep: Mapping[str, Any]) -> None:
+        entries = _entries(sweep, "not_trained")
+        algorithms = _algorithms(sweep) if entries else {}
+        self.results: dict[Result, str] = {}
+        """The stages of members, each with why it was not trained."""
+        self.names: list[str] = []
+        """Of the members, for readers, with the reason."""
+        for entry in entries:
+            result = _named_result(entry, "not_trained")
+            self.results[result] = reason_not_trained(str(entry.get("because", "")), _update(entry))
+            name = _name(result, algorithms.get(result.stage, result.stage))
+            self.names.append(f"{name} ({self.results[result]})")
+
+
+def update_text(update: int) -> str:
+    """At which update something happened, for messages; empty where it is not known."""
+    return "" if update < 0 else f" at update {update}"
+
+
+def reason_not_trained(stage: str, update: int) -> str:
+    """Why a stage was not trained: an earlier one, named here, diverged at an update, -1 where it is not known."""
+    return f"its {stage} diverged{update_text(update)}"
+
+
+def _entries(sweep: Mapping[str, Any], key: str) -> list[Any]:
+    entries = sweep.get(key) or []
+    if not isinstance(entries, list):
+        raise UserError(f"sweep.json: {key!r} is no list; it should be the file that train wrote")
+    return entries
+
+
+def _algorithms(sweep: Mapping[str, Any]) -> dict[str, str]:
+    return {stage.name: stage.algorithm for stage in read_stages(sweep).values()}
+
+
+def _update(entry: Mapping[str, Any]) -> int:
+    update = entry.get("update")
+    return update if isinstance(update, int) else -1
+
+
+def _named_result(entry: Any, key: str) -> Result:
+    """The stage of a member that an entry of a list of `sweep.json` names."""
     try:
         beta = float(entry["beta"]) if entry["beta"] else None
-        return Result(entry["stage"], entry["dataset"], int(entry["seed"]), entry["setting"], beta)
-    except (KeyError, TypeError, ValueError):
+        return Result(str(entry["stage"]), str(entry["dataset"]), int(entry["seed"]), str(entry["setting"]), beta)
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(
-            f"sweep.json: {entry!r} in 'diverged' names no member; it should be the file that train wrote"
+            f"sweep.json: {entry!r} in {key!r} names no member; it should be the file that train wrote"
         ) from None
 
 
@@ -266,13 +323,13 @@ def beta_text(beta: float | None) -> str:
 
 def evaluations_tail(run_dir: str | os.PathLike[str]) -> Tail[Evaluation]:
     """Follows the rows of `evaluations.csv`."""
-    required = frozenset(EVALUATION_COLUMNS) - {"return_std", "length_mean"}
+    required = frozenset(EVALUATION_COLUMNS) - {"return_std", "length_mean", "again", CHECK}
     return Tail(pathlib.Path(run_dir).expanduser() / "evaluations.csv", required, _evaluation)
 
 
 def metrics_tail(run_dir: str | os.PathLike[str]) -> Tail[TrainingMetrics]:
     """Follows the rows of `metrics.csv`."""
-    required = frozenset(METRICS_COLUMNS) - {"updates_per_second"}
+    required = frozenset(METRICS_COLUMNS) - {"updates_per_second", CHECK}
     return Tail(pathlib.Path(run_dir).expanduser() / "metrics.csv", required, _training_metrics)
 
 
@@ -341,6 +398,7 @@ def _evaluation(path: pathlib.Path, line: int, cells: dict[str, str]) -> Evaluat
         std=_number(path, line, "std", cells["std"]),
         return_mean=_number(path, line, "return_mean", cells["return_mean"]),
         success_rate=_optional(path, line, "success_rate", cells["success_rate"]),
+        again=_integer(path, line, "again", cells.get("again") or "0"),
     )
 
 

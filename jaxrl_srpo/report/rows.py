@@ -1,6 +1,7 @@
 """The rows of a run's table: every dataset, algorithm and hyperparameter setting, averaged over seeds."""
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections import defaultdict
@@ -16,6 +17,7 @@ from jaxrl_srpo.report.records import (
     DATA_LABEL,
     Diverged,
     Evaluation,
+    NotTrained,
     Result,
     StageInfo,
     read_evaluations,
@@ -35,7 +37,7 @@ class Row:
       dataset: the dataset's name.
       algorithm: `data` (the dataset's own episodes) or that of a stage.
       beta: temperature of SRPO; None for the others.
-      seeds: number of seeds; None for `data`.
+      seeds: number of seeds that were evaluated; None for `data`.
       episodes: evaluation episodes of each seed (the fewest, if they differ); episodes in the dataset for `data`.
       mean: mean over seeds of each seed's last evaluation; over episodes for `data`.
       std: sample standard deviation (n - 1) over seeds of the same, 0 for one seed; over episodes for `data`.
@@ -54,6 +56,8 @@ class Row:
         after the first while it learns online, as in CORL; None for other stages and for plain returns.
       label: what readers know the algorithm by.
       online: whether it learned from the environment.
+      shared: which models its seeds share, as `behavior_seeds=1`, ';' between them; empty if none.
+      not_trained: number of members that were not trained, because an earlier stage of theirs diverged.
     """
 
     dataset: str
@@ -76,6 +80,8 @@ class Row:
     regret: float | None = None
     label: str = ""
     online: bool = False
+    shared: str = ""
+    not_trained: int = 0
 
     @property
     def title(self) -> str:
@@ -94,6 +100,9 @@ def collect(run_dir: str | os.PathLike[str]) -> list[Row]:
     for evaluation in read_evaluations(run_dir):
         key = _Key(evaluation.dataset, evaluation.algorithm, evaluation.setting, evaluation.beta)
         groups[key].append(evaluation)
+    context = _context(run_dir, sweep)
+    for result in context.not_trained:
+        groups.setdefault(_key_of(result, context), [])
     names = [entry["name"] for entry in sweep["datasets"]]
     unknown = sorted({key.dataset for key in groups}.difference(names))
     if unknown:
@@ -101,14 +110,16 @@ def collect(run_dir: str | os.PathLike[str]) -> list[Row]:
             f"{pathlib.Path(run_dir) / 'evaluations.csv'} has dataset {unknown[0]!r}, sweep.json has "
             f"{', '.join(names)}; both should come from one run"
         )
-    context = _context(run_dir, sweep)
     rows = []
     for entry in sweep["datasets"]:
         # A dataset read without its environment may not say how well it did in the metric.
         if entry.get("data_mean") is not None:
             rows.append(_data_row(entry))
         members = [key for key in groups if key.dataset == entry["name"]]
-        rows += [_row(groups[key], context) for key in sorted(members, key=lambda key: _position(key, context.stages))]
+        for key in sorted(members, key=lambda key: _position(key, context.stages)):
+            missing = sum(_key_of(result, context) == key for result in context.not_trained)
+            row = _row(groups[key], context) if groups[key] else _empty_row(key, str(entry.get("metric", "")), context)
+            rows.append(dataclasses.replace(row, not_trained=missing))
     return rows
 
 
@@ -121,6 +132,11 @@ class _Key(NamedTuple):
     beta: float | None
 
 
+def _key_of(result: Result, context: "_Context") -> _Key:
+    algorithms = {stage.name: stage.algorithm for stage in context.stages.values()}
+    return _Key(result.dataset, algorithms.get(result.stage, result.stage), result.setting, result.beta)
+
+
 class _Context(NamedTuple):
     """What rows need to know of a run besides their evaluations.
 
@@ -129,12 +145,16 @@ class _Context(NamedTuple):
       diverged: members that diverged.
       seeds: of the members, by dataset.
       sizes: effective sample sizes when last measured.
+      shared: which models seeds share, by dataset.
+      not_trained: stages of members that were not trained.
     """
 
     stages: dict[str, StageInfo]
     diverged: Diverged
     seeds: dict[str, set[int]]
     sizes: dict[Result, float]
+    shared: dict[str, str]
+    not_trained: list[Result]
 
 
 def _context(run_dir: str | os.PathLike[str], sweep: Mapping[str, Any]) -> _Context:
@@ -146,7 +166,14 @@ def _context(run_dir: str | os.PathLike[str], sweep: Mapping[str, Any]) -> _Cont
         diverged=Diverged(sweep),
         seeds=seeds,
         sizes={row.result: row.values[_SIZE] for row in read_metrics(run_dir) if _SIZE in row.values},
+        shared={name: _shared(settings) for name, settings in sweep.get("settings", {}).items()},
+        not_trained=list(NotTrained(sweep).results),
     )
+
+
+def _shared(settings: Mapping[str, Any]) -> str:
+    """The models that seeds share."""
+    return ";".join(f"{name}={settings[name]}" for name in ("behavior_seeds", "critic_seeds") if settings.get(name))
 
 
 def _position(key: _Key, stages: Mapping[str, StageInfo]) -> tuple[int, str, str, float]:
@@ -215,7 +242,7 @@ def _row(evaluations: Sequence[Evaluation], context: _Context) -> Row:
         metric=first.metric,
         setting=first.setting,
         return_mean=float(np.mean([evaluation.return_mean for evaluation in last])),
-        best_mean=float(np.mean([max(evaluation.mean for evaluation in by_seed[seed]) for seed in sorted(by_seed)])),
+        best_mean=float(np.mean([_best(by_seed[seed]) for seed in sorted(by_seed)])),
         worst_seed=float(means.min()),
         diverged=sum(context.diverged.has(member, first.algorithm) for member in members),
         success_rate=float(np.mean(rates)) if rates else None,
@@ -224,18 +251,51 @@ def _row(evaluations: Sequence[Evaluation], context: _Context) -> Row:
         regret=_regret(evaluations) if stage is not None and stage.online else None,
         label=first.algorithm if stage is None else stage.label,
         online=stage is not None and stage.online,
+        shared=context.shared.get(first.dataset, ""),
+    )
+
+
+def _empty_row(key: _Key, metric: str, context: _Context) -> Row:
+    """The row of members of which none was trained."""
+    stage = context.stages.get(key.algorithm)
+    return Row(
+        dataset=key.dataset,
+        algorithm=key.algorithm,
+        beta=key.beta,
+        seeds=0,
+        episodes=None,
+        mean=math.nan,
+        std=math.nan,
+        published=None,
+        metric=metric,
+        setting=key.setting,
+        return_mean=math.nan,
+        best_mean=None,
+        worst_seed=None,
+        diverged=0,
+        success_rate=None,
+        unfinished=0,
+        label=key.algorithm if stage is None else stage.label,
+        online=stage is not None and stage.online,
     )
 
 
 def _regret(evaluations: Sequence[Evaluation]) -> float | None:
     """1 minus the mean score while learning online, on a scale of 0 to 1; None if the metric has no such scale."""
-    scale = {"normalized_score": 0.01, "success_rate": 1.0}.get(evaluations[0].metric)
-    during = [row.mean for row in evaluations if row.step > 0]
+    metric = evaluations[0].metric
+    scale = 0.01 if metric.startswith("normalized_score") else {"success_rate": 1.0}.get(metric)
+    during = [row.mean for row in evaluations if row.step > 0 and not row.again]
     return None if scale is None or not during else float(1.0 - scale * np.mean(during))
 
 
+def _best(evaluations: Sequence[Evaluation]) -> float:
+    """A member's best evaluation of training time; of later ones if it has no other."""
+    during = [evaluation.mean for evaluation in evaluations if not evaluation.again]
+    return max(during or [evaluation.mean for evaluation in evaluations])
+
+
 def last_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """A member's last evaluation: the final one, else the latest; a repeated one replaces the earlier."""
+    """A member's last evaluation: the final one, else the latest; one by `jaxrl-srpo evaluate` comes after it."""
     return max(enumerate(evaluations), key=lambda item: (item[1].final, item[1].step, item[0]))[1]
 
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -11,16 +12,26 @@ from typing import Any
 from jaxrl_srpo.data.names import REGENERATED
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.published import published_source
-from jaxrl_srpo.report.records import DATA_LABEL, LEAST_EFFECTIVE_SAMPLE_SIZE, Diverged, beta_text, read_sweep
+from jaxrl_srpo.report.records import (
+    DATA_LABEL,
+    LEAST_EFFECTIVE_SAMPLE_SIZE,
+    Diverged,
+    NotTrained,
+    beta_text,
+    read_sweep,
+)
 from jaxrl_srpo.report.rows import Row, best_betas, collect
 
 METRIC_LABELS = {
     "normalized_score": "D4RL-normalized score",
+    "normalized_score_other_version": "score by D4RL's returns of another version",
     "success_rate": "success rate",
     "return": "undiscounted return",
 }
 _METRIC_EXPLANATIONS = {
     "normalized_score": "normalized score as in D4RL: 0 for a random policy, 100 for an expert",
+    "normalized_score_other_version": "score by D4RL's returns of a random policy (0) and an expert (100) in another "
+    "version of the environment, which is paid otherwise; not comparable with published scores",
     "success_rate": "success rate: fraction of episodes, 0 to 1, that reach the goal",
     "return": "undiscounted return of an episode, not normalized",
 }
@@ -65,6 +76,10 @@ def format_table(rows: Sequence[Row]) -> str:
         text.append("(u) unfinished: latest evaluation so far")
     if any(row.diverged for row in rows):
         text.append("(d) some members diverged and were frozen")
+    if shared := _shared(rows):
+        text.append(f"(s) {shared}")
+    if any(row.not_trained for row in rows):
+        text.append("(n) some members were not trained, because an earlier stage of theirs diverged")
     if any(_concentrated(row) for row in rows):
         text.append("(e) ESS too small: few actions carry each batch; a larger --awac_lambda weighs more evenly")
     # Terminals that only know ASCII are still around.
@@ -99,7 +114,7 @@ def _cell(value: Any) -> Any:
 
 def _number(value: float | None, metric: str) -> str:
     """A score with the digits that mean something in its metric."""
-    if value is None:
+    if value is None or math.isnan(value):
         return ""
     return f"{value:.3f}" if metric == "success_rate" else f"{value:.1f}"
 
@@ -118,9 +133,9 @@ def _display(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 def _cells(row: Row) -> list[str]:
     """One row of the readable table, all columns."""
-    marks = "".join(
-        f" ({mark})" for mark, holds in (("u", row.unfinished), ("d", row.diverged), ("e", _concentrated(row))) if holds
-    )
+    notes = {"u": row.unfinished, "d": row.diverged, "n": row.not_trained, "s": row.shared, "e": _concentrated(row)}
+    marks = "".join(f" ({mark})" for mark, holds in notes.items() if holds)
+    score = f"{_number(row.mean, row.metric)} ± {_number(row.std, row.metric)}" if row.seeds != 0 else "not trained"
     return [
         row.dataset,
         row.title,
@@ -129,7 +144,7 @@ def _cells(row: Row) -> list[str]:
         "" if row.seeds is None else str(row.seeds),
         "" if row.episodes is None else str(row.episodes),
         METRIC_LABELS.get(row.metric, row.metric),
-        f"{_number(row.mean, row.metric)} ± {_number(row.std, row.metric)}{marks}",
+        f"{score}{marks}",
         _number(row.published, row.metric),
         _number(row.worst_seed, row.metric),
         _number(row.best_mean, row.metric),
@@ -138,6 +153,12 @@ def _cells(row: Row) -> list[str]:
         _number(row.effective_sample_size, "success_rate"),
         _number(row.regret, "success_rate"),
     ]
+
+
+def _shared(rows: Sequence[Row]) -> str:
+    """What is to be said of rows whose seeds share models; empty where none do."""
+    shared = ", ".join(dict.fromkeys(row.shared.replace(";", ", ") for row in rows if row.shared))
+    return f"seeds share earlier models ({shared}): ± leaves out how those vary" if shared else ""
 
 
 def _has_own_references(row: Row) -> bool:
@@ -211,6 +232,11 @@ def _warnings(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
     if diverged := Diverged(sweep).names:
         names = ", ".join(f"`{name}`" for name in diverged)
         lines.append(f"- (d): members diverged and were frozen at their last good state: {names}.")
+    if shared := _shared(rows):
+        lines.append(f"- (s): {shared}.")
+    if not_trained := NotTrained(sweep).names:
+        names = ", ".join(f"`{name}`" for name in not_trained)
+        lines.append(f"- (n): members were not trained, because an earlier stage of theirs diverged: {names}.")
     if any(_concentrated(row) for row in rows):
         lines.append(
             f"- (e): an ESS below {LEAST_EFFECTIVE_SAMPLE_SIZE:g}; few actions carry each batch and Q may have left "

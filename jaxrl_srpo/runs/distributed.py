@@ -1,9 +1,10 @@
 """Several processes (hosts) that train one population together; the first, the coordinator, decides and writes."""
 
 import contextlib
+import re
 import socket
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,13 @@ from jax.experimental import multihost_utils
 from jaxrl_srpo.errors import UserError
 
 PATIENCE_SECONDS = 300.0
+
+
+class Address(NamedTuple):
+    """Where a process listens."""
+
+    host: str
+    port: int
 
 
 def join(
@@ -41,9 +49,11 @@ def join(
     if coordinator_address == "auto":
         try:
             jax.distributed.initialize()
-        except (RuntimeError, ValueError) as error:
+        # What the environment of a cluster lacks comes as a KeyError.
+        except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(f"{flag}: {error}; give HOST:PORT where nothing here tells it") from None
         return
+    parse_address(flag, coordinator_address)
     if num_processes is None or process_id is None or process_id >= num_processes:
         raise UserError(f"{flag}: needs --num_processes=N and --process_id from 0 to N - 1")
     # JAX aborts the process, with a stack trace of C++, when it cannot connect.
@@ -63,15 +73,31 @@ def wait_for_server(flag: str, address: str, patience: float) -> None:
     Raises:
       UserError: if nothing does in time, or it is no such address.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"{flag}: give HOST:PORT")
+    host, port = parse_address(flag, address)
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5.0):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5.0):
             return
         time.sleep(0.1)
     raise UserError(f"{flag}: nothing answers there after {patience:g} s; is it the right address?")
+
+
+def parse_address(flag: str, address: str) -> Address:
+    """Host and port of an address.
+
+    Args:
+      flag: what to call it in the message.
+      address: HOST:PORT, or [IPV6]:PORT.
+
+    Raises:
+      UserError: it is no such address.
+    """
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", address)
+    port = int(match[3]) if match else 0
+    host = (match[1] or match[2]) if match else ""
+    if not 1 <= port <= 65535 or max(map(len, host.split("."))) > 63 or "" in host.split("."):
+        raise UserError(f"{flag}: give HOST:PORT, with a port from 1 to 65535, for instance 10.0.0.1:1234")
+    return Address(host, port)
 
 
 def coordinator() -> bool:

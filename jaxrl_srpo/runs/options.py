@@ -1,10 +1,14 @@
 """How to run, apart from what to train."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from jaxrl_srpo.data import mirrors
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.typed import build, require
 from jaxrl_srpo.population.vectorize import Strategy
 
 
@@ -14,7 +18,7 @@ class Options:
 
     Attributes:
       artefacts: directory of finished stages shared between runs; None keeps them in the run directory.
-      environment: Gymnasium id to evaluate in, for data that does not name one.
+      environment: Gymnasium id to evaluate in, for data that does not name one; `module:ID` imports the module first.
       evaluate: False trains only; `evaluate` can follow later, elsewhere.
       allow_invalid_data: train on data that failed its checks.
       mirror: address to download D4RL files from instead of D4RL's own.
@@ -46,6 +50,19 @@ class Options:
             "drop_reset_rows": self.drop_reset_rows,
         }
 
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense.
+
+        Raises:
+          UserError: naming the flag.
+        """
+        if not 0.0 <= self.checkpoint_seconds < math.inf:
+            raise UserError(f"--checkpoint_seconds={self.checkpoint_seconds}: must be a finite number, not negative")
+        if self.mirror:
+            mirrors.refuse_other_roots(self.mirror)
+        if self.members_per_population < 0:
+            raise UserError(f"--members_per_population={self.members_per_population}: must not be negative")
+
     def to_json(self) -> dict[str, Any]:
         """The options as a JSON object, for workers anywhere."""
         values = dataclasses.asdict(self)
@@ -54,6 +71,14 @@ class Options:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Options":
-        """The inverse of `to_json`."""
-        artefacts = value.get("artefacts")
-        return cls(**{**value, "artefacts": None if artefacts is None else pathlib.Path(artefacts)})
+        """The inverse of `to_json`.
+
+        Raises:
+          UserError: it is not what `to_json` gives.
+        """
+        where, artefacts = "sweep.json: 'options'", value.get("artefacts")
+        require(artefacts, str | None, f"{where}: 'artefacts'")
+        options = build(cls, {name: one for name, one in value.items() if name != "artefacts"}, where)
+        if options.members_per_population < 0 or not 0 <= options.checkpoint_seconds < math.inf:
+            raise UserError(f"{where}: holds a number out of range; restore the file or train again")
+        return dataclasses.replace(options, artefacts=None if artefacts is None else pathlib.Path(artefacts))

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +12,9 @@ import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.data.facts import DatasetFacts
-from jaxrl_srpo.data.observations import flatten_observation
+from jaxrl_srpo.data.observations import flatten_observation, goal_keys_of_width
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.files import print_message
 from jaxrl_srpo.methods.contract import Method, Stage
 from jaxrl_srpo.nn.policies import DeterministicPolicy
 from jaxrl_srpo.nn.policies import act as act_by_policy
@@ -38,26 +39,36 @@ class Policy:
     Attributes:
       member: the training run it comes from.
       environment: where it was evaluated; None if unknown.
+      chosen_by: why it and no other member that the arguments of `load_policy` leave.
+      observation_keys: entries of dictionary observations that make a vector; empty if the data had vectors.
     """
 
     member: Member
     environment: EnvironmentSpec | None
+    chosen_by: str
+    observation_keys: tuple[str, ...]
     _act: HostAct
 
     def __call__(self, observation: Any) -> np.ndarray:
         """Actions in the environment's units.
 
         Args:
-          observation: [observation_size] or [B, observation_size]; or the dictionary that a goal environment gives.
+          observation: [observation_size] or [B, observation_size]; or the dictionary that the data's environment
+            gives.
 
         Returns:
           [action_size] or [B, action_size] float32.
 
         Raises:
           ValueError: if the observation has another width.
+          UserError: if a dictionary lacks an entry, or a batch is given in a process forked after the policy was
+            loaded.
         """
-        flat = np.asarray(flatten_observation(observation), np.float32)
-        size = self.member.spec.observation_size
+        size, keys = self.member.spec.observation_size, self.observation_keys
+        if isinstance(observation, Mapping) and not keys:
+            # The data had vectors already, as D4RL's mazes have.
+            keys = goal_keys_of_width(observation, size)
+        flat = flatten_observation(observation, keys)
         if flat.ndim not in (1, 2) or flat.shape[-1] != size:
             raise ValueError(f"observation of shape {flat.shape}; expected [{size}] or [batch, {size}]")
         return self._act(flat[None])[0] if flat.ndim == 1 else self._act(flat)
@@ -82,12 +93,13 @@ def load_policy(
     beta: float | None = None,
     algorithm: str | Method | None = None,
     artefacts: pathlib.Path | None = None,
+    log: Callable[[str], None] | None = None,
     **values: float,
 ) -> Policy:
     """Loads one policy of a run.
 
     Where the arguments leave several members, the one with the best last evaluation is taken (the first, if there
-    are no evaluations): give `seed` and `beta` to be sure which one it is.
+    are no evaluations), and a message says which: give `seed` and `beta` to be sure.
 
     Args:
       run_dir: run directory.
@@ -98,6 +110,7 @@ def load_policy(
         its baseline `cloning`, and so on; or a method of a user's own. By default the last offline stage of the run's
         first member.
       artefacts: directory of finished stages, if the run used a shared one.
+      log: receives the message; it goes to standard error by default.
       **values: other swept settings of the member, for instance `expectile=0.9`.
 
     Raises:
@@ -115,11 +128,28 @@ def load_policy(
         asked = ", ".join(f"{name}={value}" for name, value in wanted.items() if value is not None)
         state = "is not finished" if members else "does not exist"
         raise UserError(f"{run_dir}: a member with {asked or stage.algorithm} {state}; sweep.json lists the members")
-    scores = _last_scores(run.path)
-    member = max(finished, key=lambda member: scores.get(member.result(stage), float("-inf")))
+    member, chosen_by = _choose(run, stage, finished)
+    if len(finished) > 1:
+        (log or print_message)(f"{run_dir}: loaded {member.name(stage)}, {chosen_by}")
     facts = run.facts()[member.dataset]
     policy = stage.make_policy(member.settings, member.spec, load_result(run, stage, member))
-    return Policy(member, facts.environment_spec, _in_units(act_on_host(policy, stage.act), facts))
+    act = _in_units(act_on_host(policy, stage.act), facts)
+    return Policy(member, facts.environment_spec, chosen_by, tuple(facts.observation_keys), act)
+
+
+def _choose(run: RunDirectory, stage: Stage, finished: Sequence[Member]) -> tuple[Member, str]:
+    """The member of the best last evaluation, and the choice in words."""
+    if len(finished) == 1:
+        return finished[0], "the only one that was asked for"
+    evaluations = _last_evaluations(run.path)
+    scored = [member for member in finished if member.result(stage) in evaluations]
+    if not scored:
+        return finished[0], f"the first of {len(finished)}, none of which was evaluated"
+    best = max(scored, key=lambda member: evaluations[member.result(stage)].mean)
+    row = evaluations[best.result(stage)]
+    return best, (
+        f"the best of {len(finished)} by the last evaluation: {row.metric} {row.mean:g} over {row.episodes} episodes"
+    )
 
 
 def _stage(members: Sequence[Member], algorithm: str | Method | None) -> Stage:
@@ -144,12 +174,12 @@ def _matches(member: Member, wanted: dict[str, Any]) -> bool:
     return all(value is None or own.get(name) == value for name, value in wanted.items())
 
 
-def _last_scores(run_dir: pathlib.Path) -> dict[Result, float]:
-    """The last evaluation's mean of every stage of every member."""
+def _last_evaluations(run_dir: pathlib.Path) -> dict[Result, Evaluation]:
+    """The last evaluation of every stage of every member."""
     rows: dict[Result, list[Evaluation]] = {}
     for row in read_evaluations(run_dir):
         rows.setdefault(row.result, []).append(row)
-    return {result: last_evaluation(own).mean for result, own in rows.items()}
+    return {result: last_evaluation(own) for result, own in rows.items()}
 
 
 def _in_units(act: HostAct, facts: DatasetFacts) -> HostAct:
@@ -172,6 +202,7 @@ def act_on_host(policy: Any, act: Act = act_by_policy) -> HostAct:
     # Observations follow committed parameters, which is faster than placing them.
     placed = jax.device_put(policy, acting_device())
     calls = itertools.count()
+    process = os.getpid()
 
     @jax.jit
     def forward(policy: Any, observations: Array, number: Array) -> Array:
@@ -181,6 +212,12 @@ def act_on_host(policy: Any, act: Act = act_by_policy) -> HostAct:
     def run(observations: np.ndarray) -> np.ndarray:
         if layers and len(observations) == 1:
             return _forward(layers, observations)
+        if os.getpid() != process:
+            # JAX's threads stay behind in the parent, and a call would wait for them for ever.
+            raise UserError(
+                "this process was forked after the policy was loaded, and JAX cannot run in it; start workers by "
+                'multiprocessing.get_context("spawn")'
+            )
         return np.asarray(forward(placed, observations, np.uint32(next(calls))))
 
     return run

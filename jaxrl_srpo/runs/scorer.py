@@ -16,6 +16,7 @@ from jaxrl_srpo.envs.rollouts import BackgroundEvaluator, Episodes, Rollouts
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.population.vectorize import act_members
+from jaxrl_srpo.runs.leases import Lease
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.sweep import Member
 
@@ -32,6 +33,8 @@ class _Job:
     step: int
     final: bool
     episodes: Future[Episodes]
+    again: int
+    lease: Lease | None
 
 
 class Scorer:
@@ -54,15 +57,20 @@ class Scorer:
         self._background = BackgroundEvaluator()
         self._rollouts: tuple[Any, Rollouts] | None = None
         self._jobs: list[_Job] = []
+        self._kept: list[Lease] = []
 
     def close(self) -> None:
-        """Stops the background thread and closes the environments."""
+        """Stops the background thread, closes the environments and releases the leases that it keeps."""
         self._background.close()
+        self._jobs.clear()
+        self._release()
         if self._rollouts is not None:
             self._rollouts[1].close()
 
-    def submit(self, stage: Stage, members: Sequence[Member], step: int, results: Any, *, final: bool) -> None:
-        """Starts an evaluation of stacked results, after the one under way."""
+    def submit(
+        self, stage: Stage, members: Sequence[Member], step: int, results: Any, *, final: bool, again: int = 0
+    ) -> None:
+        """Starts an evaluation of stacked results, after the one under way; `again` numbers those after training."""
         indices = [i for i, member in enumerate(members) if member.dataset in self._facts]
         if not indices:
             return
@@ -71,20 +79,38 @@ class Scorer:
         act = self._act(stage, chosen, jax.tree.map(lambda x: x[np.asarray(indices)], results))
         record = final and all(self._environment(member).goal_task for member in chosen)
         episodes = self._background.submit(self._rollouts_of(chosen), act, record=record)
-        self._jobs.append(_Job(stage, chosen, step, final, episodes))
+        self._jobs.append(_Job(stage, chosen, step, final, episodes, again, self._run.lease))
 
-    def wait(self, before: int | None = None) -> None:
-        """Waits for evaluations (of steps below `before`, if given) and writes their rows."""
-        waiting = [job for job in self._jobs if before is None or job.step < before]
+    def wait(self, before: int | None = None) -> bool:
+        """Waits for evaluations and writes their rows.
+
+        Args:
+          before: only those of the work under way, of steps below this one; None for all.
+
+        Returns:
+          Whether there were any.
+        """
+        own = self._run.lease
+        waiting = [job for job in self._jobs if before is None or (job.step < before and job.lease is own)]
         for job in waiting:
             self._write(job, job.episodes.result())
             self._jobs.remove(job)
+        self._release()
+        return bool(waiting)
 
-    def drop(self) -> None:
-        """Stops the evaluations under way; nothing is written of them."""
-        self._background.close()
-        self._background = BackgroundEvaluator()
-        self._jobs.clear()
+    def drop(self, lease: Lease | None) -> None:
+        """Stops the evaluations under way of work that another worker has now; nothing is written of them."""
+        if any(job.lease is lease for job in self._jobs):
+            self._background.close()
+            self._background = BackgroundEvaluator()
+            self._jobs.clear()
+
+    def keep(self, lease: Lease) -> bool:
+        """Whether an evaluation of this lease's work is under way; if so, its end releases the lease."""
+        kept = any(job.lease is lease for job in self._jobs)
+        if kept:
+            self._kept.append(lease)
+        return kept
 
     def resume(self, stage: Stage, members: Sequence[Member], step: int, results: Any) -> None:
         """Evaluates a restored state if it was due and a kill came before its rows."""
@@ -93,8 +119,12 @@ class Scorer:
             self.submit(stage, members, step, results, final=False)
 
     def unfinished(self, stage: Stage, members: Sequence[Member]) -> list[Member]:
-        """Members that have no final row in this run directory."""
-        return self._without_row(stage, members, stage.steps(members[0].settings), final="1")
+        """Members that have no final row in this run directory, and none under way."""
+        if not members:
+            return []
+        under_way = [member for job in self._jobs if job.final and job.stage is stage for member in job.members]
+        missing = self._without_row(stage, members, stage.steps(members[0].settings), final="1")
+        return [member for member in missing if member not in under_way]
 
     def finish(self, stage: Stage, members: Sequence[Member]) -> None:
         """Evaluates finished members that have no final row in this run directory."""
@@ -103,6 +133,12 @@ class Scorer:
             total = stage.steps(members[0].settings)
             self.submit(stage, missing, total, self._load(stage, missing), final=True)
             self.wait()
+
+    def evaluate_again(self, stage: Stage, members: Sequence[Member], number: int) -> None:
+        """Evaluates finished members once more, whatever rows they have; `number` is from 1."""
+        total = stage.steps(members[0].settings)
+        self.submit(stage, members, total, self._load(stage, members), final=True, again=number)
+        self.wait()
 
     def _without_row(self, stage: Stage, members: Sequence[Member], step: int, **wanted: str) -> list[Member]:
         """Members that can be evaluated and have no row of that step (and of the wanted cells)."""
@@ -135,7 +171,7 @@ class Scorer:
         first = members[0]
         policies = jax.device_put(stage.make_policy(first.settings, first.spec, results), device)
         facts = [self._facts[member.dataset] for member in members]
-        keys = jax.device_put(jnp.stack([jax.random.key(member.seed) for member in members]), device)
+        keys = jax.device_put(jnp.stack([jax.random.key(member.seed_of(stage)) for member in members]), device)
         fold = jax.jit(jax.vmap(jax.random.fold_in, (0, None)))
         batched = device.platform != "cpu"
         units = [fact.units for fact in facts]
@@ -171,11 +207,21 @@ class Scorer:
                     "return_std": f"{np.std(episodes.returns[i]):.6g}",
                     "length_mean": f"{np.mean(episodes.lengths[i]):.6g}",
                     "success_rate": "" if successes is None else f"{np.mean(successes):.6g}",
+                    "again": job.again or "",
                 }
             )
-        self._run.evaluations.append(rows)
-        if episodes.observations is not None:
-            self._save_trajectories(job, episodes)
+        with self._run.writing(job.lease) as own:
+            if not own:
+                return
+            self._run.evaluations.append(rows)
+            if episodes.observations is not None:
+                self._save_trajectories(job, episodes)
+
+    def _release(self) -> None:
+        """Releases the leases that are kept and of whose work nothing is under way."""
+        for lease in [one for one in self._kept if all(job.lease is not one for job in self._jobs)]:
+            self._kept.remove(lease)
+            lease.release()
 
     def _save_trajectories(self, job: _Job, episodes: Episodes) -> None:
         """Positions of the first seed's episodes, of its best member where there are several; for the maze pictures."""
@@ -242,8 +288,9 @@ def _check_fits(facts: DatasetFacts, environment: Any, log: Callable[[str], None
     name, observations, actions = environment.spec.id, environment.observation_space, environment.action_space
     if (observations.shape, actions.shape) != ((facts.observation_size,), (facts.action_size,)):
         raise UserError(
-            f"{facts.name}: observations have width {facts.observation_size} and actions {facts.action_size}, but "
-            f"{name} has {observations.shape} and {actions.shape}; name the data's environment with --env"
+            f"{name} is not the environment of {facts.name}: its observations and actions have shapes "
+            f"{observations.shape} and {actions.shape}, those of the data widths {facts.observation_size} and "
+            f"{facts.action_size}; name the data's own environment with --env"
         )
     if not (np.allclose(actions.low, facts.action_low) and np.allclose(actions.high, facts.action_high)):
         bounds = (

@@ -20,7 +20,7 @@ from jaxrl_srpo.population.offline import OfflinePopulation
 from jaxrl_srpo.population.online import GymnasiumRun, Progress
 from jaxrl_srpo.population.vectorize import Strategy
 from jaxrl_srpo.runs import distributed
-from jaxrl_srpo.runs.run_directory import RunDirectory
+from jaxrl_srpo.runs.run_directory import RunDirectory, damage_advised
 from jaxrl_srpo.runs.sweep import Member, shared_groups
 
 
@@ -97,7 +97,7 @@ def make_population(
     """
     members = [member for group in groups for member in group]
     packed = data.pack(members)
-    keys = [jax.random.fold_in(jax.random.key(member.seed), stage.stream) for member in members]
+    keys = [jax.random.fold_in(jax.random.key(member.seed_of(stage)), stage.stream) for member in members]
     settings = [stage.read(member.settings) for member in members]
     described = make_members(keys, settings, packed.slices, len(groups))
     frozen = stack([_frozen(run, stage, group[0]) for group in groups])
@@ -125,9 +125,11 @@ def load_result(run: RunDirectory, stage: Stage, member: Member) -> Any:
 def _read(path: pathlib.Path, template: Any) -> Any:
     """A saved result; one of 0.1 has the two networks of a `TwinQ` apart."""
     apart = networks.split_heads(template)
-    if not checkpoint.fits(path, template) and checkpoint.fits(path, apart):
-        return networks.join_heads(checkpoint.load(path, apart))
-    return checkpoint.load(path, template)
+    with damage_advised(path):
+        checkpoint.check(path)
+        if not checkpoint.fits(path, template) and checkpoint.fits(path, apart):
+            return networks.join_heads(checkpoint.restore(path, apart))
+        return checkpoint.restore(path, template)
 
 
 def load_results(run: RunDirectory, stage: Stage, members: Sequence[Member]) -> Any:

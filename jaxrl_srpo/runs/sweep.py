@@ -10,6 +10,8 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +22,9 @@ from jaxrl_srpo.methods.contract import Method, Stage, merged_settings, preset_v
 from jaxrl_srpo.methods.settings import Setting, Values, fields_of, read, scale_budget, text_of
 from jaxrl_srpo.report.records import Result
 from jaxrl_srpo.types import Spec
+
+MOST_MEMBERS = 100_000
+"""Of one sweep: far more than any machine trains, and few enough to be listed."""
 
 NAMING_COLUMNS = ("stage", "dataset", "seed", "setting", "beta")
 """The columns that name a member in `metrics.csv` and `evaluations.csv`."""
@@ -33,7 +38,7 @@ class Member:
       dataset: the dataset's name in tables.
       fingerprint: of its transitions.
       spec: sizes of the problem.
-      seed: of all random numbers.
+      seed: of all random numbers, but for stages that seeds share.
       settings: concrete values by flag.
       method: what it trains.
       setting: the swept settings other than beta, as `expectile=0.9`, ';' between them; empty if there are none.
@@ -61,6 +66,10 @@ class Member:
         """What it trains, in order."""
         return self.method.stages_of(self.settings)
 
+    def seed_of(self, stage: Stage) -> int:
+        """The seed of a stage's random numbers, which members may share; see `Stage.seed`."""
+        return stage.seed(self.settings, self.seed)
+
     def address(self, stage: Stage) -> str:
         """Name of the stage's result; equal for members whose stage would compute the same."""
         if stage.name in self.recorded:
@@ -69,7 +78,7 @@ class Member:
             "stage": stage.name,
             "version": stage.version,
             "fingerprint": self.fingerprint,
-            "seed": self.seed,
+            "seed": self.seed_of(stage),
             "settings": {
                 flag: self.settings[flag]
                 for flag, setting in stage.own_settings().items()
@@ -86,7 +95,7 @@ class Member:
         reached = stage.reach()
         beta = text_of(self.settings["beta"]) if "beta" in reached else ""
         setting = ";".join(part for part in self.setting.split(";") if part.split("=")[0] in reached)
-        values = (stage.name, self.dataset, self.seed, setting, beta)
+        values = (stage.name, self.dataset, self.seed_of(stage), setting, beta)
         return dict(zip(NAMING_COLUMNS, values, strict=True))
 
     def result(self, stage: Stage) -> Result:
@@ -137,6 +146,7 @@ class Sweep:
             raise UserError("--seeds: name at least one seed, for instance 0:4")
         if not self.algorithms:
             raise UserError("--algorithm: name at least one, for instance srpo")
+        self._check_seeds()
         object.__setattr__(self, "methods", tuple(methods_lib.find_method(name) for name in self.algorithms))
         names = tuple(method.name for method in self.methods)
         given = {"datasets": self.datasets, "seeds": self.seeds, "algorithm": names}
@@ -144,6 +154,11 @@ class Sweep:
             if len(set(values)) < len(values):
                 raise UserError(f"--{what}: a value is given twice in {', '.join(map(str, values))}")
         methods_lib.stages_in_order(self.methods)
+        count = math.prod(map(len, (self.datasets, self.seeds, self.methods, *self.overrides.values())))
+        if count > MOST_MEMBERS:
+            raise UserError(
+                f"--seeds, --datasets and settings of several values make {count} members; at most {MOST_MEMBERS}"
+            )
         self._check_overrides()
 
     @property
@@ -204,6 +219,13 @@ class Sweep:
                 if note and not any(f"--{name} " in note for name in self.overrides):
                     notes.append(note)
         return notes
+
+    def _check_seeds(self) -> None:
+        """Makes Python's whole numbers of NumPy's, and refuses those that no key can be made of."""
+        for seed in self.seeds:
+            if not hasattr(seed, "__index__") or not 0 <= operator.index(seed) < 2**31:
+                raise UserError(f"--seeds: {seed!r} is no whole number from 0 to 2^31 - 1")
+        object.__setattr__(self, "seeds", tuple(map(operator.index, self.seeds)))
 
     def _known(self) -> dict[str, Setting]:
         """The settings that may be given: also those of other methods, which its own do not read."""

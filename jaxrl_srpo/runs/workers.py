@@ -10,14 +10,16 @@ import numpy as np
 
 from jaxrl_srpo import methods as methods_lib
 from jaxrl_srpo import report
+from jaxrl_srpo.data import d4rl
 from jaxrl_srpo.data.facts import DatasetFacts
 from jaxrl_srpo.data.packing import pack_dataset
 from jaxrl_srpo.envs.datasets import load_dataset
+from jaxrl_srpo.envs.make import import_environment
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.files import print_message
-from jaxrl_srpo.io.processors import keep_sums_in_order
+from jaxrl_srpo.io.files import errors_told, print_message
 from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.methods.settings import Values
+from jaxrl_srpo.runs.devices import prepare_jax_unless_chosen
 from jaxrl_srpo.runs.distributed import coordinator
 from jaxrl_srpo.runs.leases import Leases
 from jaxrl_srpo.runs.options import Options
@@ -26,6 +28,7 @@ from jaxrl_srpo.runs.scorer import Scorer, usable_environments
 from jaxrl_srpo.runs.setup import TrainingData, load_results
 from jaxrl_srpo.runs.sweep import Member, populations, stages_of, unique
 from jaxrl_srpo.runs.trainer import Trainer
+from jaxrl_srpo.types import Spec
 
 
 def own_methods(named: Sequence[str | Method]) -> list[Method]:
@@ -58,7 +61,7 @@ def train_members(
       usable: datasets by name whose members are evaluated.
       options: how to run.
     """
-    keep_sums_in_order(os.environ)
+    prepare_jax_unless_chosen(_most_at_a_time(members, options.members_per_population))
     scorer = make_scorer(run, usable) if usable and options.evaluate and coordinator() else None
     try:
         Trainer(
@@ -79,10 +82,12 @@ def make_scorer(run: RunDirectory, usable: Mapping[str, DatasetFacts]) -> Scorer
     return Scorer(run, usable, functools.partial(load_results, run))
 
 
+@errors_told()
 def work(
     run_dir: str | os.PathLike[str],
     log: Callable[[str], None] | None = None,
     algorithm: Sequence[str | Method] = (),
+    environment: str | None = None,
 ) -> list[report.Row]:
     """Trains and evaluates what a run lacks, beside any other workers, and writes its report when all is done.
 
@@ -90,6 +95,7 @@ def work(
       run_dir: a run directory made by `api.prepare` or `api.train`, on storage that all workers see.
       log: receives messages; they go to standard error by default.
       algorithm: methods of a user's own whose members the run holds.
+      environment: the run's environment as `module:ID`, where a module of a user's own registers it.
 
     Returns:
       The rows of the table.
@@ -102,15 +108,31 @@ def work(
     path = pathlib.Path(run_dir).expanduser()
     options = Options.from_json(RunDirectory(path).read().get("options", {}))
     run = RunDirectory(path, options.artefacts, own_methods(algorithm))
-    members, facts = run.members(), list(run.facts().values())
+    members, facts = run.members(), facts_in(run, environment)
     usable = find_usable(run, members, facts, options, log)
     if coordinator():
         run.create()
+        run.keep_environments(facts)
     train_members(run, members, _rows_of(run, members, options), usable, options)
     if not coordinator():
         return []
     _write_report(run, log)
     return report.collect(path)
+
+
+def facts_in(run: RunDirectory, environment: str | None) -> list[DatasetFacts]:
+    """Facts of a run's datasets; those that name no environment with the one that a person names, if any.
+
+    Args:
+      run: the run directory.
+      environment: Gymnasium id; the module of `module:ID` is imported.
+
+    Raises:
+      UserError: there is no such module, or a dataset of the run has another environment.
+    """
+    if environment is None:
+        return list(run.facts().values())
+    return run.facts_in(d4rl.environment_spec(import_environment(environment)))
 
 
 def find_usable(
@@ -139,7 +161,11 @@ def side_by_side(run_dir: str | os.PathLike[str], algorithm: Sequence[str | Meth
     """
     run = RunDirectory(pathlib.Path(run_dir), methods=own_methods(algorithm))
     size = Options.from_json(run.read().get("options", {})).members_per_population
-    members = run.members()
+    return _most_at_a_time(run.members(), size)
+
+
+def _most_at_a_time(members: Sequence[Member], size: int) -> int:
+    """Members of a sweep that share no earlier result, in populations of at most `size` (0: of all that can be)."""
     groups = (populations(unique(members, stage), stage, size) for stage in stages_of(members) if not stage.needs)
     return max(map(len, itertools.chain(*groups)), default=1)
 
@@ -153,7 +179,8 @@ def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> 
     def rows(name: str) -> np.ndarray:
         fact = facts[name]
         dataset = load_dataset(fact.given or fact.source, **options.reading())
-        if dataset.fingerprint != fact.fingerprint:
+        sizes = Spec(dataset.observation_size, dataset.action_size)
+        if dataset.fingerprint != fact.fingerprint or sizes != Spec(fact.observation_size, fact.action_size):
             raise UserError(f"{dataset.source}: holds other transitions than {name} in {run.path}/sweep.json")
         return pack_dataset(dataset, **data_settings(settings[name]))  # type: ignore[arg-type]
 

@@ -9,7 +9,6 @@ from absl import flags
 
 from jaxrl_srpo.cli import command_line
 from jaxrl_srpo.errors import UserError
-from tests import synthetic
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("0:3", (0, 1, 2)), ("2:3", (2,)), ("7", (7,)), ("5,0", (5, 0))])
@@ -21,6 +20,11 @@ def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
 def test_what_is_no_list_of_seeds_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=f"--seeds={text}: give a range such as 0:4 or a list such as 0,1,5"):
         command_line.parse_seeds(text)
+
+
+def test_more_seeds_than_a_sweep_can_have_are_not_listed() -> None:
+    with pytest.raises(UserError, match="--seeds=0:99999999999: are 99999999999 seeds; at most 100000"):
+        command_line.parse_seeds("0:99999999999")
 
 
 def test_numbers_and_words() -> None:
@@ -72,6 +76,20 @@ def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
         (None, 0, ""),
         (UserError("two\nlines"), 2, "probe: two lines\n"),
         (flags.Error("bad flag"), 2, "probe: bad flag\n"),
+        (UserError("x" * 5000), 2, f"probe: {'x' * 1000} ... {'x' * 1000}\n"),
+        (PermissionError(13, "Permission denied", "/root/x"), 2, "probe: /root/x: Permission denied\n"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 9 bytes."),
+            2,
+            "probe: memory does not suffice (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.); train fewer "
+            "members together (--members_per_population), or choose smaller networks or batches\n",
+        ),
+        (
+            MemoryError(),
+            2,
+            "probe: memory does not suffice (none left); train fewer members together (--members_per_population), or "
+            "choose smaller networks or batches\n",
+        ),
         (KeyboardInterrupt(), 130, "\nprobe: stopped\n"),
     ],
 )
@@ -89,19 +107,23 @@ def test_exit_codes(raised: BaseException | None, code: int, message: str, capsy
     assert capsys.readouterr().err == message
 
 
-def test_compiled_programs_are_kept_in_the_cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JAXRL_SRPO_CACHE", str(tmp_path))
-    code = """
-import os
-del os.environ["JAX_COMPILATION_CACHE_DIR"]
-from jaxrl_srpo.cli import command_line
-command_line.prepare_jax()
-import jax
-jax.jit(lambda x: 2.0 * x)(1.0)
-"""
-    result = synthetic.python("-c", code)
-    assert result.returncode == 0, result.stderr
-    assert list((tmp_path / "compiled").iterdir())
+@pytest.mark.parametrize("fault", [RuntimeError("a bug"), OSError("no file"), ValueError("a bug")])
+def test_faults_of_the_program_are_not_hidden(fault: Exception) -> None:
+    def command(arguments: Sequence[str]) -> None:
+        raise fault
+
+    with pytest.raises(type(fault)):
+        command_line.exit_with("probe", command, [])
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "0.01", "text", "1e400"])
+def test_seconds_are_finite_and_not_too_few(seconds: str) -> None:
+    values = flags.FlagValues()
+    command_line.define_seconds(values, "pause", 2.0, "Seconds.", 0.1)
+    assert values(["x", "--pause=0.5"]) == ["x"]
+    assert values.pause == 0.5
+    with pytest.raises(flags.Error, match="pause"):
+        values(["x", f"--pause={seconds}"])
 
 
 def test_the_home_folder_is_found_wherever_a_path_begins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """`jaxrl-srpo data` on a real file; its mistakes are in `test_main`."""
 
+import hashlib
 import pathlib
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from jaxrl_srpo.cli import main
 from jaxrl_srpo.errors import UserError
 from tests import synthetic
+from tests.data.test_download import serving
 from tests.data.test_recording import write_with_resets
 
 
@@ -44,3 +46,34 @@ def test_reset_rows_go_where_they_are_told_to(tmp_path: pathlib.Path, capsys: py
     assert "--drop_reset_rows leaves them out" in capsys.readouterr().out
     main.main(["data", "info", str(tmp_path / "mine.hdf5"), "--drop_reset_rows"])
     assert "5 reset rows are left out" in capsys.readouterr().out
+
+
+def test_download_verifies_against_a_file_of_checksums(
+    dataset: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAXRL_SRPO_CACHE", str(tmp_path / "cache"))
+    sums = tmp_path / "sums"
+    with serving() as server:
+        server.content = dataset.read_bytes()
+        sums.write_text(f"{'0' * 64}  hopper_medium-v2.hdf5\n")
+        command = ["data", "download", "hopper-medium-v2", f"--mirror={server.url}", f"--checksums={sums}"]
+        with pytest.raises(UserError, match="what came has SHA-256"):
+            main.main(command)
+        sums.write_text(f"{hashlib.sha256(server.content).hexdigest()}  hopper_medium-v2.hdf5\n")
+        main.main(command)
+    path = tmp_path / "cache" / "gym_mujoco_v2" / "hopper_medium-v2.hdf5"
+    assert capsys.readouterr().out == f"{path}\n"
+    assert path.read_bytes() == dataset.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "hopper-medium-v2"], "--checksums: is for `data download` only"),
+        (["download", "D4RL/door/human-v2"], "--checksums=sums: is for D4RL's files; D4RL/door/human-v2 is Minari's"),
+        (["download", "hopper-medium-v2"], "sums: cannot be read as checksums: .*No such file"),
+    ],
+)
+def test_checksums_where_they_make_no_sense(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        main.main(["data", *arguments, "--checksums=sums"])

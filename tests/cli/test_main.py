@@ -14,7 +14,7 @@ import pytest
 import jaxrl_srpo
 from jaxrl_srpo.cli import main, setting_flags
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods import METHODS
+from jaxrl_srpo.methods import METHODS, srpo
 from tests import synthetic
 
 # Whatever gets as far as training has not been refused, and need not be waited for.
@@ -114,7 +114,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "negative devices": ([*TRAIN, "--cpu_devices=-1"], r"--cpu_devices=-1: must not be negative"),
     "negative seconds": ([*TRAIN, "--checkpoint_seconds=-1"], r"checkpoint_seconds"),
     "an unknown environment": ([*TRAIN, "--env=Pendulun-v1"], r"'Pendulun-v1'.*closest: Pendulum-v1"),
-    "another environment": ([*TRAIN, "--env=MountainCarContinuous-v0"], r"width 3.*MountainCarContinuous-v0.*2.*--env"),
+    "another environment": (
+        [*TRAIN, "--env=MountainCarContinuous-v0"],
+        r"MountainCarContinuous-v0 is not the environment of.*--env",
+    ),
     "out below a file": (["train", "--datasets=DATA", "--out=BLOCKED/run"], r"--out=.*: cannot be written"),
     "out is a file": (["train", "--datasets=DATA", "--out=BLOCKED"], r"--out=.*: cannot be written"),
     "an unknown tracker": ([*TRAIN, "--track=mlflow"], r"--track=mlflow: choose from tensorboard, wandb"),
@@ -299,6 +302,27 @@ def test_evaluate_plays_again_with_other_episodes(run_dir: pathlib.Path) -> None
     assert [row.episodes for row in rows] == [4, 2, 2, 2, 2]
 
 
+def test_evaluating_again_keeps_the_rows_of_training_time(run_dir: pathlib.Path) -> None:
+    def rows() -> list[dict[str, str]]:
+        with (run_dir / "evaluations.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    before = rows()
+    assert {row["again"] for row in before} == {""}
+    jaxrl_srpo.evaluate(run_dir, episodes=2)
+    jaxrl_srpo.evaluate(run_dir, episodes=3)
+    after = rows()
+    assert after[: len(before)] == before
+    finals = sum(row["final"] == "1" for row in before)
+    assert [(row["again"], row["episodes"]) for row in after[len(before) :]] == [("1", "2")] * finals + [
+        ("2", "3")
+    ] * finals
+    row = jaxrl_srpo.load_results(run_dir)[-1]
+    own = [float(one["mean"]) for one in before if one["algorithm"] == "srpo" and one["beta"] == "0.3"]
+    assert row.episodes == 3
+    assert row.best_mean == pytest.approx(np.mean(own), rel=1e-4)
+
+
 def test_policies_act_in_the_units_of_the_environment(trained: tuple[pathlib.Path, str]) -> None:
     policy = jaxrl_srpo.load_policy(trained[0], seed=1, beta=0.3)
     observations = np.random.default_rng(0).normal(size=(5, 3))
@@ -345,7 +369,13 @@ def test_of_several_members_the_one_with_the_best_last_score_is_loaded(trained: 
     with (trained[0] / "evaluations.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["algorithm"] == "srpo" and row["final"] == "1"]
     best = max(rows, key=lambda row: float(row["mean"]))
-    member = jaxrl_srpo.load_policy(trained[0]).member
+    messages: list[str] = []
+    policy = jaxrl_srpo.load_policy(trained[0], log=messages.append)
+    member = policy.member
+    assert policy.chosen_by.startswith("the best of 4 by the last evaluation: return -")
+    assert messages == [f"{trained[0]}: loaded {member.name(srpo.STAGE)}, {policy.chosen_by}"]
+    jaxrl_srpo.load_policy(trained[0], seed=1, beta=0.3, log=messages.append)
+    assert len(messages) == 1
     assert (str(member.seed), f"{member.settings['beta']:g}") == (best["seed"], best["beta"])
 
 

@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import h5py
 import numpy as np
@@ -193,6 +194,24 @@ def test_other_content_of_a_file_may_be_of_any_type(tmp_path: pathlib.Path) -> N
         file.create_dataset("infos/ragged", (ROWS,), h5py.string_dtype())[:] = "x"
         file.attrs["odd"] = np.zeros(2, [("a", "f4")])
     assert read_hdf5(path).size == ROWS - 1
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+@pytest.mark.parametrize("storage", [{}, {"chunks": (7, 3)}, {"chunks": (7, 3), "compression": "gzip"}])
+def test_a_file_that_was_cut_is_no_file(tmp_path: pathlib.Path, storage: dict[str, Any], version: str) -> None:
+    """HDF5 keeps where a file must end, so that a download whose length nobody told is seen to be cut."""
+    with h5py.File(tmp_path / "whole", "w", libver=version) as file:
+        file.create_dataset("rewards", data=np.random.default_rng(0).normal(size=(100, 3)), **storage)
+    hdf5.check(tmp_path / "whole")
+    content = (tmp_path / "whole").read_bytes()
+    for length in (len(content) - 1, len(content) // 2, 100):
+        (tmp_path / "cut").write_bytes(content[:length])
+        with pytest.raises(DatasetError, match="what came is a cut or damaged HDF5 file: "):
+            hdf5.check(tmp_path / "cut")
+    for begin in (b"", content[:5], b"<html>"):
+        (tmp_path / "none").write_bytes(begin)
+        with pytest.raises(DatasetError, match="what came is no HDF5 file, it begins with b'"):
+            hdf5.check(tmp_path / "none")
 
 
 def test_names_inside_that_are_no_text_are_refused_in_one_line(tmp_path: pathlib.Path) -> None:

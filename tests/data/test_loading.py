@@ -1,5 +1,6 @@
 """Names and paths find their datasets."""
 
+import hashlib
 import pathlib
 
 import h5py
@@ -63,6 +64,59 @@ def test_mirror_by_environment_variable(
         monkeypatch.setenv("JAXRL_SRPO_MIRROR", server.url)
         path = loading.d4rl_file("hopper-medium-v2", progress=False)
     assert path.read_bytes() == file.read_bytes()
+
+
+def test_a_mirror_may_have_no_folders(file: pathlib.Path, cache: pathlib.Path) -> None:
+    with serving(folders=False) as server:
+        server.content = file.read_bytes()
+        path = loading.d4rl_file("hopper-medium-v2", mirror=server.url, progress=False)
+        assert [path for path, _ in server.asked] == ["/gym_mujoco_v2/hopper_medium-v2.hdf5", "/hopper_medium-v2.hdf5"]
+    assert path == cache / "gym_mujoco_v2" / "hopper_medium-v2.hdf5"
+
+
+def test_the_checksum_of_the_first_download_holds_for_every_later_use(file: pathlib.Path, cache: pathlib.Path) -> None:
+    with serving() as server:
+        server.content = file.read_bytes()
+        path = loading.fetch_d4rl_file("hopper-medium-v2", mirror=server.url, progress=False)
+        noted = (cache / "SHA256SUMS").read_text()
+        assert noted == f"{hashlib.sha256(server.content).hexdigest()}  gym_mujoco_v2/hopper_medium-v2.hdf5\n"
+        with path.open("ab") as content:
+            content.write(b"x")
+        for use in (loading.d4rl_file, loading.fetch_d4rl_file):
+            with pytest.raises(DatasetError, match=r"hopper_medium-v2.hdf5 has SHA-256 .*SHA256SUMS says .*; delete"):
+                use("hopper-medium-v2", progress=False)
+        path.unlink()
+        server.content += b"x"
+        with pytest.raises(DatasetError, match=r"what came has SHA-256"):
+            loading.d4rl_file("hopper-medium-v2", mirror=server.url, progress=False)
+        assert not path.exists()
+        (cache / "SHA256SUMS").unlink()
+        assert loading.d4rl_file("hopper-medium-v2", mirror=server.url, progress=False) == path
+    assert (cache / "SHA256SUMS").read_text() != noted
+
+
+def test_a_person_gives_checksums(file: pathlib.Path, cache: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right.write_text(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  hopper_medium-v2.hdf5\n")
+    wrong.write_text(f"{'0' * 64}  gym_mujoco_v2/hopper_medium-v2.hdf5\n")
+    with serving() as server:
+        server.content = file.read_bytes()
+        with pytest.raises(DatasetError, match=r"what came has SHA-256 \w{64}, where .*wrong says 0{64}"):
+            loading.fetch_d4rl_file("hopper-medium-v2", mirror=server.url, sums=wrong, progress=False)
+        path = loading.fetch_d4rl_file("hopper-medium-v2", mirror=server.url, sums=right, progress=False)
+    with pytest.raises(DatasetError, match=r"hopper_medium-v2.hdf5 has SHA-256 \w{64}, where .*wrong says 0{64}"):
+        loading.fetch_d4rl_file("hopper-medium-v2", sums=wrong)
+    assert loading.fetch_d4rl_file("hopper-medium-v2", sums=right) == loading.d4rl_file("hopper-medium-v2") == path
+
+
+def test_a_file_put_there_by_hand_is_read_and_noted_by_data_download(file: pathlib.Path, cache: pathlib.Path) -> None:
+    place = cache / "gym_mujoco_v2" / "hopper_medium-v2.hdf5"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(file.read_bytes())
+    assert loading.d4rl_file("hopper-medium-v2") == place
+    assert not (cache / "SHA256SUMS").exists()
+    assert loading.fetch_d4rl_file("hopper-medium-v2") == place
+    assert (cache / "SHA256SUMS").exists()
 
 
 def test_d4rl_name_without_downloading(cache: pathlib.Path) -> None:

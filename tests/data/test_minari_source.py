@@ -13,6 +13,7 @@ import pytest
 from gymnasium import spaces
 
 from jaxrl_srpo.data import loading, minari_files, minari_source
+from jaxrl_srpo.data.dataset import WrapperSpec
 from jaxrl_srpo.data.units import measure_units
 from jaxrl_srpo.errors import DatasetError
 
@@ -30,6 +31,7 @@ def make(
     observation: Callable[[int], Any] | None = None,
     terminated: Sequence[int] = (),
     unfinished: Sequence[int] = (),
+    column: bool = False,
     **options: Any,
 ) -> None:
     """Episodes of given lengths; those in `terminated` end by termination, `unfinished` by nothing, others by time."""
@@ -43,7 +45,7 @@ def make(
             minari.data_collector.EpisodeBuffer(
                 observations=observation(steps + 1),
                 actions=random.uniform(-1, 1, (steps, 2)).astype(np.float32),
-                rewards=np.full(steps, index, np.float64),
+                rewards=np.full((steps, 1) if column else steps, index, np.float64),
                 terminations=ends & stop,
                 truncations=ends & (not stop) & (index not in unfinished),
                 infos=None,
@@ -132,6 +134,75 @@ def test_dictionary_observations_become_vectors(datasets: pathlib.Path) -> None:
     assert data.family == "pointmaze"
 
 
+def test_entries_of_any_name_become_vectors(datasets: pathlib.Path) -> None:
+    random = np.random.default_rng(1)
+    make(
+        "mine/keys-v0",
+        [4, 4],
+        observation=lambda rows: {"position": random.normal(size=(rows, 2)), "velocity": np.full((rows, 1), 3.0)},
+    )
+    data = minari_source.read_minari("mine/keys-v0", env="Pendulum-v1")
+    assert data.observation_keys == ("position", "velocity")
+    assert data.environment is not None
+    assert data.environment.observation_keys == ("position", "velocity")
+    np.testing.assert_array_equal(data.observations[:, 2], 3.0)
+
+
+def test_whether_goals_repeat_is_decided_by_all_episodes(datasets: pathlib.Path) -> None:
+    random = np.random.default_rng(1)
+    calls = 0
+
+    def observation(rows: int) -> dict[str, Any]:
+        nonlocal calls
+        calls += 1
+        state = random.normal(size=(rows, 3))
+        position = state[:, :2] if calls % 2 else state[:, 1:]
+        return {"observation": state, "achieved_goal": position, "desired_goal": np.zeros((rows, 2))}
+
+    make("mine/goal-v0", [4, 4, 4], observation=observation)
+    data = minari_source.read_minari("mine/goal-v0")
+    assert data.observation_keys == ("achieved_goal", "observation", "desired_goal")
+    assert data.observation_size == 7
+
+
+def test_rewards_of_one_number_each_may_be_arrays(datasets: pathlib.Path) -> None:
+    make("mine/flat-v0", [4, 3])
+    make("mine/column-v0", [4, 3], column=True)
+    flat, column = (minari_source.read_minari(f"mine/{name}-v0") for name in ("flat", "column"))
+    assert column.rewards.shape == (7,)
+    assert column.fingerprint == flat.fingerprint
+
+
+def test_wrappers_of_the_recording_are_kept(datasets: pathlib.Path) -> None:
+    import gymnasium
+
+    make("mine/swing-v0", [4])
+    spec = json.loads(gymnasium.spec("Pendulum-v1").to_json())
+    recorded = [
+        {
+            "name": "R",
+            "entry_point": "gymnasium.wrappers.transform_action:RescaleAction",
+            "kwargs": {"min_action": 0.0},
+        },
+        {"name": "ClipAction", "entry_point": "evil.wrappers:ClipAction", "kwargs": None},
+    ]
+    own = {"env_spec": json.dumps(spec | {"additional_wrappers": recorded})}
+    edit(datasets, "mine/swing-v0", lambda metadata: metadata | own)
+    environment = minari_source.read_minari("mine/swing-v0").environment
+    assert environment is not None
+    assert environment.wrappers == (
+        WrapperSpec("RescaleAction", {"min_action": 0.0}),
+        WrapperSpec("evil.wrappers:ClipAction", None),
+    )
+    for wrong in ("RescaleAction", [1], [{"name": "ClipAction"}], [{"entry_point": "a:B", "kwargs": [1]}]):
+        own["env_spec"] = json.dumps(spec | {"additional_wrappers": wrong})
+        edit(datasets, "mine/swing-v0", lambda metadata: metadata | own)
+        with pytest.raises(
+            DatasetError, match="additional_wrappers of the metadata's env_spec are no Gymnasium spec's"
+        ):
+            minari_source.read_minari("mine/swing-v0")
+
+
 def test_environment_for_evaluation_goes_before_the_one_of_collection(datasets: pathlib.Path) -> None:
     make(
         "mine/cart-v0",
@@ -185,6 +256,34 @@ def test_bad_id_and_broken_directory(datasets: pathlib.Path) -> None:
 def test_download_without_its_remote(datasets: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_REMOTE", "nowhere://x")
     with pytest.raises(DatasetError, match=r"cannot download Minari dataset mine/walk-v0: .*by hand"):
+        minari_source.download_minari("mine/walk-v0")
+
+
+def test_an_interrupted_download_is_continued_and_a_whole_one_kept(
+    datasets: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("mine/walk-v0", [3])
+    file = datasets / "mine" / "walk-v0" / "data" / "main_data.hdf5"
+    content, forced = file.read_bytes(), []
+
+    def fetch(dataset_id: str, force_download: bool = False) -> None:
+        print("Downloading")
+        forced.append(force_download)
+        if force_download:
+            file.write_bytes(content)
+        else:
+            warnings.warn("Skipping Download. Dataset found locally.\n", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(minari, "download_dataset", fetch)
+    minari_source.download_minari("mine/walk-v0")
+    file.unlink()
+    minari_source.download_minari("mine/walk-v0")
+    assert forced == [False, True]
+    assert minari_source.read_minari("mine/walk-v0").size == 3
+    assert capsys.readouterr().out == ""
+    content = b"no HDF5"
+    file.unlink()
+    with pytest.raises(DatasetError, match="'mine/walk-v0' cannot be read: "):
         minari_source.download_minari("mine/walk-v0")
 
 

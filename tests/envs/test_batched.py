@@ -12,7 +12,7 @@ import pytest
 from jaxrl_srpo.data.d4rl import environment as d4rl_environment
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.data.observations import flatten_observation
-from jaxrl_srpo.envs import batched, pointmaze
+from jaxrl_srpo.envs import batched, pointmaze, tasks
 from jaxrl_srpo.envs.batched import MujocoSimulator, make_simulator
 from jaxrl_srpo.envs.make import make_environment, make_unflattened
 from jaxrl_srpo.envs.rollouts import Rollouts
@@ -59,11 +59,13 @@ def actions_of(spec: EnvironmentSpec, count: int, steps: int) -> np.ndarray:
 def plain(spec: EnvironmentSpec, seed: int, actions: np.ndarray) -> Episode:
     environment = make_unflattened(spec)
     observation, info = environment.reset(seed=seed)
-    episode = [(flatten_observation(observation), 0.0, False, False, bool(info.get("success", False)))]
+    keys = tasks.OBSERVATION_KEYS[isinstance(observation, dict)]
+    episode = [(flatten_observation(observation, keys), 0.0, False, False, bool(info.get("success", False)))]
     for action in actions:
         observation, reward, terminated, truncated, info = environment.step(action)
         success = bool(info.get("success", False))
-        episode.append((flatten_observation(observation), float(reward), bool(terminated), bool(truncated), success))
+        flat = flatten_observation(observation, keys)
+        episode.append((flat, float(reward), bool(terminated), bool(truncated), success))
         if terminated or truncated:
             break
     environment.close()

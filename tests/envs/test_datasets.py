@@ -5,12 +5,14 @@ import pathlib
 
 import gymnasium
 import h5py
+import numpy as np
 import pytest
 
 from jaxrl_srpo.data import minari_files
 from jaxrl_srpo.envs.datasets import download_dataset, load_dataset, make_dataset
+from jaxrl_srpo.envs.rollouts import Rollouts
 from jaxrl_srpo.errors import DatasetError
-from tests import synthetic
+from tests import own_tasks, synthetic
 from tests.data.test_download import serving
 from tests.data.test_minari_source import edit, make
 
@@ -101,3 +103,22 @@ def test_names_that_no_file_can_have_are_unknown(stores: pathlib.Path) -> None:
     for name in ("x" * 5000, "/" + "x" * 5000, "a\0b"):
         with pytest.raises(DatasetError, match=r"unknown dataset|no dataset file|expected printable text"):
             load_dataset(name)
+
+
+def test_an_environment_without_a_time_limit_gets_that_of_the_data(
+    stores: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_tasks.register()
+    path = synthetic.write_pendulum(stores / "line.hdf5", episodes=3, steps=40)
+    data = load_dataset(path, env="LineEndless-v0")
+    assert data.environment is not None
+    assert data.environment.max_episode_steps == 40
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "environment LineEndless-v0 has no time limit; its episodes are cut at 40 steps, the longest of" in line
+    assert data.warnings == (line,)
+    with Rollouts([data.environment], 2, 0) as rollouts:
+        episodes = rollouts.run(lambda observations: np.zeros((*observations.shape[:2], 1), np.float32))
+    assert (episodes.lengths == 40).all()
+    limited = load_dataset(path, env="LineVector-v0").environment
+    assert limited is not None
+    assert limited.max_episode_steps is None

@@ -12,8 +12,18 @@ import pytest
 from jaxrl_srpo.data import d4rl_layouts
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs import pointmaze
-from jaxrl_srpo.envs.make import STAR, find_registered, is_registered_as, make_environment, make_unflattened
+from jaxrl_srpo.envs.make import (
+    STAR,
+    find_registered,
+    import_environment,
+    is_registered_as,
+    keys_of,
+    make_environment,
+    make_unflattened,
+    with_time_limit,
+)
 from jaxrl_srpo.errors import UserError
+from tests import own_tasks
 
 pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
 pytest.importorskip("gymnasium_robotics", reason="extra `mujoco` is not installed")
@@ -127,3 +137,52 @@ def test_an_id_means_what_an_installed_package_registers(entry_point: str, same:
     assert is_registered_as("jaxrl_srpo/Star-v0", "jaxrl_srpo.envs.star_task:StarTask")
     # Nobody's: `make_environment` says so.
     assert is_registered_as("Nobody-v0", entry_point)
+
+
+def test_a_module_that_a_person_names_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = ("import gymnasium", "from tests.own_tasks import Line", "gymnasium.register('Named-v0', Line)")
+    (tmp_path / "tasks_of_a_test.py").write_text("\n".join(lines))
+    assert import_environment("Pendulum-v1") == "Pendulum-v1"
+    with pytest.raises(UserError, match="unknown environment 'tasks_of_a_test:Named-v0'"):
+        make_environment(EnvironmentSpec("tasks_of_a_test:Named-v0"))
+    with pytest.raises(UserError, match=r"'Named-v0'.*if a module of yours registers it: --env=MODULE:Named-v0"):
+        make_environment(EnvironmentSpec("Named-v0"))
+    assert import_environment("tasks_of_a_test:Named-v0") == "Named-v0"
+    assert make_environment(EnvironmentSpec("Named-v0")).observation_space.shape == (3,)
+    with pytest.raises(UserError, match="--env=nowhere_at_all:X-v0: No module named 'nowhere_at_all'"):
+        import_environment("nowhere_at_all:X-v0")
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "width"),
+    [
+        ("LineVector-v0", (), 3),
+        ("LineEntries-v0", ("position", "past/velocity"), 2),
+        # At its start the position is equal to the first entry of the observation, which is the velocity.
+        ("LineGoal-v0", ("achieved_goal", "observation", "desired_goal"), 5),
+    ],
+)
+def test_dictionaries_become_vectors_of_one_width(name: str, keys: tuple[str, ...], width: int) -> None:
+    own_tasks.register()
+    environment = make_environment(EnvironmentSpec(name))
+    assert keys_of(environment) == keys
+    assert environment.observation_space.shape == environment.reset(seed=0)[0].shape == (width,)
+    assert environment.step(np.ones(1, np.float32))[0].shape == (width,)
+
+
+def test_the_data_decide_which_entries_of_a_goal_task_count() -> None:
+    own_tasks.register()
+    environment = make_environment(EnvironmentSpec("LineGoal-v0", observation_keys=("observation", "desired_goal")))
+    assert environment.reset(seed=0)[0].shape == (4,)
+
+
+def test_an_environment_without_a_time_limit_gets_one() -> None:
+    own_tasks.register()
+    endless, limited = EnvironmentSpec("LineEndless-v0"), EnvironmentSpec("LineVector-v0")
+    assert with_time_limit(endless, 7).max_episode_steps == 7
+    assert with_time_limit(endless, 0) == endless
+    assert with_time_limit(limited, 7) == limited
+    own = EnvironmentSpec("LineEndless-v0", max_episode_steps=3)
+    assert with_time_limit(own, 7) == own
+    assert with_time_limit(EnvironmentSpec("Nobody-v0"), 7) == EnvironmentSpec("Nobody-v0")

@@ -18,7 +18,9 @@ from jaxrl_srpo.envs.simulator import (
     rows_by_spec,
     time_limit,
 )
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.processors import usable_cores
+from tests import own_tasks
 
 PENDULUM = EnvironmentSpec("Pendulum-v1", max_episode_steps=3)
 
@@ -87,3 +89,22 @@ def test_threads_are_used_where_mujoco_takes_several_steps_per_action() -> None:
     assert default_workers(make_environment(PENDULUM)) == 1
     pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")
     assert default_workers(make_environment(EnvironmentSpec("Hopper-v4"))) == min(usable_cores(), 16)
+
+
+def test_a_reward_may_be_an_array_of_one_number() -> None:
+    own_tasks.register()
+    plain, array = (
+        GymnasiumSimulator([make_environment(EnvironmentSpec(name))], 1) for name in ("LineVector-v0", "LineArray-v0")
+    )
+    for simulator in (plain, array):
+        simulator.reset([0])
+    rows, action = np.zeros(1, np.int64), np.ones((1, 1), np.float32)
+    np.testing.assert_array_equal(plain.step(rows, action).rewards, array.step(rows, action).rewards)
+
+
+def test_a_reward_of_several_numbers_is_one_line() -> None:
+    several = gymnasium.wrappers.TransformReward(make_environment(PENDULUM), lambda reward: np.array([reward, 1.0]))
+    simulator = GymnasiumSimulator([several], 1)
+    simulator.reset([0])
+    with pytest.raises(UserError, match=r"an environment gave the reward .*; expected one number"):
+        simulator.step(np.zeros(1, np.int64), np.ones((1, 1), np.float32))

@@ -130,6 +130,83 @@ class TestCsvLog:
         ]
 
 
+class TestChecks:
+    COLUMNS = ("name", "check", "value")
+
+    def test_every_flipped_bit_is_named_or_changes_no_row(self, tmp_path: pathlib.Path) -> None:
+        path = tmp_path / "log.csv"
+        CsvLog(path, self.COLUMNS).append([{"name": "hüpfer", "value": 0.25}, {"name": "b", "value": None}])
+        whole, rows = path.read_bytes(), read_rows(path)
+        assert rows == [{"name": "hüpfer", "value": "0.25"}, {"name": "b", "value": ""}]
+        messages = []
+        for bit in range(8 * len(whole)):
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(bytes(flipped))
+            try:
+                found = read_rows(path)
+            except UserError as error:
+                messages.append(str(error))
+            else:
+                # A last line without its end counts as cut short; a column of blanks may have any name.
+                assert [list(row.values()) for row in found] in (
+                    [list(row.values()) for row in rows],
+                    [list(row.values()) for row in rows[:-1]],
+                )
+        assert len(messages) > 8 * len(whole) * 0.9
+        assert not any("\n" in message for message in messages)
+
+    def test_rows_of_earlier_versions_get_theirs_when_they_are_written_again(self, tmp_path: pathlib.Path) -> None:
+        path = tmp_path / "log.csv"
+        path.write_text(CONTENT)
+        before = read_rows(path)
+        CsvLog(path, self.COLUMNS)
+        assert path.read_text().startswith("name,check,value\nhüpfer,")
+        assert read_rows(path) == before
+        path.write_text(path.read_text().replace(",3\n", ",4\n"))
+        with pytest.raises(UserError, match=r"line 5 is damaged: it is not what was written"):
+            read_rows(path)
+
+    def test_new_columns_do_not_change_what_older_rows_are(self, tmp_path: pathlib.Path) -> None:
+        log = CsvLog(tmp_path / "log.csv", self.COLUMNS)
+        log.append([{"name": "a", "value": 1}])
+        log.append([{"name": "b", "loss": 2}])
+        assert log.rows() == [{"name": "a", "value": "1", "loss": ""}, {"name": "b", "value": "", "loss": "2"}]
+
+    @pytest.mark.parametrize("content", ["no line", "\0" * 50, "value,name"])
+    def test_what_is_no_log_is_not_emptied(self, tmp_path: pathlib.Path, content: str) -> None:
+        (tmp_path / "log.csv").write_text(content)
+        with pytest.raises(UserError, match="has no line of its own kind"):
+            CsvLog(tmp_path / "log.csv", self.COLUMNS)
+        assert (tmp_path / "log.csv").read_text() == content
+
+    def test_two_columns_of_one_name_are_refused(self, tmp_path: pathlib.Path) -> None:
+        (tmp_path / "log.csv").write_text("name,value,name\na,1,b\n")
+        with pytest.raises(UserError, match="two columns of one name"):
+            read_rows(tmp_path / "log.csv")
+
+    def test_a_cell_without_an_end_is_named(self, tmp_path: pathlib.Path) -> None:
+        (tmp_path / "log.csv").write_text('name,value\n"' + "x" * 200_000 + "\n")
+        with pytest.raises(UserError, match=r"log\.csv line \d+: is no row of a CSV file"):
+            read_rows(tmp_path / "log.csv")
+
+    def test_an_append_that_fails_leaves_the_file_as_it_was(self, tmp_path: pathlib.Path) -> None:
+        code = """
+import pathlib, resource, sys
+from jaxrl_srpo.io.csv_log import CsvLog
+log = CsvLog(pathlib.Path(sys.argv[1]), ("name", "check", "value"))
+log.append([{"name": "a", "value": 1}])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    log.append([{"name": "b" * 100, "value": i} for i in range(50)])
+except OSError as error:
+    print(error.filename)
+"""
+        path = tmp_path / "log.csv"
+        assert synthetic.python("-c", code, str(path)).stdout == f"{path}\n"
+        assert read_rows(path) == [{"name": "a", "value": "1"}]
+
+
 class TestTail:
     @given(cuts=st.lists(st.integers(0, len(CONTENT.encode())), max_size=5))
     def test_rows_come_once_wherever_the_file_ends_when_it_is_read(

@@ -12,6 +12,9 @@ from jaxrl_srpo.methods.settings import DataSettings, RewardSettings, Values, de
 
 # arXiv 2310.07297 and the released code (thu-ml/SRPO, commit b3b916a).
 PUBLISHED = {
+    # Every seed has models of its own.
+    "behavior_seeds": 0,
+    "critic_seeds": 0,
     "normalize_observations": False,
     "trajectory_weighting": 0.0,
     "behavior_steps": 2_000_000,

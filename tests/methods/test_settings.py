@@ -113,6 +113,12 @@ BAD: list[tuple[str, Any, str]] = [
     ("awac_baseline", "max", "choose one of sample, mean"),
     ("offline_steps", 0, "must be at least 1"),
     ("sac_target_entropy", np.inf, "must be a finite number"),
+    ("beta", 1e39, "must be at most .* in size, the largest number in float32"),
+    ("behavior_steps", 2**31, "must be at most 2147483647"),
+    ("behavior_steps", 10**23, "must be at most 2147483647"),
+    ("actor_layers", 1001, "must be at most 1000"),
+    ("update_to_data", 1e5, "must be at most 10000"),
+    ("reward_transform", "best", "choose one of d4rl-locomotion, d4rl-antmaze, none"),
     ("beta", "0.1", "expects a number"),
     ("beta", True, "expects a number"),
     ("policy_steps", 1.5, "expects a whole number"),
@@ -172,6 +178,8 @@ def test_a_budget_scales_updates_and_intervals_but_nothing_that_is_off() -> None
     for budget in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(UserError, match=rf"--budget={budget}: must be a positive number"):
             scale_budget(values, SETTINGS, budget)
+    with pytest.raises(UserError, match=r"--budget=1e\+23: makes --.*=.*; must be at most 2147483647"):
+        scale_budget(values, SETTINGS, 1e23)
 
 
 def test_values_are_immutable_hashable_and_equal_by_content() -> None:

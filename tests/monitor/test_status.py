@@ -1,12 +1,12 @@
 """What every stage of every member is doing, from real run directories whose rows are written by a test."""
 
-import json
 import os
 import pathlib
 
 import pytest
 
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io import sealed
 from jaxrl_srpo.methods import srpo
 from jaxrl_srpo.monitor.status import Status, StatusReader, read_member_stages
 from jaxrl_srpo.report.records import Result
@@ -38,9 +38,9 @@ def test_members_that_share_a_result_have_one_status(run: RunDirectory) -> None:
 
 def test_stages_come_in_the_order_of_the_list_in_the_directory(run: RunDirectory) -> None:
     path = run.path / "sweep.json"
-    sweep = json.loads(path.read_text())
+    sweep = sealed.read(path)
     sweep["stages"].reverse()
-    path.write_text(json.dumps(sweep))
+    path.write_text(sealed.text_of(sweep))
     assert [status.result.stage for status in StatusReader(run.path).read()] == [
         *("policy", "policy", "critic", "behavior")
     ]
@@ -51,7 +51,7 @@ def test_only_the_diverged_member_is_marked(run: RunDirectory, old: bool) -> Non
     member = run.members()[1]
     entry = member.name(POLICY) if old else member.row(POLICY) | {"update": 4}
     path = run.path / "sweep.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"diverged": [entry]}))
+    path.write_text(sealed.text_of(sealed.read(path) | {"diverged": [entry]}))
     marked = [status.result for status in StatusReader(run.path).read() if status.diverged]
     assert marked == [Result("policy", "pendulum", 0, "", 0.3)]
 
@@ -79,8 +79,8 @@ def test_a_result_of_another_run_is_finished_by_its_evaluation(run: RunDirectory
 
 def test_a_directory_of_another_program_is_refused(run: RunDirectory) -> None:
     path = run.path / "sweep.json"
-    sweep = json.loads(path.read_text())
+    sweep = sealed.read(path)
     del sweep["members"]
-    path.write_text(json.dumps(sweep))
-    with pytest.raises(UserError, match=r"sweep\.json is not as this version of train writes it \('members'\)"):
+    path.write_text(sealed.text_of(sweep))
+    with pytest.raises(UserError, match=r"sweep\.json: it has no 'members'; it should be the file that train wrote"):
         StatusReader(run.path).read()

@@ -93,6 +93,15 @@ def test_diverged_members_are_marked(run: RunDirectory) -> None:
     assert "diverged" not in line(shown, "policy", "0")
 
 
+def test_members_that_are_not_trained_are_marked(run: RunDirectory) -> None:
+    run.add_not_trained([run.members()[1].row(POLICY) | {"because": "critic", "update": 4}])
+    reader = StatusReader(run.path)
+    shown = text(reader, after=125.0)
+    assert "1 not trained" in shown.splitlines()[0]
+    assert line(shown, "policy", "1")[-2:] == ["not", "trained"]
+    assert "not trained" not in line(shown, "policy", "0")
+
+
 def test_rows_that_a_resumed_run_dropped_are_forgotten(run: RunDirectory) -> None:
     (member, _), reader = run.members(), StatusReader(run.path)
     run.metrics.append([run_files.metrics(BEHAVIOR, member, step, loss="1") for step in (4, TOTAL)])
@@ -146,7 +155,7 @@ def test_a_terminal_shows_new_rows_until_it_is_interrupted(run: RunDirectory) ->
                 file.write("behavior,pendulum,0,,,4,77")
                 file.flush()
                 wait_for("waiting", screen, process)
-                file.write("7.0,0.125\n")
+                file.write("7.0,,0.125\n")
             wait_for("loss 0.125", screen, process)
             (run.path / "sweep.json").rename(run.path / "away.json")
             wait_for("sweep.json;", screen, process)

@@ -61,7 +61,7 @@ class TestSweep:
 
     @pytest.mark.parametrize(
         ("text", "message"),
-        [("{", r"sweep\.json is not valid JSON"), ("{}", "no list 'datasets'"), ("[]", "no list 'datasets'")],
+        [("{", r"sweep\.json is not valid JSON"), ("{}", "no list 'datasets'"), ("[]", "no object")],
     )
     def test_damage_is_named(self, tmp_path: pathlib.Path, text: str, message: str) -> None:
         (tmp_path / "sweep.json").write_text(text)
@@ -125,6 +125,21 @@ class TestDiverged:
         diverged = Diverged({"diverged": entries, "stages": written_run.STAGES})
         assert diverged.names == [f"{entries[1]} at update 300", entries[1]]
         json.dumps(diverged.names)
+
+    def test_updates_are_known_where_they_were_written(self, entries: list[Any]) -> None:
+        new, old = (Diverged({"diverged": [entry], "stages": written_run.STAGES}) for entry in entries)
+        assert new.update_of(MAZE, "srpo") == 300
+        assert old.update_of(MAZE, "srpo") == -1
+        assert new.update_of(MAZE._replace(seed=1), "srpo") is None
+
+    def test_who_was_not_trained_is_known_with_the_reason(self, entries: list[Any]) -> None:
+        entry = entries[0] | {"because": "critic"}
+        found = records.NotTrained({"not_trained": [entry], "stages": written_run.STAGES})
+        assert found.results == {MAZE: "its critic diverged at update 300"}
+        assert found.names == [f"{entries[1]} (its critic diverged at update 300)"]
+        assert records.NotTrained({}).results == {}
+        with pytest.raises(UserError, match="in 'not_trained' names no member"):
+            records.NotTrained({"not_trained": ["x"], "stages": written_run.STAGES})
 
     def test_damage_is_named(self) -> None:
         with pytest.raises(UserError, match=r"\{'stage': 'policy'\} in 'diverged' names no member"):

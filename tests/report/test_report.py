@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io import manifest
 from jaxrl_srpo.report import collect, format_table, write_maze_pictures, write_report, write_table
 from jaxrl_srpo.report.curves import draw_learning_curves, write_curves
 from tests.report import written_run
@@ -22,7 +23,8 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: pathlib.Path) -> None:
     assert [path.name for path in paths] == ["table.csv", "table.md", "learning_curves.png", "losses.png"]
     assert write_report(run_dir) == paths
     assert [path.read_bytes() for path in paths] == first
-    assert sorted(path.name for path in (run_dir / "report").iterdir()) == sorted(path.name for path in paths)
+    assert {path.name for path in (run_dir / "report").iterdir()} == {"manifest.json", *(path.name for path in paths)}
+    assert manifest.problem(run_dir / "report") == ""
 
 
 def test_training_without_an_environment_leaves_the_data_alone(tmp_path: pathlib.Path) -> None:

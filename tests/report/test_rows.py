@@ -22,7 +22,7 @@ def test_rows_by_hand(tmp_path: pathlib.Path) -> None:
     assert list(rows[0]) == [
         *("dataset", "algorithm", "beta", "seeds", "episodes", "mean", "std", "published"),
         *("metric", "setting", "return_mean", "best_mean", "worst_seed", "diverged", "success_rate", "unfinished"),
-        *("effective_sample_size", "regret", "label", "online"),
+        *("effective_sample_size", "regret", "label", "online", "shared", "not_trained"),
     ]
     assert [(row["algorithm"], row["beta"]) for row in rows] == [
         ("data", ""),
@@ -107,6 +107,31 @@ def test_diverged_members_are_counted_and_named(tmp_path: pathlib.Path, old: boo
     update = "" if old else " at update 300"
     assert f"`srpo {HOPPER} seed=1 beta=0.2{update}`" in written_run.markdown(tmp_path)
     assert "14.1 (d)" in written_run.markdown(tmp_path)
+
+
+def test_members_that_were_not_trained_are_counted_and_named(tmp_path: pathlib.Path) -> None:
+    def entry(seed: int, beta: str) -> dict[str, Any]:
+        cells = {"stage": "policy", "dataset": HOPPER, "seed": seed, "setting": "", "beta": beta}
+        return cells | {"because": "critic", "update": 57}
+
+    # Two of three seeds have scores at 0.2; at 0.7 nobody has.
+    rows = collect(written_run.write(tmp_path, not_trained=[entry(2, "0.2"), entry(0, "0.7"), entry(1, "0.7")]))
+    found = [(row.algorithm, row.beta, row.seeds, row.not_trained) for row in rows]
+    assert found == [
+        ("data", None, None, 0),
+        ("bc", None, 1, 0),
+        ("iql", None, 2, 0),
+        ("srpo", 0.05, 2, 0),
+        ("srpo", 0.2, 2, 1),
+        ("srpo", 0.7, 0, 2),
+    ]
+    assert np.isnan(rows[-1].mean)
+    assert rows[-1].label == "SRPO"
+    text = written_run.markdown(tmp_path)
+    assert "14.1 (n)" in text
+    assert "not trained (n)" in text
+    assert f"`srpo {HOPPER} seed=2 beta=0.2 (its critic diverged at update 57)`" in text
+    assert "nan" not in text
 
 
 def test_a_method_of_ones_own_has_labeled_rows_in_the_order_of_its_stages(tmp_path: pathlib.Path) -> None:

@@ -55,6 +55,28 @@ def test_weights_on_few_actions_are_marked(tmp_path: pathlib.Path) -> None:
     assert "(e) ESS too small" in format_table(collect(tmp_path))
 
 
+def test_seeds_that_share_models_are_marked(tmp_path: pathlib.Path) -> None:
+    settings = {"behavior_seeds": 1, "critic_seeds": 0}
+    written_run.write(tmp_path, settings={HOPPER: settings})
+    assert "72.0 ± 2.8 (s)" in written_run.markdown(tmp_path)
+    said = "(s): seeds share earlier models (behavior_seeds=1): ± leaves out how those vary"
+    assert said in written_run.markdown(tmp_path)
+    assert "(s) seeds share earlier models" in format_table(collect(tmp_path))
+    written_run.write(tmp_path, settings={HOPPER: settings | {"behavior_seeds": 0}})
+    assert "(s)" not in written_run.markdown(tmp_path)
+
+
+def test_scores_by_references_of_another_version_are_told(tmp_path: pathlib.Path) -> None:
+    other = written_run.EVALUATIONS.replace("normalized_score", "normalized_score_other_version")
+    written_run.write(tmp_path, other, datasets=[written_run.dataset(metric="normalized_score_other_version")])
+    assert "in another version of the environment, which is paid otherwise" in written_run.markdown(tmp_path)
+    rows = collect(tmp_path)
+    assert {row.metric for row in rows} == {"normalized_score_other_version"}
+    # Published scores are of D4RL's own.
+    assert {row.published for row in rows} == {None}
+    assert "score by D4RL's returns of another version" in format_table(rows)
+
+
 def test_scores_by_references_of_their_own_are_marked(tmp_path: pathlib.Path) -> None:
     name = "regenerated/hopper/medium-v0"
     written_run.write(tmp_path / "own", EVALUATIONS.replace(HOPPER, name), datasets=[written_run.dataset(name)])

@@ -74,6 +74,17 @@ def run_side_by_side(commands: Sequence[Sequence[str]], directory: pathlib.Path)
     [
         ("nowhere", 2, 1, "--coordinator_address=nowhere: give HOST:PORT"),
         ("127.0.0.1:1", 2, 1, "--coordinator_address=127.0.0.1:1: nothing answers there after 0.1 s"),
+        ("127.0.0.1:0", 2, 0, "give HOST:PORT, with a port from 1 to 65535"),
+        ("127.0.0.1:65536", 2, 0, "give HOST:PORT"),
+        ("127.0.0.1:99999999999", 2, 1, "give HOST:PORT"),
+        ("127.0.0.1:²", 2, 1, "give HOST:PORT"),
+        ("127.0.0.1:-1", 2, 0, "give HOST:PORT"),
+        ("127.0.0.1:port", 2, 0, "give HOST:PORT"),
+        (":80", 2, 0, "give HOST:PORT"),
+        ("", 2, 0, "give HOST:PORT"),
+        ("a..b:80", 2, 1, "give HOST:PORT"),
+        ("ä:80", 2, 1, "give HOST:PORT"),
+        ("x" * 64 + ":80", 2, 1, "give HOST:PORT"),
         (None, 2, None, "--num_processes, --process_id: need --coordinator_address"),
         ("127.0.0.1:1", None, 0, "needs --num_processes=N and --process_id from 0 to N - 1"),
         ("127.0.0.1:1", 2, None, "needs --num_processes=N and --process_id from 0 to N - 1"),
@@ -85,6 +96,23 @@ def test_a_part_of_the_address_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         distributed.join(address, count, number, patience=0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("10.0.0.1:80", "10.0.0.1", 80), ("node-1.local:65535", "node-1.local", 65535), ("[::1]:1", "::1", 1)],
+)
+def test_addresses(text: str, host: str, port: int) -> None:
+    assert distributed.parse_address("--address", text) == distributed.Address(host, port)
+
+
+def test_an_environment_that_tells_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks() -> None:
+        raise KeyError("SLURM_NTASKS")
+
+    monkeypatch.setattr(jax.distributed, "initialize", lacks)
+    with pytest.raises(UserError, match="--coordinator_address=auto: 'SLURM_NTASKS'; give HOST:PORT"):
+        distributed.join("auto", None, None)
 
 
 def test_a_process_alone_decides_for_itself() -> None:

@@ -5,10 +5,12 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.runs import leases
 from jaxrl_srpo.runs.leases import Leases
 from tests import synthetic
@@ -84,3 +86,53 @@ def test_who_was_taken_for_dead_learns_it_and_takes_nothing_back(tmp_path: pathl
     assert lease.lost()
     lease.release()
     assert (tmp_path / "work").read_text() == "elsewhere 1 0000"
+
+
+def test_who_lost_it_may_not_write(tmp_path: pathlib.Path) -> None:
+    with Leases(tmp_path).claim("work") or pytest.fail("nobody has it") as lease:
+        with lease.writing() as own:
+            assert own
+        (tmp_path / "work").write_text("elsewhere 1 0000")
+        with lease.writing() as own:
+            assert not own
+
+
+def test_nobody_takes_over_while_something_is_written(tmp_path: pathlib.Path) -> None:
+    lease = Leases(tmp_path / "leases").claim("work")
+    assert lease is not None
+    others = Leases(tmp_path / "leases", patience=-1.0)
+    taken: list[leases.Lease | None] = []
+    taker = threading.Thread(target=lambda: taken.append(others.claim("work")))
+    with lease.writing() as own:
+        taker.start()
+        taker.join(0.3)
+        assert own
+        assert not taken
+        assert not lease.lost()
+    taker.join()
+    assert lease.lost()
+    lease.release()
+    (other,) = taken
+    assert other is not None
+    assert not other.lost()
+    other.release()
+    assert not list((tmp_path / "leases").iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"one-word", b"a b c d e"])
+def test_a_lease_that_nobody_can_read_is_taken_for_another_machines(tmp_path: pathlib.Path, content: bytes) -> None:
+    (tmp_path / "work").write_bytes(content)
+    workers = Leases(tmp_path, patience=0.2)
+    assert workers.claim("work") is None
+    time.sleep(0.3)
+    with workers.claim("work") or pytest.fail("nobody has it") as lease:
+        assert not lease.lost()
+
+
+def test_what_is_no_lease_is_named(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "leases").write_text("")
+    with pytest.raises(FileExistsError):
+        Leases(tmp_path / "leases").claim("work")
+    (tmp_path / "others" / "work").mkdir(parents=True)
+    with pytest.raises(UserError, match="a directory in the place of a lease; remove it"):
+        Leases(tmp_path / "others").claim("work")

@@ -2,7 +2,11 @@
 
 import json
 import pathlib
+from typing import Any
 
+import pytest
+
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.runs.options import Options
 
 
@@ -15,6 +19,21 @@ def test_they_come_back_as_they_were_but_for_tracking(tmp_path: pathlib.Path) ->
 def test_what_an_older_file_lacks_is_at_its_default() -> None:
     assert Options.from_json({}) == Options()
     assert Options.from_json({"evaluate": False}) == Options(evaluate=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"checkpoint_seconds": float("nan")}, "--checkpoint_seconds=nan: must be a finite number, not negative"),
+        ({"checkpoint_seconds": float("inf")}, "--checkpoint_seconds=inf: must be"),
+        ({"checkpoint_seconds": -1.0}, "--checkpoint_seconds=-1.0: must be"),
+        ({"members_per_population": -1}, "--members_per_population=-1: must not be negative"),
+        ({"mirror": "example.org"}, "--mirror or JAXRL_SRPO_MIRROR: the address 'example.org' must start with http"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Options(**options)
 
 
 def test_a_relative_folder_is_kept_whole() -> None:

@@ -18,6 +18,7 @@ from jaxrl_srpo.methods import iql
 from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.population.member import stack
 from jaxrl_srpo.runs import scorer as scorer_lib
+from jaxrl_srpo.runs.leases import Leases
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.scorer import Scorer, usable_environments
 from jaxrl_srpo.runs.sweep import Member
@@ -71,12 +72,48 @@ def test_every_member_has_a_row_and_is_not_evaluated_twice(run: RunDirectory, sc
 def test_a_dropped_evaluation_leaves_no_row_and_the_next_one_is_sound(run: RunDirectory, scorer: Scorer) -> None:
     members = run.members()
     scorer.submit(iql.STAGE, members, 4, results_of(iql.STAGE, members), final=False)
-    scorer.drop()
+    scorer.drop(None)
     scorer.wait()
     assert steps(run) == []
     # Another number of members closes the environments of the one that was dropped.
     scorer.finish(iql.STAGE, members[1:])
     assert steps(run) == [("1", "8", "1")]
+
+
+def test_a_last_evaluation_keeps_its_lease_beside_other_work(run: RunDirectory, scorer: Scorer) -> None:
+    members, leases = run.members(), Leases(run.path / "leases")
+    first, second = leases.claim("first"), leases.claim("second")
+    assert first is not None
+    assert second is not None
+    with run.leased(first):
+        scorer.submit(iql.STAGE, members, 8, results_of(iql.STAGE, members), final=True)
+    assert scorer.unfinished(iql.STAGE, members) == []
+    assert scorer.keep(first)
+    with run.leased(second):
+        scorer.drop(second)
+        assert not scorer.keep(second)
+        scorer.wait(before=100)
+        assert steps(run) == []
+    assert scorer.wait()
+    assert not scorer.wait()
+    assert steps(run) == [("0", "8", "1"), ("1", "8", "1")]
+    assert not (run.path / "leases" / "first").exists()
+    assert (run.path / "leases" / "second").exists()
+    second.release()
+
+
+def test_a_last_evaluation_of_work_that_was_taken_over_writes_nothing(run: RunDirectory, scorer: Scorer) -> None:
+    members = run.members()
+    lease = Leases(run.path / "leases").claim("first")
+    assert lease is not None
+    with run.leased(lease):
+        scorer.submit(iql.STAGE, members, 8, results_of(iql.STAGE, members), final=True)
+    assert scorer.keep(lease)
+    (run.path / "leases" / "first").write_text("elsewhere 1 abc")
+    assert scorer.wait()
+    assert steps(run) == []
+    assert scorer.unfinished(iql.STAGE, members) == members
+    assert (run.path / "leases" / "first").read_text() == "elsewhere 1 abc"
 
 
 def test_what_a_kill_left_out_is_evaluated_after_all(run: RunDirectory, scorer: Scorer) -> None:
@@ -121,7 +158,7 @@ def test_environments_that_cannot_be_made_are_named_or_refused(run: RunDirectory
 
 def test_data_that_do_not_fit_their_environment_are_refused(run: RunDirectory) -> None:
     car = facts_of(run, environment=EnvironmentSpec("MountainCarContinuous-v0").to_json())
-    with pytest.raises(UserError, match=r"width 3 and actions 1, but MountainCarContinuous-v0 has \(2,\)"):
+    with pytest.raises(UserError, match=r"MountainCarContinuous-v0 is not the environment of pendulum: .*\(2,\)"):
         usable_environments(run, car, False, print)
     messages: list[str] = []
     narrow = facts_of(run, action_low=[-1.0], action_high=[1.0])

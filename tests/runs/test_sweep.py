@@ -69,6 +69,20 @@ def members_of(datasets: list[Dataset], seeds: tuple[int, ...] = (0, 1), **overr
     return Sweep(names, seeds, "quick", overrides).members(datasets)
 
 
+class TestSeeds:
+    def test_models_may_be_shared_by_turns(self, datasets: list[Dataset]) -> None:
+        members = members_of(datasets[:1], (3, 4, 5), behavior_seeds=(1,), critic_seeds=(2,))
+        assert [len(unique(members, stage)) for stage in stages_of(members)] == [1, 2, 3]
+        assert [member.seed_of(iql.STAGE) for member in members] == [1, 0, 1]
+        assert [member.row(srpo.STAGE)["seed"] for member in members] == [3, 4, 5]
+        assert {member.row(behavior.STAGE)["seed"] for member in members} == {0}
+        # The model of a seed is the same whoever shares it.
+        (alone,) = members_of(datasets[:1], (0,))
+        assert members[0].address(behavior.STAGE) == alone.address(behavior.STAGE)
+        assert members[1].address(iql.STAGE) == alone.address(iql.STAGE)
+        assert members[0].address(iql.STAGE) != alone.address(iql.STAGE)
+
+
 class TestMembers:
     def test_they_are_the_product_of_datasets_seeds_and_values(self, datasets: list[Dataset]) -> None:
         members = members_of(datasets, (3, 5), beta=(0.1, 0.2), expectile=(0.7, 0.9), policy_steps=(70,))
@@ -346,3 +360,21 @@ class TestPopulations:
         assert sizes == {0: [12], 3: [3] * 4, 6: [6, 6], 2: [2, 1] * 4}
         first = unique(members, behavior.STAGE)
         assert [len(part) for part in populations(first, behavior.STAGE, 3)] == [3, 1]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 10**30, 0.5, "0", None, float("nan")])
+def test_seeds_that_make_no_key_are_refused(seed: Any) -> None:
+    with pytest.raises(UserError, match=r"--seeds: .* is no whole number from 0 to 2\^31 - 1"):
+        Sweep(("d",), (0, seed))
+
+
+def test_seeds_of_numpy_become_whole_numbers() -> None:
+    seeds = Sweep(("d",), tuple(np.arange(2))).seeds
+    assert seeds == (0, 1)
+    assert {type(seed) for seed in seeds} == {int}
+
+
+def test_more_members_than_anyone_trains_are_refused_before_they_are_made() -> None:
+    values = tuple(float(value) for value in range(1, 2001))
+    with pytest.raises(UserError, match="make 4000000 members; at most 100000"):
+        Sweep(("d",), (0,), overrides={"beta": values, "awr_temperature": values})

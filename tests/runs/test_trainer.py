@@ -144,6 +144,46 @@ class TestTraining:
         stopped = [row["loss"] for row in rows if "3e+38" in row["setting"] and row["step"] == "8"]
         assert stopped == [""] * 8
 
+    def test_what_stands_on_a_diverged_stage_is_named_and_changes_no_other(
+        self,
+        train: Train,
+        whole: tuple[RunDirectory, Counter[str]],
+        traces: Counter[str],
+        tmp_path: pathlib.Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        reference, _ = whole
+        shutil.copytree(reference.path / "checkpoints" / "behavior", tmp_path / "shared" / "behavior")
+        rates = [reference.members()[0].settings["critic_learning_rate"], 3e38]
+        values = {
+            "beta": [0.1, 0.2],
+            "critic_learning_rate": rates,
+            "options": jaxrl_srpo.Options(evaluate=False, artefacts=tmp_path / "shared"),
+        }
+        train(tmp_path / "run", **values)
+        run = RunDirectory(tmp_path / "run", tmp_path / "shared")
+        said = capsys.readouterr().err
+        update = run.read()["diverged"][0]["update"]
+        assert "not trained: srpo one seed=0 beta=0.1 critic_learning_rate=3e+38: its critic diverged at up" in said
+        not_trained = run.read()["not_trained"]
+        assert len(not_trained) == 8
+        assert {(one["stage"], one["because"], one["setting"]) for one in not_trained} == {
+            ("policy", "critic", "critic_learning_rate=3e+38")
+        }
+        # The others are trained as they are without it.
+        assert len(list((tmp_path / "shared" / "policy").glob("*[!n]"))) == 8
+        for member in reference.members():
+            ours, theirs = (load_result(one, srpo.STAGE, member) for one in (run, reference))
+            jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+        # The same command again, and another run that finds the results, agree.
+        traces.clear()
+        train(tmp_path / "run", **values)
+        train(tmp_path / "other", **values)
+        assert not traces
+        assert RunDirectory(tmp_path / "run").read()["not_trained"] == not_trained
+        assert RunDirectory(tmp_path / "other").read()["not_trained"] == not_trained
+        assert update >= 0
+
 
 def results(run: pathlib.Path) -> list[pathlib.Path]:
     """Directories of finished stages."""
