@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.checkpoint import Saved
 from jaxrl_srpo.io.files import print_message
 from jaxrl_srpo.methods.contract import Stage
@@ -73,7 +74,19 @@ class Trainer:
         self._leases = Leases(run.path / "leases")
 
     def train(self, members: Sequence[Member]) -> None:
-        """Trains and evaluates every stage of every member that is not finished yet; returns when all are."""
+        """Trains and evaluates every stage of every member that is not finished yet; returns when all are.
+
+        Raises:
+          UserError: a result is damaged, or the run directory was moved away.
+          OSError: something cannot be written.
+        """
+        try:
+            self._train(members)
+        except (UserError, OSError):
+            self.run.remove_remains()
+            raise
+
+    def _train(self, members: Sequence[Member]) -> None:
         self._untrainable = Untrainable(self.run)
         units = [
             _Unit(stage, population)
