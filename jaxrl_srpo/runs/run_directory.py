@@ -92,8 +92,9 @@ class RunDirectory:
             )
 
     def _is_there(self) -> bool:
+        """Whether the directory is the one that `create` found; there is nothing to compare before that."""
         try:
-            return self._identity in (None, _identity(self.path))
+            return self._identity is None or self._identity == _identity(self.path)
         except OSError:
             return False
 
