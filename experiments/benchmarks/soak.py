@@ -23,8 +23,10 @@ from jaxrl_srpo.io.files import print_message, write_atomically
 
 NAME = "soak"
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-_KILLS_OF_A_RUN = 9
-# Seconds after a process has written its first row within which every other kill falls: a stage takes about as long.
+_KILLS_OF_A_RUN = 15
+# The share of kills at a random time of a whole run; the others fall so many seconds after the run has got further, at
+# most. A stage takes about as long.
+_ANY_TIME = 0.1
 _AFTER_A_ROW = 3.0
 
 
@@ -72,7 +74,7 @@ class Soak:
 
     def _wait(self, case: Case, out: pathlib.Path, process: ForkServerProcess) -> None:
         """Until a random time: of a whole run, or soon after the run has got further, when it trains."""
-        if self._dice.random() < 0.25:
+        if self._dice.random() < _ANY_TIME:
             time.sleep(self._dice.uniform(0.0, self._seconds[case.name]))
             return
         before = _size(out / "metrics.csv")

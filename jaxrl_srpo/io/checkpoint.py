@@ -6,6 +6,7 @@ earlier versions have none: they are read, but nobody can tell whether each numb
 
 import contextlib
 import errno
+import logging
 import math
 import os
 import pathlib
@@ -36,13 +37,27 @@ def _always() -> AbstractContextManager[bool]:
     return contextlib.nullcontext(True)
 
 
-def _checkpointer() -> ocp.StandardCheckpointer:
-    """A checkpointer that waits for no other process of a multi-host run, because all arrays here are on the host."""
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[ocp.StandardCheckpointer]:
+    """A checkpointer that waits for no other process of a multi-host run, because all arrays here are on the host.
+
+    It logs nothing: Orbax writes the traceback of each error that it raises, too.
+    """
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
     )
-    return ocp.StandardCheckpointer(multiprocessing_options=alone)
+    logger = logging.getLogger("absl")
+    logger.addFilter(_nothing)
+    try:
+        with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+            yield checkpointer
+    finally:
+        logger.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.CRITICAL
 
 
 def save(path: pathlib.Path, tree: Any, about: Mapping[str, Any] | None = None, writing: Writing = _always) -> bool:

@@ -113,7 +113,11 @@ class Leases:
             if not self._is_free(path):
                 return None
             _remove(path)
-            return Lease(path)
+            try:
+                return Lease(path)
+            except filelock.Timeout:
+                # Windows keeps a file that its owner, who stands still, has open.
+                return None
 
     def _is_free(self, path: pathlib.Path) -> bool:
         owner = _owner_of(path)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import pathlib
 import platform
+import shutil
 import subprocess
 import time
 import zipfile
@@ -85,17 +86,23 @@ class RunDirectory:
         Raises:
           UserError: it was moved, removed or replaced meanwhile.
         """
-        if self._identity is None:
-            return
-        try:
-            there = _identity(self.path) == self._identity
-        except OSError:
-            there = False
-        if not there:
+        if not self._is_there():
             raise UserError(
                 f"{self.path}: was moved or removed while it was trained, and nothing more is written; give the same "
                 "command with its present place to go on"
             )
+
+    def _is_there(self) -> bool:
+        """Whether the directory is the one that `create` found; there is nothing to compare before that."""
+        try:
+            return self._identity is None or self._identity == _identity(self.path)
+        except OSError:
+            return False
+
+    def remove_remains(self) -> None:
+        """Removes directories and locks, nothing else, that were made anew where the directory was moved away."""
+        if not self._is_there() and all(path.is_dir() or path.suffix == ".lock" for path in self.path.rglob("*")):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     @contextlib.contextmanager
     def leased(self, lease: Lease | None) -> Iterator[None]:

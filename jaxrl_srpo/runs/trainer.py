@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.checkpoint import Saved
 from jaxrl_srpo.io.files import print_message
 from jaxrl_srpo.methods.contract import Stage
@@ -82,7 +83,9 @@ class Trainer:
         """Trains and evaluates every stage of every member that is not finished yet; returns when all are.
 
         Raises:
-          UserError: a population is too large for the memory there is; nothing has been trained then.
+          UserError: a result is damaged, the run directory was moved away, or a population is too large for the memory
+            there is; of the last nothing has been trained.
+          OSError: something cannot be written.
         """
         began = time.monotonic()
         units = [
@@ -90,6 +93,15 @@ class Trainer:
             for stage in stages_of(members)
             for population in populations(unique(members, stage), stage, self._size)
         ]
+        try:
+            self._train(units, members)
+        except (UserError, OSError):
+            self.run.remove_remains()
+            raise
+        if not any(unit.stage.online for unit in units):
+            self._say_share(time.monotonic() - began)
+
+    def _train(self, units: Sequence[_Unit], members: Sequence[Member]) -> None:
         for unit in units:
             if self._missing(*unit):
                 refuse_too_large(*unit)
@@ -111,8 +123,6 @@ class Trainer:
             number = broadcast(choice.number)
             if number == _ALL_DONE:
                 self._clear(units)
-                if not any(unit.stage.online for unit in units):
-                    self._say_share(time.monotonic() - began)
                 return
             if number == _WAIT:
                 time.sleep(_WAIT_SECONDS)

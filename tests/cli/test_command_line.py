@@ -1,5 +1,6 @@
 """What every command line shares: lists of seeds, numbers and words, help, exit codes, devices."""
 
+import errno
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -91,6 +92,11 @@ def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
             "choose smaller networks or batches\n",
         ),
         (KeyboardInterrupt(), 130, "\nprobe: stopped\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x"),
+            2,
+            "probe: runs/x: No space left on device; make room, then give the same command again\n",
+        ),
     ],
 )
 def test_exit_codes(raised: BaseException | None, code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,6 @@
 """Workers that stand still and go on, and run directories that are moved or whose disk is full while they train."""
 
-import os
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
@@ -10,6 +8,8 @@ import time
 
 import pytest
 
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.files import locked
 from tests import run_comparison, synthetic
 from tests.integration.test_resume import command
 
@@ -20,6 +20,14 @@ from jaxrl_srpo.runs.leases import Leases
 # Patience for a worker that stands still.
 Leases.__init__.__defaults__ = (float(sys.argv[2]),)
 main.run(["work", sys.argv[1], "--cpu_devices=1"])
+"""
+
+# Enough for sweep.json, but not for a checkpoint or for all of metrics.csv.
+WITH_SMALL_FILES = """
+import resource, sys
+from jaxrl_srpo.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+main.run(sys.argv[1:])
 """
 
 
@@ -41,6 +49,23 @@ def wait_for_rows(out: pathlib.Path, process: subprocess.Popen[bytes], rows: int
         time.sleep(0.005)
 
 
+def stop_outside_locks(out: pathlib.Path, process: subprocess.Popen[bytes]) -> None:
+    """Stops a process where it holds no lock, which would keep the others out."""
+    for _ in range(100):
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)
+        try:
+            for name in ("leases", "metrics.csv", "evaluations.csv", "sweep.json"):
+                with locked(out / name, 0.0):
+                    pass
+        except UserError:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.03)
+        else:
+            return
+    pytest.fail("it holds a lock all the time")
+
+
 def test_a_revived_worker_writes_nothing_of_what_another_took_over(
     dataset: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -51,14 +76,15 @@ def test_a_revived_worker_writes_nothing_of_what_another_took_over(
     assert start(log, "-m", "jaxrl_srpo", "prepare", *train[1:]).wait(synthetic.LIMIT) == 0
     first = start(log, "-c", WORK, str(tmp_path / "run"), "60")
     wait_for_rows(tmp_path / "run", first, 6)
-    first.send_signal(signal.SIGSTOP)
     try:
-        # The one that takes over ends, or waits for a lock that the other stopped with.
+        stop_outside_locks(tmp_path / "run", first)
         second = start(log, "-c", WORK, str(tmp_path / "run"), "1")
         wait_for_rows(tmp_path / "run", second, 20)
-    finally:
         first.send_signal(signal.SIGCONT)
-    assert (first.wait(synthetic.LIMIT), second.wait(synthetic.LIMIT)) == (0, 0), log.read_text()
+        assert (first.wait(synthetic.LIMIT), second.wait(synthetic.LIMIT)) == (0, 0), log.read_text()
+    finally:
+        first.kill()
+        first.wait()
     run_comparison.assert_same_but_for_order(tmp_path / "run", tmp_path / "whole")
 
 
@@ -76,23 +102,14 @@ def test_a_directory_that_is_moved_away_stops_the_run_and_is_not_made_anew(
     assert not out.exists()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="limits of file sizes are POSIX's")
 def test_a_full_disk_is_told_in_one_line_and_the_same_command_goes_on(
     dataset: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     out, log = tmp_path / "run", tmp_path / "log.txt"
-    arguments = ["-m", "jaxrl_srpo", *command(dataset, out, "awac"), "--online_steps=0"]
-    # Enough for sweep.json, but not for a checkpoint or for all of metrics.csv.
-    size = 10_000
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    result = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, env=synthetic.environment(), preexec_fn=limit
-    )
+    arguments = [*command(dataset, out, "awac"), "--online_steps=0"]
+    result = synthetic.python("-c", WITH_SMALL_FILES, *arguments)
     assert result.returncode == 2, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("jaxrl-srpo: ")]
     assert "File too large; files may not be as large here" in line
     assert "Traceback" not in result.stderr
-    assert start(log, *arguments).wait(synthetic.LIMIT) == 0, log.read_text()
+    assert start(log, "-m", "jaxrl_srpo", *arguments).wait(synthetic.LIMIT) == 0, log.read_text()
