@@ -13,6 +13,7 @@ import pathlib
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -88,7 +89,9 @@ def save(path: pathlib.Path, tree: Any, about: Mapping[str, Any] | None = None, 
     else:
         with writing() as may:
             if may:
-                shutil.rmtree(path, ignore_errors=True)
+                # Nobody sees half of the older one, which is removed with the workplace.
+                if path.exists():
+                    path.rename(workplace / "older")
                 (workplace / "checkpoint").rename(path)
                 remove_leftovers(path)
         return may
@@ -108,13 +111,26 @@ def remove_leftovers(path: pathlib.Path) -> None:
 
 def _prepare(path: pathlib.Path, tree: Any, about: Mapping[str, Any] | None) -> None:
     """A complete save with its manifest, in a place of its own."""
-    try:
+
+    def by_orbax() -> None:
         with _checkpointer() as checkpointer:
             checkpointer.save(path.absolute(), _accepted(tree))
+
+    try:
+        _uninterrupted(by_orbax)
     except ValueError as error:
         # TensorStore tells a full disk so.
         raise _storage_error(path, error) from error
     manifest.write(path, about)
+
+
+def _uninterrupted(call: Callable[[], None]) -> None:
+    """Calls something in a thread, so that an interrupt waits for its end.
+
+    Orbax leaves threads behind when it is interrupted in a save, which wait for each other and keep the process alive.
+    """
+    with futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(call).result()
 
 
 def _storage_error(path: pathlib.Path, error: ValueError) -> Exception:

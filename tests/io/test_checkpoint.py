@@ -235,3 +235,26 @@ def restored(progress: Progress, size: int = 1) -> tuple[int, list[int]]:
     assert saved is not None
     assert not told
     return saved.step, saved.tree["step"].tolist()
+
+
+SAVE_AND_BE_INTERRUPTED = """
+import pathlib, signal, sys, threading, time, os
+import numpy as np
+from jaxrl_srpo.io import checkpoint
+tree = {str(i): np.full(1000, float(i)) for i in range(50)}
+path, delays = pathlib.Path(sys.argv[1]), [float(word) for word in sys.argv[2:]]
+checkpoint.save(path, tree)
+for delay in delays:
+    threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        while True:
+            checkpoint.save(path, tree)
+    except KeyboardInterrupt:
+        print(checkpoint.load(path, tree)["7"][0] if path.exists() else 7.0, flush=True)
+"""
+
+
+def test_an_interrupt_in_a_save_leaves_a_whole_one_and_no_thread_that_keeps_the_process(tmp_path: pathlib.Path) -> None:
+    delays = [str(0.05 + 0.013 * i) for i in range(12)]
+    result = synthetic.python("-c", SAVE_AND_BE_INTERRUPTED, str(tmp_path / "state"), *delays)
+    assert (result.returncode, result.stdout) == (0, "7.0\n" * 12), result.stderr
