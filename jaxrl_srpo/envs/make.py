@@ -54,12 +54,9 @@ def make_environment(spec: EnvironmentSpec, *, lean: bool = False) -> "gymnasium
       UserError: the id is unknown, MuJoCo or Gymnasium-Robotics is missing, the keyword arguments do not fit, a
         wrapper cannot be rebuilt, or observations cannot be made vectors.
     """
-    try:
-        import gymnasium
-    except ImportError as error:
-        raise UserError(f"environment {spec.id} needs Gymnasium ({_line(error)}); pip install gymnasium") from error
-
     environment = make_unflattened(spec, lean=lean)
+    import gymnasium
+
     space = environment.observation_space
     observation, _ = environment.reset(seed=0)
     keys: tuple[str, ...] = ()
@@ -97,9 +94,9 @@ def _observation_keys(environment_id: str, environment: "gymnasium.Env") -> tupl
 
 def make_unflattened(spec: EnvironmentSpec, *, lean: bool = False) -> "gymnasium.Env":
     """The environment with its own observations; arguments and errors as in `make_environment`."""
+    registered = copy.deepcopy(find_registered(spec.id))
     import gymnasium
 
-    registered = copy.deepcopy(find_registered(spec.id))
     if lean and registered.entry_point == _POINT_MAZE:
         registered.entry_point = _lean_point_maze()
     limit = {} if spec.max_episode_steps is None else {"max_episode_steps": spec.max_episode_steps}
@@ -130,10 +127,14 @@ def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec
     for others Gymnasium-Robotics is imported.
 
     Raises:
-      UserError: the id is unknown.
+      UserError: the id is unknown, or Gymnasium is not installed.
     """
-    import gymnasium
-
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise UserError(
+            f"environment {environment_id} needs Gymnasium ({_line(error)}); pip install gymnasium"
+        ) from error
     if environment_id.startswith(d4rl_layouts.NAMESPACE):
         _register_mazes()
         _register_ours()
