@@ -48,7 +48,7 @@ def exit_with(
 def _problem_of_the_machine(error: Exception) -> str:
     """What a person can mend: what the system refuses, or too little memory; "" where a program is at fault."""
     if isinstance(error, OSError):
-        return error_line(error)
+        return error_line(error) if error.strerror else ""
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         reason = _one_line(error) or "none left"
         return (

@@ -33,6 +33,11 @@ _HINTS = {
 }
 
 
+def expand_home(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A path with `~` as the home folder; that of a user who is not known here stays as it is."""
+    return pathlib.Path(os.path.expanduser(path))
+
+
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
     """Writes a file under a temporary name, then renames it, so that nobody ever sees half of it.
 

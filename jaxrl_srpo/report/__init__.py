@@ -11,7 +11,7 @@ import numpy as np
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io import manifest
-from jaxrl_srpo.io.files import errors_told
+from jaxrl_srpo.io.files import errors_told, expand_home
 from jaxrl_srpo.report.records import read_labels, read_sweep
 from jaxrl_srpo.report.rows import Row, collect
 from jaxrl_srpo.report.table import format_table, write_table
@@ -34,7 +34,7 @@ def write_report(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     # Drawing is imported late: a run that is only trained should not pay for it.
     from jaxrl_srpo.report.curves import write_curves
 
-    report = pathlib.Path(run_dir).expanduser() / "report"
+    report = expand_home(run_dir) / "report"
     (report / manifest.NAME).unlink(missing_ok=True)
     paths = [*write_table(run_dir), *write_curves(run_dir), *write_maze_pictures(run_dir)]
     manifest.write(report, files=paths)
@@ -53,7 +53,7 @@ def write_maze_pictures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     Raises:
       UserError: not a run directory, or a file in it is damaged.
     """
-    run_dir = pathlib.Path(run_dir).expanduser()
+    run_dir = expand_home(run_dir)
     sweep = read_sweep(run_dir)
     written = []
     for entry in sweep["datasets"]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io import sealed
 from jaxrl_srpo.io.csv_log import CHECK, EVALUATION_COLUMNS, METRICS_COLUMNS, Tail
+from jaxrl_srpo.io.files import expand_home
 from jaxrl_srpo.report.sweep_file import check_sweep
 
 DATA = "data"
@@ -147,7 +148,7 @@ def read_sweep(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       UserError: the directory, or `sweep.json` in it, is missing or unreadable.
     """
-    path = pathlib.Path(os.path.expanduser(run_dir)) / "sweep.json"
+    path = expand_home(run_dir) / "sweep.json"
     # Unlike pathlib's, these take a name that is too long for one that does not exist.
     if not os.path.isfile(path):
         problem = "has no sweep.json" if os.path.isdir(path.parent) else "does not exist"
@@ -324,13 +325,13 @@ def beta_text(beta: float | None) -> str:
 def evaluations_tail(run_dir: str | os.PathLike[str]) -> Tail[Evaluation]:
     """Follows the rows of `evaluations.csv`."""
     required = frozenset(EVALUATION_COLUMNS) - {"return_std", "length_mean", "again", CHECK}
-    return Tail(pathlib.Path(run_dir).expanduser() / "evaluations.csv", required, _evaluation)
+    return Tail(expand_home(run_dir) / "evaluations.csv", required, _evaluation)
 
 
 def metrics_tail(run_dir: str | os.PathLike[str]) -> Tail[TrainingMetrics]:
     """Follows the rows of `metrics.csv`."""
     required = frozenset(METRICS_COLUMNS) - {"updates_per_second", CHECK}
-    return Tail(pathlib.Path(run_dir).expanduser() / "metrics.csv", required, _training_metrics)
+    return Tail(expand_home(run_dir) / "metrics.csv", required, _training_metrics)
 
 
 def read_evaluations(run_dir: str | os.PathLike[str]) -> list[Evaluation]:

@@ -24,7 +24,7 @@ from jaxrl_srpo.envs.make import with_time_limit
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io import checkpoint, csv_log, sealed
 from jaxrl_srpo.io.checkpoint import DamagedCheckpoint, Progress
-from jaxrl_srpo.io.files import error_line, locked, write_atomically
+from jaxrl_srpo.io.files import error_line, expand_home, locked, write_atomically
 from jaxrl_srpo.methods.contract import Method, Stage
 from jaxrl_srpo.methods.settings import DataSettings, RewardSettings, Setting, Values, declared
 from jaxrl_srpo.report.records import Diverged, read_evaluations, read_metrics, read_sweep
@@ -57,8 +57,8 @@ class RunDirectory:
     def __init__(
         self, path: pathlib.Path, artefacts: pathlib.Path | None = None, methods: Sequence[Method] = ()
     ) -> None:
-        self.path = path.expanduser()
-        self._artefacts = artefacts.expanduser() if artefacts else self.path / "checkpoints"
+        self.path = expand_home(path)
+        self._artefacts = expand_home(artefacts) if artefacts else self.path / "checkpoints"
         self._methods = {method.name: method for method in (*methods_lib.METHODS, *methods)}
         self._lease: Lease | None = None
         self._identity: tuple[int, int] | None = None

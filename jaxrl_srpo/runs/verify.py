@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io import checkpoint, manifest, sealed
 from jaxrl_srpo.io.checkpoint import DamagedCheckpoint, Progress
-from jaxrl_srpo.io.files import error_line
+from jaxrl_srpo.io.files import error_line, expand_home
 from jaxrl_srpo.report import read_trajectories
 from jaxrl_srpo.report.records import Diverged, NotTrained, read_evaluations, read_metrics, read_sweep
 from jaxrl_srpo.runs.options import Options
@@ -41,7 +41,7 @@ def verify(run_dir: str | os.PathLike[str]) -> Verdict:
     Raises:
       UserError: it is no run directory.
     """
-    path = pathlib.Path(run_dir).expanduser()
+    path = expand_home(run_dir)
     if not (path / "sweep.json").exists():
         read_sweep(path)
     return _Inspection(path).verdict()

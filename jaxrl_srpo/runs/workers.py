@@ -16,7 +16,7 @@ from jaxrl_srpo.data.packing import pack_dataset
 from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.envs.make import import_environment
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.files import errors_told, print_message
+from jaxrl_srpo.io.files import errors_told, expand_home, print_message
 from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.methods.settings import Values
 from jaxrl_srpo.runs.devices import prepare_jax_unless_chosen
@@ -105,7 +105,7 @@ def work(
         was asked for cannot be made here.
     """
     log = log or print_message
-    path = pathlib.Path(run_dir).expanduser()
+    path = expand_home(run_dir)
     options = Options.from_json(RunDirectory(path).read().get("options", {}))
     run = RunDirectory(path, options.artefacts, own_methods(algorithm))
     members, facts = run.members(), facts_in(run, environment)

@@ -78,7 +78,11 @@ def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
         (UserError("two\nlines"), 2, "probe: two lines\n"),
         (flags.Error("bad flag"), 2, "probe: bad flag\n"),
         (UserError("x" * 5000), 2, f"probe: {'x' * 1000} ... {'x' * 1000}\n"),
-        (PermissionError(13, "Permission denied", "/root/x"), 2, "probe: /root/x: Permission denied\n"),
+        (
+            PermissionError(13, "Permission denied", "/root/x"),
+            2,
+            "probe: /root/x: Permission denied; choose a place that can be read and written\n",
+        ),
         (
             RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 9 bytes."),
             2,

@@ -45,7 +45,7 @@ TRAIN = ["train", "--datasets=DATA", "--out=OUT"]
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "unknown command": (
         ["trian"],
-        r"trian: unknown command; choose one of train, prepare, work, evaluate, report, watch, export, methods, data",
+        r"trian: unknown command; choose one of train, prepare, work, .*, verify, methods, data",
     ),
     "no datasets": (["train", "--out=OUT"], r"--datasets: is required; for instance --datasets=pointmaze/umaze"),
     "no out": (["train", "--datasets=DATA"], r"--out: is required"),

@@ -131,3 +131,9 @@ def test_a_lock_file_without_a_name_is_of_another_process(tmp_path: pathlib.Path
     (tmp_path / "lock").write_text("")
     assert holder(tmp_path / "lock") == holder(tmp_path / "nothing") == "another process"
     assert files.LOCK_SECONDS > 60
+
+
+def test_the_home_of_somebody_unknown_is_a_name_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert files.expand_home("~/run") == pathlib.Path("/home/me/run")
+    assert files.expand_home("~no-such-user/run") == pathlib.Path("~no-such-user/run")
