@@ -244,12 +244,21 @@ from jaxrl_srpo.io import checkpoint
 tree = {str(i): np.full(1000, float(i)) for i in range(50)}
 path, delays = pathlib.Path(sys.argv[1]), [float(word) for word in sys.argv[2:]]
 checkpoint.save(path, tree)
+
+def interrupt(caught):
+    # Python drops an interrupt that falls into a finalizer.
+    while not caught.is_set():
+        os.kill(os.getpid(), signal.SIGINT)
+        caught.wait(5.0)
+
 for delay in delays:
-    threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
+    caught = threading.Event()
+    threading.Timer(delay, interrupt, (caught,)).start()
     try:
         while True:
             checkpoint.save(path, tree)
     except KeyboardInterrupt:
+        caught.set()
         print(checkpoint.load(path, tree)["7"][0] if path.exists() else 7.0, flush=True)
 """
 
