@@ -24,6 +24,7 @@ import numpy as np
 from jaxrl_srpo.cli import main as command_line
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io import checkpoint
+from jaxrl_srpo.runs import devices
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.setup import load_result
 from tests import run_comparison, synthetic
@@ -89,7 +90,7 @@ def run_command(arguments: list[str]) -> tuple[int, str]:
     with (
         contextlib.redirect_stderr(said),
         contextlib.redirect_stdout(io.StringIO()),
-        mock.patch.object(command_line, "prepare_jax", return_value=None),
+        mock.patch.object(devices, "prepare_jax", return_value=None),
     ):
         try:
             command_line.run(arguments)
