@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments import common
 from experiments.benchmarks.machine import conditions
 from jaxrl_srpo.io.files import write_atomically
-from jaxrl_srpo.runs.run_directory import versions
+from jaxrl_srpo.runs.provenance import versions
 
 _COLORS = {
     "one model": "#0072B2",

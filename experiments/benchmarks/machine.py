@@ -9,7 +9,7 @@ from importlib import metadata
 import jax
 
 from jaxrl_srpo.io.processors import usable_cores
-from jaxrl_srpo.runs.run_directory import versions
+from jaxrl_srpo.runs.provenance import versions
 
 
 def conditions() -> str:

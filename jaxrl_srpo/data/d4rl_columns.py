@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxrl_srpo.data import hdf5, recording, validation
 from jaxrl_srpo.data.formats import other_format
-from jaxrl_srpo.data.reading import first_line, printed, require_text
-from jaxrl_srpo.errors import DatasetError
+from jaxrl_srpo.data.reading import require_text
+from jaxrl_srpo.errors import DatasetError, first_line, printed
 from jaxrl_srpo.io.processors import memory
 
 _REQUIRED = ("observations", "actions", "rewards", "terminals")

@@ -10,8 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxrl_srpo.data.reading import first_line, printed, readable
-from jaxrl_srpo.errors import DatasetError
+from jaxrl_srpo.data.reading import readable
+from jaxrl_srpo.errors import DatasetError, first_line, printed
 from jaxrl_srpo.io.processors import memory
 
 NUMBERS = "biuf"
@@ -56,7 +56,7 @@ def check(path: str | os.PathLike[str]) -> None:
         with open(path, "rb") as file:
             begin = file.read(40)
         if begin.startswith(_SIGNATURE):
-            raise DatasetError(f"what came is a cut or damaged HDF5 file: {str(error).splitlines()[0]}") from error
+            raise DatasetError(f"what came is a cut or damaged HDF5 file: {first_line(error)}") from error
         raise DatasetError(f"what came is no HDF5 file, it begins with {begin!r}") from error
 
 

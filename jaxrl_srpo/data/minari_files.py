@@ -11,8 +11,8 @@ import h5py
 
 from jaxrl_srpo.data import hdf5
 from jaxrl_srpo.data.minari_writer import storage_root
-from jaxrl_srpo.data.reading import first_line, readable, require_text
-from jaxrl_srpo.errors import DatasetError
+from jaxrl_srpo.data.reading import readable, require_text
+from jaxrl_srpo.errors import DatasetError, first_line
 from jaxrl_srpo.io.processors import memory
 
 FORMATS = ("hdf5", "arrow", "parquet")

@@ -18,8 +18,8 @@ from jaxrl_srpo.data.fingerprint import fingerprint
 from jaxrl_srpo.data.minari_files import environment_in, folder_of, local_ids, read_metadata, require_whole
 from jaxrl_srpo.data.names import is_made_here
 from jaxrl_srpo.data.observations import flatten_observation, observation_keys
-from jaxrl_srpo.data.reading import first_line, readable, require_text
-from jaxrl_srpo.errors import DatasetError, UserError
+from jaxrl_srpo.data.reading import readable, require_text
+from jaxrl_srpo.errors import DatasetError, UserError, first_line
 
 _LOG = logging.getLogger(__name__)
 _COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")

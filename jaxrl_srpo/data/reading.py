@@ -3,9 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from jaxrl_srpo.errors import DatasetError, UserError
-
-_LONGEST = 300
+from jaxrl_srpo.errors import DatasetError, UserError, first_line
 
 
 @contextlib.contextmanager
@@ -27,18 +25,6 @@ def readable(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise DatasetError(f"{where} cannot be read: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, cut where it is long; its type where it says nothing."""
-    lines = str(error).splitlines()
-    text = lines[0].strip() if lines else ""
-    return printed(text or type(error).__name__)[:_LONGEST]
-
-
-def printed(text: str) -> str:
-    """Text of a file as it may stand in a message: line breaks and what is not UTF-8 are escaped."""
-    return text if text.isprintable() else ascii(text)
 
 
 def require_text(where: str, value: object) -> str:

@@ -19,7 +19,7 @@ from jaxrl_srpo.data import d4rl, d4rl_layouts
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.data.observations import flatten_observation, observation_keys
 from jaxrl_srpo.envs.wrappers import wrap
-from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.errors import UserError, first_line
 from jaxrl_srpo.io.modules import import_named
 
 if TYPE_CHECKING:
@@ -106,10 +106,12 @@ def make_unflattened(spec: EnvironmentSpec, *, lean: bool = False) -> "gymnasium
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         raise UserError(_missing(spec.id, error)) from error
     except TypeError as error:
-        raise UserError(f"environment {spec.id} does not take the arguments {spec.kwargs}: {_line(error)}") from error
+        raise UserError(
+            f"environment {spec.id} does not take the arguments {spec.kwargs}: {first_line(error)}"
+        ) from error
     # What an environment raises at arguments that a file names has no common base.
     except Exception as error:
-        raise UserError(f"environment {spec.id} cannot be made with {spec.kwargs}: {_line(error)}") from error
+        raise UserError(f"environment {spec.id} cannot be made with {spec.kwargs}: {first_line(error)}") from error
     _remove_model_file(environment)
     return wrap(environment, spec.wrappers)
 
@@ -133,7 +135,7 @@ def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec
         import gymnasium
     except ImportError as error:
         raise UserError(
-            f"environment {environment_id} needs Gymnasium ({_line(error)}); pip install gymnasium"
+            f"environment {environment_id} needs Gymnasium ({first_line(error)}); pip install gymnasium"
         ) from error
     if environment_id.startswith(d4rl_layouts.NAMESPACE):
         _register_mazes()
@@ -237,11 +239,7 @@ def _missing(environment_id: str, error: Exception) -> str:
     if "mujoco_py" in str(error) or "mujoco-py" in str(error):
         name = environment_id.rpartition("-v")[0]
         return f"environment {environment_id} needs mujoco-py, which is no longer supported; use {name}-v4 or {name}-v5"
-    return f"environment {environment_id} needs MuJoCo ({_line(error)}); install it: {_INSTALL}"
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return f"environment {environment_id} needs MuJoCo ({first_line(error)}); install it: {_INSTALL}"
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrl_srpo.data.dataset import WrapperSpec
-from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import gymnasium
@@ -59,7 +59,7 @@ def wrap(environment: "gymnasium.Env", wrappers: tuple[WrapperSpec, ...]) -> "gy
             environment = getattr(gymnasium.wrappers, spec.name)(environment, **_arguments(spec.kwargs))
         # What a wrapper raises at arguments that a file names has no common base.
         except Exception as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise UserError(f"the wrapper {spec.name} cannot be made with {spec.kwargs}: {reason}") from error
     return environment
 

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.errors import UserError, first_line
 from jaxrl_srpo.io import manifest
 
 Writing = Callable[[], AbstractContextManager[bool]]
@@ -229,8 +229,7 @@ def _damage_named(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DamagedCheckpoint(f"{path} is damaged: Orbax cannot read it ({reason[:200]})") from error
+        raise DamagedCheckpoint(f"{path} is damaged: Orbax cannot read it ({first_line(error)})") from error
 
 
 def _names(tree: Any) -> set[str]:

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.errors import UserError, first_line
 
 SEAL = "sha256"
 """The key of the digest, beside the content's own keys."""
@@ -28,7 +28,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({_first_line(error)}); restore it or train again") from None
+        raise UserError(f"{path} is not valid JSON ({first_line(error)}); restore it or train again") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is not valid JSON for this place (no object); restore it or train again")
     seal = content.pop(SEAL, None)
@@ -42,7 +42,3 @@ def read(path: pathlib.Path) -> dict[str, Any]:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

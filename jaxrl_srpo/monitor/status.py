@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxrl_srpo.methods.contract import Method, Stage
+from jaxrl_srpo.report.outcomes import Diverged, NotTrained
 from jaxrl_srpo.report.records import (
-    Diverged,
     Evaluation,
-    NotTrained,
     Result,
     TrainingMetrics,
     evaluations_tail,

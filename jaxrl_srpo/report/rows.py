@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.report.outcomes import Diverged, NotTrained
 from jaxrl_srpo.report.published import published_score
 from jaxrl_srpo.report.records import (
     DATA,
     DATA_LABEL,
-    Diverged,
     Evaluation,
-    NotTrained,
     Result,
     StageInfo,
     read_evaluations,

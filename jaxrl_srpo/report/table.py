@@ -11,12 +11,11 @@ from typing import Any
 
 from jaxrl_srpo.data.names import REGENERATED
 from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.report.outcomes import Diverged, NotTrained
 from jaxrl_srpo.report.published import published_source
 from jaxrl_srpo.report.records import (
     DATA_LABEL,
     LEAST_EFFECTIVE_SAMPLE_SIZE,
-    Diverged,
-    NotTrained,
     beta_text,
     read_sweep,
 )

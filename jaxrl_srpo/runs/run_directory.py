@@ -5,14 +5,11 @@ import dataclasses
 import hashlib
 import io
 import pathlib
-import platform
 import shutil
-import subprocess
 import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -26,14 +23,12 @@ from jaxrl_srpo.io import checkpoint, csv_log, sealed
 from jaxrl_srpo.io.checkpoint import DamagedCheckpoint, Progress
 from jaxrl_srpo.io.files import error_line, expand_home, locked, write_atomically
 from jaxrl_srpo.methods.contract import Method, Stage
-from jaxrl_srpo.methods.settings import DataSettings, RewardSettings, Setting, Values, declared
-from jaxrl_srpo.report.records import Diverged, read_evaluations, read_metrics, read_sweep
+from jaxrl_srpo.report.outcomes import Diverged
+from jaxrl_srpo.report.records import read_evaluations, read_metrics, read_sweep
 from jaxrl_srpo.runs.leases import Lease
+from jaxrl_srpo.runs.provenance import commit, versions
 from jaxrl_srpo.runs.sweep import Member, Sweep
-from jaxrl_srpo.types import Spec
-
-# A run keeps one set of rows and of facts for each of its datasets.
-_SHARED_BY_DATASET = tuple(declared(DataSettings, RewardSettings))
+from jaxrl_srpo.runs.sweep_json import common_settings, member_json, read_members, refuse_other
 
 
 class RunDirectory:
@@ -242,7 +237,7 @@ class RunDirectory:
         self._add("diverged", entries)
 
     def add_not_trained(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Adds members to those that `sweep.json` tells as not trained; see `report.records.NotTrained`."""
+        """Adds members to those that `sweep.json` tells as not trained; see `report.outcomes.NotTrained`."""
         self._add("not_trained", entries)
 
     def _add(self, key: str, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -314,7 +309,7 @@ class RunDirectory:
         content: dict[str, Any] = {
             "datasets": [dataclasses.asdict(fact) for fact in facts],
             "preset": sweep.preset,
-            "settings": _common_settings(members),
+            "settings": common_settings(members),
             "members": [],
             "command": list(command),
             "versions": versions(),
@@ -325,7 +320,7 @@ class RunDirectory:
         every = list(members)
         if (self.path / "sweep.json").exists():
             before, old = self.read(), self.members()
-            self._refuse_other(old, members)
+            refuse_other(self.path, old, members)
             names = {fact.name for fact in facts}
             content |= {name: before[name] for name in ("created", "diverged", "not_trained") if name in before}
             content["datasets"] += [entry for entry in before["datasets"] if entry["name"] not in names]
@@ -333,42 +328,8 @@ class RunDirectory:
             every += [member for member in old if member not in members]
         methods = list(dict.fromkeys(member.method for member in every))
         content["stages"] = [stage.describe() for stage in methods_lib.stages_in_order(methods)]
-        content["members"] = [_member_json(member, content["settings"][member.dataset]) for member in every]
+        content["members"] = [member_json(member, content["settings"][member.dataset]) for member in every]
         return content
-
-    def _refuse_other(self, old: Sequence[Member], new: Sequence[Member]) -> None:
-        """Rows of the table average over seeds, so all seeds of a row must have been trained alike."""
-
-        def row(member: Member, stage: Stage) -> tuple[Any, ...]:
-            return tuple(dataclasses.replace(member, seed=0).row(stage).values())
-
-        datasets = {member.dataset: member for member in old}
-        known = {row(member, stage): member for member in old for stage in member.stages}
-        for member in new:
-            before = datasets.get(member.dataset, member)
-            if before.fingerprint != member.fingerprint:
-                raise UserError(f"--out={self.path}: holds a run on other data named {member.dataset}; choose another")
-            self._refuse_other_environment(before.environment, member.environment)
-            self._refuse_unequal(before, member, _SHARED_BY_DATASET)
-            for stage in member.stages:
-                before = known.get(row(member, stage), member)
-                protocol = [name for name, one in member.method.settings().items() if one.protocol]
-                self._refuse_unequal(before, member, (*sorted(stage.reach()), *protocol))
-
-    def _refuse_other_environment(self, theirs: EnvironmentSpec | None, ours: EnvironmentSpec | None) -> None:
-        if theirs is not None and ours is not None and theirs != ours:
-            raise UserError(f"--out={self.path}: holds a run in another environment, {theirs.id}; choose another")
-
-    def _refuse_unequal(self, before: Member, member: Member, names: Sequence[str]) -> None:
-        for name in names:
-            if name not in before.settings or name not in member.settings:
-                continue
-            ours, theirs = member.settings[name], before.settings[name]
-            if ours != theirs:
-                raise UserError(
-                    f"--out={self.path}: holds a run with {name}={theirs}, not {ours}; choose another --out, "
-                    f"or give --{name}={theirs}"
-                )
 
     def members(self) -> list[Member]:
         """The members of the sweep on disk.
@@ -376,50 +337,7 @@ class RunDirectory:
         Raises:
           UserError: one of them is of a method that is not known here, or not as train writes it.
         """
-        content, facts = self.read(), self.facts()
-        for key in ("settings", "members"):
-            self._require(content, key, "it")
-        found = []
-        for i, entry in enumerate(content["members"]):
-            for key in ("setting", "values"):
-                self._require(entry, key, f"member {i + 1}")
-            self._require(content["settings"], entry["dataset"], "'settings'")
-            found.append(self._member(entry, content["settings"][entry["dataset"]], facts[entry["dataset"]]))
-        return found
-
-    def _require(self, content: Mapping[str, Any], key: str, what: str) -> None:
-        if content.get(key) is None:
-            path = self.path / "sweep.json"
-            raise UserError(f"{path}: {what} has no {key!r}; it should be the file that train wrote")
-
-    def _member(self, entry: Mapping[str, Any], common: Mapping[str, Any], facts: DatasetFacts) -> Member:
-        """The inverse of `_member_json`."""
-        name = entry.get("algorithm", "srpo")
-        if name not in self._methods:
-            raise UserError(
-                f"{self.path}: holds members of {name}, which is no method of this package; name the code that they "
-                "were trained with: --algorithm=package.module:METHOD"
-            )
-        method = self._methods[name]
-        given = dict(common) | dict(entry["values"])
-        settings = {flag: self._value(one, given) for flag, one in method.settings().items()}
-        return Member(
-            dataset=entry["dataset"],
-            fingerprint=facts.fingerprint,
-            spec=Spec(facts.observation_size, facts.action_size),
-            seed=entry["seed"],
-            settings=Values(settings),
-            method=method,
-            setting=entry["setting"],
-            environment=facts.environment_spec,
-            recorded=Values(entry.get("results") or {}),
-        )
-
-    def _value(self, setting: Setting, given: Mapping[str, Any]) -> Any:
-        try:
-            return setting.convert(given.get(setting.flag, setting.default))
-        except UserError as error:
-            raise UserError(f"{self.path / 'sweep.json'}: holds {error}; restore it or train again") from None
+        return read_members(self.path, self.read(), self.facts(), self._methods)
 
     def facts(self) -> dict[str, DatasetFacts]:
         """Facts of the datasets by name.
@@ -466,46 +384,3 @@ def population_name(stage: Stage, members: Sequence[Member]) -> str:
     """Name of a population's files; other members, or the same in another order, give another one."""
     addresses = ",".join(member.address(stage) for member in members)
     return f"{stage.name}-{hashlib.sha256(addresses.encode()).hexdigest()[:16]}"
-
-
-def _common_settings(members: Sequence[Member]) -> dict[str, dict[str, Any]]:
-    """The settings of each dataset's members by flag; where they differ, those of its first member."""
-    common: dict[str, dict[str, Any]] = {}
-    for member in reversed(members):
-        common.setdefault(member.dataset, {}).update(member.settings)
-    return common
-
-
-def _member_json(member: Member, common: Mapping[str, Any]) -> dict[str, Any]:
-    """A member with the settings in which it differs from the first of its dataset."""
-    return {
-        "dataset": member.dataset,
-        "seed": member.seed,
-        "setting": member.setting,
-        "algorithm": member.algorithm,
-        "values": {name: value for name, value in member.settings.items() if common.get(name, None) != value},
-        "results": {stage.name: member.address(stage) for stage in member.stages},
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
-    names = ("jaxrl-srpo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    optional = ("gymnasium", "mujoco", "gymnasium-robotics", "minari")
-    found = {"python": platform.python_version()}
-    for name in (*names, *optional):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def commit() -> str:
-    """Commit of the checkout that this package runs from; empty outside one."""
-    root = pathlib.Path(__file__).resolve().parent
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""

@@ -1,17 +1,12 @@
-"""Trains the populations of a sweep stage by stage: chunks on the device, everything else between them on the host."""
+"""Trains the populations of a sweep stage by stage, beside any other workers that do the same."""
 
-import contextlib
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import numpy as np
-from tqdm import tqdm
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.checkpoint import Saved
 from jaxrl_srpo.io.files import print_message
 from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.nn import precision
@@ -19,10 +14,10 @@ from jaxrl_srpo.population.vectorize import Strategy
 from jaxrl_srpo.runs.distributed import broadcast, broadcast_tree, coordinator
 from jaxrl_srpo.runs.footprint import refuse_too_large
 from jaxrl_srpo.runs.leases import Lease, LeaseLost, Leases
-from jaxrl_srpo.runs.messages import Messages
 from jaxrl_srpo.runs.run_directory import RunDirectory, population_name
-from jaxrl_srpo.runs.setup import TrainingData, in_groups, make_population
-from jaxrl_srpo.runs.sweep import NAMING_COLUMNS, Member, populations, stages_of, unique
+from jaxrl_srpo.runs.setup import TrainingData
+from jaxrl_srpo.runs.stage_run import How, StageRun, key_of
+from jaxrl_srpo.runs.sweep import Member, populations, stages_of, unique
 from jaxrl_srpo.runs.untrainable import Untrainable
 
 if TYPE_CHECKING:
@@ -57,9 +52,6 @@ class Trainer:
       strategy: see `population.vectorize`.
       checkpoint_seconds: least time between two checkpoints; 0 saves one after every chunk.
       members_per_population: most members trained together; 0 for all that can be.
-
-    Attributes:
-      busy_seconds: how long the device compiled or trained so far.
     """
 
     def __init__(
@@ -71,10 +63,9 @@ class Trainer:
         checkpoint_seconds: float = 60.0,
         members_per_population: int = 0,
     ) -> None:
-        self.run, self.data, self.scorer = run, data, scorer
-        self.strategy: Strategy = strategy
-        self.checkpoint_seconds = checkpoint_seconds
-        self.busy_seconds = 0.0
+        self.run, self.scorer = run, scorer
+        self._how = How(run, data, scorer, strategy, checkpoint_seconds)
+        self._busy_seconds = 0.0
         self._size = members_per_population
         self._leases = Leases(run.path / "leases")
         self._untrainable = Untrainable(run)
@@ -131,8 +122,8 @@ class Trainer:
 
     def _say_share(self, seconds: float) -> None:
         """Says for how much of the time the device compiled or trained, if it did."""
-        if coordinator() and self.busy_seconds > 0.0:
-            share = self.busy_seconds / seconds
+        if coordinator() and self._busy_seconds > 0.0:
+            share = self._busy_seconds / seconds
             print_message(f"the device compiled or trained for {share:.0%} of {seconds:,.0f} s")
 
     def _work(self, unit: _Unit, lease: Lease | None) -> None:
@@ -152,12 +143,19 @@ class Trainer:
         try:
             if to_train := self._to_train(unit):
                 with precision.using(to_train[0].settings["precision"]):
-                    _StageRun(self, stage, to_train, lease).train()
+                    self._train_stage(stage, to_train)
             if self.scorer is not None:
                 self.scorer.finish(stage, self._trained(unit))
         except LeaseLost:
             if self.scorer is not None:
                 self.scorer.drop(lease)
+
+    def _train_stage(self, stage: Stage, members: Sequence[Member]) -> None:
+        stage_run = StageRun(self._how, stage, members)
+        try:
+            stage_run.train()
+        finally:
+            self._busy_seconds += stage_run.busy_seconds
 
     def _to_train(self, unit: _Unit) -> list[Member]:
         """The members to train now: all of a population if a kill came while its results were being saved.
@@ -194,12 +192,12 @@ class Trainer:
 
     def _adopt(self, units: Sequence[_Unit]) -> None:
         """Adds the last metrics of results that other runs have trained, as tables show some of them."""
-        known = {_key(row) for row in self.run.metrics.rows()}
+        known = {key_of(row) for row in self.run.metrics.rows()}
         found = [
             {**kept, **member.row(stage)}
             for stage, population in units
             for member in population
-            if _key(member.row(stage)) not in known and (kept := self.run.measured(stage, member.address(stage)))
+            if key_of(member.row(stage)) not in known and (kept := self.run.measured(stage, member.address(stage)))
         ]
         if found:
             self.run.metrics.append(found)
@@ -222,181 +220,3 @@ class Trainer:
         """The members that can be trained and are not."""
         without = [member for member in members if not self.run.has_result(stage, member)]
         return [member for member in without if self._untrainable.reason(stage, member) is None]
-
-
-class _Schedule(NamedTuple):
-    """When things happen, in steps."""
-
-    total: int
-    evaluation: int
-    log: int
-
-    def chunks(self, start: int) -> Iterator[tuple[int, int]]:
-        """Pairs (from, to) of chunks after `start`, cut at every log row and evaluation."""
-        while start < self.total:
-            stop = min(self.total, *((start // every + 1) * every for every in (self.evaluation, self.log)))
-            yield start, stop
-            start = stop
-
-
-class _StageRun:
-    """One stage of one population, from its last checkpoint (or the start) to its results."""
-
-    def __init__(self, trainer: Trainer, stage: Stage, members: Sequence[Member], lease: Lease | None) -> None:
-        self._trainer = trainer
-        self._stage, self._run, self._scorer, self._lease = stage, trainer.run, trainer.scorer, lease
-        self._checkpoint_seconds = trainer.checkpoint_seconds
-        groups = in_groups(stage, members)
-        self._members = [member for group in groups for member in group]
-        values = self._members[0].settings
-        self._schedule = _Schedule(stage.steps(values), stage.interval(values), values["log_interval"])
-        self._progress = self._run.progress(stage, self._members)
-        self._messages = Messages([member.name(stage) for member in self._members])
-        # Fetching results takes all processes, of which one evaluates.
-        self._evaluates = bool(broadcast(self._scorer is not None))
-        self._population = make_population(self._run, trainer.data, stage, groups, trainer.strategy)
-
-    def train(self) -> None:
-        """Runs to the end and saves the results."""
-        with contextlib.closing(self._population):
-            start = self._resume()
-            saved = time.monotonic()
-            with self._bar(start) as bar:
-                for begin, stop in self._schedule.chunks(start):
-                    began = time.monotonic()
-                    means = self._population.run(begin, stop)
-                    self._trainer.busy_seconds += time.monotonic() - began
-                    self._stop_if_lease_lost()
-                    self._log(stop, means, (stop - begin) * len(self._members), began, bar)
-                    if stop % self._schedule.evaluation == 0 or stop == self._schedule.total:
-                        self._evaluate(stop)
-                    due = time.monotonic() - saved >= self._checkpoint_seconds
-                    if broadcast(due and stop < self._schedule.total):
-                        self._save_checkpoint(stop)
-                        saved = time.monotonic()
-            self._save_results()
-
-    def _resume(self) -> int:
-        """Goes back to the last whole checkpoint, if there is one; returns the step to go on from."""
-        saved = self._saved() if coordinator() else None
-        step = broadcast(saved.step if saved else 0)
-        if step:
-            tree = saved.tree if saved else _zeros(self._population.checkpoint_shapes())
-            self._population.restore(broadcast_tree(tree))
-        if coordinator():
-            self._forget_after(step)
-        # What goes on online is judged by where it begins, too.
-        if self._evaluates and (step > 0 or self._stage.online):
-            results = self._results()
-            if self._scorer is not None:
-                self._scorer.resume(self._stage, self._members, step, results)
-        return step
-
-    def _saved(self) -> Saved | None:
-        """The last whole checkpoint; damaged ones are told and passed over."""
-        return self._progress.restore(
-            lambda step: self._population.checkpoint_shapes(), print_message, self._schedule.total
-        )
-
-    def _forget_after(self, step: int) -> None:
-        """Drops rows that a killed run wrote after its last checkpoint; they will be written again."""
-        names = {_key(member.row(self._stage)) for member in self._members}
-
-        def kept(row: dict[str, str]) -> bool:
-            return _key(row) not in names or int(row["step"]) <= step
-
-        with self._run.writing() as own:
-            if own:
-                self._run.metrics.keep(kept)
-                self._run.evaluations.keep(kept)
-
-    def _stop_if_lease_lost(self) -> None:
-        if broadcast(self._lease is not None and self._lease.lost()):
-            raise LeaseLost
-
-    def _log(self, step: int, means: Mapping[str, np.ndarray], steps: int, began: float, bar: tqdm) -> None:
-        """Rows of a chunk, and messages on members that diverged or soon may."""
-        rate = steps / (time.monotonic() - began)
-        diverged_at = self._population.diverged_at.reshape(-1)
-        if coordinator():
-            # JAX sorts the names; the method's file has them in an order that reads well.
-            names = [*(name for name in self._stage.metrics if name in means), *means]
-            values = {name: np.asarray(means[name]).reshape(-1) for name in dict.fromkeys(names)}
-            rows = []
-            for i, member in enumerate(self._members):
-                numbers = {name: f"{x[i]:.6g}" for name, x in values.items() if math.isfinite(x[i])}
-                rows.append(member.row(self._stage) | {"step": step, "updates_per_second": f"{rate:.1f}"} | numbers)
-            diverged = self._messages.diverged(diverged_at)
-            entries = [self._members[i].row(self._stage) | {"update": int(diverged_at[i])} for i in diverged]
-            with self._run.writing() as own:
-                if own:
-                    self._run.metrics.append(rows)
-                    self._run.add_diverged(entries)
-            for line in (*diverged.values(), *self._messages.concentrated(means)):
-                bar.write(line)
-        bar.update(steps)
-
-    def _evaluate(self, step: int) -> None:
-        if not self._evaluates:
-            return
-        results = self._results()
-        if self._scorer is not None:
-            final = step == self._schedule.total
-            self._scorer.submit(self._stage, self._members, step, results, final=final)
-
-    def _save_checkpoint(self, step: int) -> None:
-        # What a checkpoint promises is that everything before its step is on disk; evaluations under way are not.
-        if self._scorer is not None:
-            self._scorer.wait(before=step)
-        host_copy = self._population.checkpoint()
-        if coordinator():
-            self._progress.save(step, host_copy)
-
-    def _results(self) -> Any:
-        """Results of all members on the host, leaves [members, ...]."""
-        results = self._stage.result(self._population.states)
-        return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), results)
-
-    def _save_results(self) -> None:
-        # Fetching them takes all processes.
-        results, diverged_at = self._results(), self._population.diverged_at.reshape(-1)
-        self._stop_if_lease_lost()
-        if coordinator():
-            measured = self._measured() if self._run.shares_artefacts else {}
-            for i, member in enumerate(self._members):
-                address = member.address(self._stage)
-                # Another worker may be reading one that was saved before a kill; it would be the same.
-                if self._run.has_result(self._stage, member):
-                    continue
-                if self._run.shares_artefacts:
-                    self._run.save_measured(self._stage, address, measured.get(_key(member.row(self._stage)), {}))
-                at = int(diverged_at[i]) if diverged_at[i] >= 0 else None
-                self._run.save_result(self._stage, address, jax.tree.map(lambda x, i=i: x[i], results), at)
-            self._progress.clear()
-        # The other processes may not go on before the results are there.
-        self._stop_if_lease_lost()
-
-    def _measured(self) -> dict[tuple[str, ...], dict[str, str]]:
-        """The last row of metrics of every member."""
-        return {_key(row): row for row in self._run.metrics.rows()}
-
-    def _bar(self, start: int) -> tqdm:
-        count = len(self._members)
-        return tqdm(
-            total=self._schedule.total * count,
-            initial=start * count,
-            desc=f"{self._stage.name} ({count} members)",
-            unit=" steps" if self._stage.online else " updates",
-            unit_scale=True,
-            dynamic_ncols=True,
-            disable=not coordinator(),
-        )
-
-
-def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The columns that name a member, of a row of `metrics.csv` or `evaluations.csv`."""
-    return tuple(str(row[column]) for column in NAMING_COLUMNS)
-
-
-def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxrl_srpo.io.files import print_message
 from jaxrl_srpo.methods.contract import Stage
-from jaxrl_srpo.report.records import reason_not_trained
+from jaxrl_srpo.report.outcomes import reason_not_trained
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.sweep import Member, stages_of, unique
 

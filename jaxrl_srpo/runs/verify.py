@@ -10,7 +10,8 @@ from jaxrl_srpo.io import checkpoint, manifest, sealed
 from jaxrl_srpo.io.checkpoint import DamagedCheckpoint, Progress
 from jaxrl_srpo.io.files import error_line, expand_home
 from jaxrl_srpo.report import read_trajectories
-from jaxrl_srpo.report.records import Diverged, NotTrained, read_evaluations, read_metrics, read_sweep
+from jaxrl_srpo.report.outcomes import Diverged, NotTrained
+from jaxrl_srpo.report.records import read_evaluations, read_metrics, read_sweep
 from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import damage_advised
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxrl_srpo.data.reading import first_line, printed, readable, require_text
-from jaxrl_srpo.errors import DatasetError, UserError
+from jaxrl_srpo.data.reading import readable, require_text
+from jaxrl_srpo.errors import DatasetError, UserError, first_line, printed
 
 
 class OwnError(Exception):

@@ -7,7 +7,7 @@ import pytest
 
 import jaxrl_srpo
 from jaxrl_srpo.methods import iql, srpo
-from jaxrl_srpo.report.records import NotTrained
+from jaxrl_srpo.report.outcomes import NotTrained
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.untrainable import Untrainable
 from tests import synthetic
