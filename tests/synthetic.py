@@ -11,37 +11,22 @@ import h5py
 import numpy as np
 
 import jaxrl_srpo
+from experiments.benchmarks.small_runs import SMALLEST
 
 OBSERVATION_SIZE, ACTION_SIZE = 3, 1
 LIMIT = 900.0
 """Seconds after which a process hangs, also on a machine that many share."""
 
-TINY: dict[str, Any] = {
-    "score_width": 16,
-    "score_hidden": 32,
-    "score_blocks": 1,
-    "critic_width": 16,
-    "actor_layers": 1,
-    "behavior_batch_size": 32,
-    "critic_batch_size": 32,
-    "policy_batch_size": 32,
+TINY: dict[str, Any] = SMALLEST | {
     "behavior_steps": 8,
     "critic_steps": 8,
     "policy_steps": 8,
     "offline_steps": 8,
-    "awac_batch_size": 32,
-    "awac_actor_width": 16,
-    "awac_actor_layers": 1,
-    "awac_critic_width": 16,
-    "awac_critic_layers": 1,
-    "offline_evaluation_interval": 8,
-    "online_batch_size": 32,
-    "online_evaluation_interval": 8,
     "log_interval": 4,
     "critic_evaluation_interval": 8,
     "policy_evaluation_interval": 8,
-    "episodes": 1,
-    "sampler_steps": 2,
+    "offline_evaluation_interval": 8,
+    "online_evaluation_interval": 8,
 }
 """Settings of a run that takes a second or two once it is compiled."""
 

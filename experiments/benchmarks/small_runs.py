@@ -19,9 +19,7 @@ _LOG_INTERVAL = 5
 _STEPS = CHUNKS * _LOG_INTERVAL
 # Evaluations between the rows of metrics.csv, so that a kill may fall between the two files.
 _EVALUATION_INTERVAL = 35
-_SETTINGS: dict[str, Any] = {
-    "cpu_devices": 1,
-    "checkpoint_seconds": 0,
+SMALLEST: dict[str, Any] = {
     "score_width": 16,
     "score_hidden": 32,
     "score_blocks": 1,
@@ -38,6 +36,12 @@ _SETTINGS: dict[str, Any] = {
     "online_batch_size": 32,
     "episodes": 1,
     "sampler_steps": 2,
+}
+"""The smallest networks, batches and evaluations of every stage."""
+
+_SETTINGS: dict[str, Any] = SMALLEST | {
+    "cpu_devices": 1,
+    "checkpoint_seconds": 0,
     "behavior_steps": _STEPS,
     "critic_steps": _STEPS,
     "policy_steps": _STEPS,
