@@ -231,14 +231,10 @@ def _slips(
     return [*notes, *([merged] if merged else [])]
 
 
-def _environment_of_file(
-    name: str, observation_size: int, environment_id: str | bytes | None
-) -> EnvironmentSpec | None:
+def _environment_of_file(name: str, observation_size: int, environment_id: str | None) -> EnvironmentSpec | None:
     """The environment named by a flag or by the file, else by the dataset's name."""
     if environment_id:
-        return d4rl.environment_spec(
-            environment_id.decode() if isinstance(environment_id, bytes) else str(environment_id)
-        )
+        return d4rl.environment_spec(environment_id)
     spec = d4rl.environment(name)
     if spec is not None and d4rl.first_word(name) == "ant" and observation_size == 27:
         return EnvironmentSpec("Ant-v4")
