@@ -36,7 +36,8 @@ _USUAL = {
     "puzzle-play": _Usual(0.95, (25.0, 35.0)),
     "puzzle-noisy": _Usual(0.85, (25.0, 45.0)),
     "pointmaze-navigate": _Usual(1.0, (2.0, 20.0)),
-    "pointmaze-stitch": _Usual(0.95, (4.9, 5.1)),
+    # A goal in a corner of its cell is further from the middle, where the point stays, than counts as reached.
+    "pointmaze-stitch": _Usual(0.85, (4.9, 5.1)),
     # Who steps into a teleport on the way may not find back in time.
     "pointmaze-teleport-stitch": _Usual(0.6, (4.9, 5.1)),
 }

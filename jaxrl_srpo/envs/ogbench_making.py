@@ -22,8 +22,9 @@ import signal
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -241,17 +242,21 @@ def _make_blocks(job: _Job, processes: int) -> float:
         return 0.0
     start, total = time.perf_counter(), sum(block.stop - block.first for block in blocks)
     left = sum(block.stop - block.first for block in missing)
-    with tqdm.tqdm(total=total, initial=total - left, desc=job.recipe.name, unit="episode", disable=None) as bar:
-        for block in _played(job, missing, min(processes, len(missing))):
+    with (
+        tqdm.tqdm(total=total, initial=total - left, desc=job.recipe.name, unit="episode", disable=None) as bar,
+        contextlib.closing(_played(job, missing, min(processes, len(missing)))) as played,
+    ):
+        for block in played:
             bar.update(block.stop - block.first)
     return left * job.recipe.rows / (time.perf_counter() - start)
 
 
-def _played(job: _Job, missing: list[_Block], processes: int) -> Iterator[_Block]:
+def _played(job: _Job, missing: list[_Block], processes: int) -> Generator[_Block, None, None]:
     """Has processes make blocks, and tells of each when it is stored."""
     # A fork would take over the threads of JAX, and its locks.
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(processes, context, _begin_worker, (str(job.parts),))
+    ours, theirs = context.Pipe()
+    pool = concurrent.futures.ProcessPoolExecutor(processes, context, _begin_worker, (theirs, str(job.parts)))
     try:
         waiting = {pool.submit(_make_block, job.recipe, job.seed, block, job.parts): block for block in missing}
         for future in concurrent.futures.as_completed(waiting):
@@ -263,24 +268,25 @@ def _played(job: _Job, missing: list[_Block], processes: int) -> Iterator[_Block
             "fewer --processes; the same command goes on from the finished episodes"
         ) from error
     finally:
+        # First, because a second interrupt may cut the pool's own shutdown short, and then it would never end.
+        ours.close()
         pool.shutdown(cancel_futures=True)
+        theirs.close()
 
 
-def _begin_worker(folder: str) -> None:
-    """What every process does first."""
+def _begin_worker(line: Connection, folder: str) -> None:
+    """What every process does first; it ends when the other end of its line is closed, by a kill for instance."""
     # Nothing is drawn, so no display is looked for.
     os.environ["MUJOCO_GL"] = "disable"
     # MuJoCo writes a log into the working directory when a simulation becomes unstable.
     os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
 
     def leave() -> None:
-        parent.join()
-        os._exit(1)
+        line.poll(None)
+        os._exit(0)
 
-    # Who waits for work does not see that the process that gives it was killed.
+    # What an episode writes is whole or absent, so nothing is lost by leaving at once.
     threading.Thread(target=leave, daemon=True).start()
 
 

@@ -142,10 +142,11 @@ def test_a_published_file_is_not_overwritten(tmp_path: pathlib.Path) -> None:
 
 
 @needs_ogbench
-def test_a_kill_at_any_time_changes_nothing(maze: Made, tmp_path: pathlib.Path) -> None:
+def test_interrupts_and_kills_change_nothing(maze: Made, tmp_path: pathlib.Path) -> None:
     arguments = ["data", "make", MAZE, f"--out={tmp_path}", "--processes=2"]
     arguments += [f"--{name}={number}" for name, number in SIZES.items()]
-    kill_with_blocks(arguments, tmp_path, 3)
+    stop_with_blocks(arguments, tmp_path, 2, signal.SIGINT, signal.SIGINT)
+    stop_with_blocks(arguments, tmp_path, 4, signal.SIGKILL)
     assert not maze_files(tmp_path)
     main.main([*arguments, "--processes=1"])
     made = tmp_path / maze.train.name, tmp_path / maze.val.name
@@ -157,8 +158,8 @@ def maze_files(folder: pathlib.Path) -> list[pathlib.Path]:
     return list(folder.glob("*.npz"))
 
 
-def kill_with_blocks(arguments: list[str], folder: pathlib.Path, blocks: int) -> None:
-    """Kills a command when it has stored so many blocks; its processes end by themselves."""
+def stop_with_blocks(arguments: list[str], folder: pathlib.Path, blocks: int, *signals: signal.Signals) -> None:
+    """Sends signals to a command when it has stored so many blocks; it ends, and its processes with it."""
     with open(folder / "log", "wb") as log:
         process = synthetic.start(arguments, log)
     try:
@@ -168,7 +169,9 @@ def kill_with_blocks(arguments: list[str], folder: pathlib.Path, blocks: int) ->
             assert time.monotonic() < deadline
             time.sleep(0.002)
         children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
+        for number in signals:
+            process.send_signal(number)
+        process.wait(synthetic.LIMIT)
     finally:
         process.kill()
         process.wait()
