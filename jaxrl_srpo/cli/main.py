@@ -44,8 +44,8 @@ Score Regularized Policy Optimization, and AWAC, for whole populations at once.
   jaxrl-srpo data download NAME      fetch a D4RL or Minari dataset
 
 A dataset is a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2, or regenerated/hopper/medium-v0 once it
-is made), pointmaze/umaze, or the path of an HDF5 file in D4RL's layout. `jaxrl-srpo COMMAND --help` lists the flags
-of a command."""
+is made), pointmaze/umaze, or the path of an HDF5 or .npz file in D4RL's layout. `jaxrl-srpo COMMAND --help` lists the flags of
+a command."""
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:

@@ -3,11 +3,13 @@
 import hashlib
 import pathlib
 
+import numpy as np
 import pytest
 
 from jaxrl_srpo.cli import main
 from jaxrl_srpo.errors import UserError
 from tests import synthetic
+from tests.data.swing import swing
 from tests.data.test_download import serving
 from tests.data.test_recording import write_with_resets
 
@@ -21,6 +23,14 @@ def test_info_says_what_is_in_a_file(dataset: pathlib.Path, capsys: pytest.Captu
     main.main(["data", "info", str(dataset), "--env=Pendulum-v1"])
     said = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["dataset", "swing"] in said
+    assert ["environment", "Pendulum-v1"] in said
+
+
+def test_info_reads_an_archive_of_numpy_too(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "mine.npz", **swing())
+    main.main(["data", "info", str(tmp_path / "mine.npz")])
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["dataset", "mine"] in said
     assert ["environment", "Pendulum-v1"] in said
 
 
