@@ -23,7 +23,10 @@ def run(arguments: list[str]) -> None:
       flags.Error: after bad flags.
     """
     values = flags.FlagValues()
-    flags.DEFINE_string("mirror", None, "The only server to ask for D4RL files.", flag_values=values)
+    flags.DEFINE_string("mirror", None, "The only servers to ask for D4RL files, comma-separated.", flag_values=values)
+    flags.DEFINE_string(
+        "all", None, "Several datasets (download): d4rl-paper, those of SRPO's table.", flag_values=values
+    )
     flags.DEFINE_string("checksums", None, "File of `sha256sum` to verify against (download).", flag_values=values)
     flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
     flags.DEFINE_string("out", None, "Picture to write (plot); NAME.png here by default.", flag_values=values)
@@ -36,18 +39,19 @@ def run(arguments: list[str]) -> None:
     commands = ("info", "plot", "make", "download")
     if not rest or rest[0] not in commands:
         raise UserError(f"data {' '.join(rest[:1])}: choose one of {', '.join(commands)}, then a dataset")
+    if values.all is not None:
+        _download_all(rest, values)
+        return
     name = one_argument(rest[1:], f"data {rest[0]}", "NAME_OR_PATH")
     from jaxrl_srpo.data import inspect
     from jaxrl_srpo.data.names import REGENERATED
     from jaxrl_srpo.envs import datasets
     from jaxrl_srpo.envs.make import import_environment
 
-    given = [f"--{flag}" for flag in _RECIPE if values[flag].value is not None]
     if rest[0] == "make" and name.startswith(REGENERATED):
         _regenerate(name, values)
         return
-    if given:
-        raise UserError(f"{given[0]}: is for `data make regenerated/TASK/KIND-v0` only")
+    _refuse_recipe(values)
     if values.checksums and rest[0] != "download":
         raise UserError("--checksums: is for `data download` only")
     if rest[0] == "make":
@@ -74,9 +78,33 @@ def run(arguments: list[str]) -> None:
         print(f"wrote {path}")
 
 
+def _download_all(rest: list[str], values: flags.FlagValues) -> None:
+    from jaxrl_srpo.data import d4rl
+    from jaxrl_srpo.envs import datasets
+
+    if rest != ["download"]:
+        raise UserError("--all: is for `data download` without a name")
+    _refuse_recipe(values)
+    if values.all not in d4rl.GROUPS:
+        raise UserError(f"--all={values.all}: choose one of {', '.join(d4rl.GROUPS)}")
+    names = d4rl.GROUPS[values.all]
+    missing = datasets.download_all(names, print, mirror=values.mirror, sums=values.checksums)
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(names)} files of {values.all} are missing: {', '.join(missing)}; the same "
+            "command fetches only those, and --mirror=URL asks another server"
+        )
+
+
 def _define_recipe(values: flags.FlagValues) -> None:
     for name, text in _RECIPE.items():
         flags.DEFINE_integer(name, None, text, flag_values=values)
+
+
+def _refuse_recipe(values: flags.FlagValues) -> None:
+    given = [f"--{flag}" for flag in _RECIPE if values[flag].value is not None]
+    if given:
+        raise UserError(f"{given[0]}: is for `data make regenerated/TASK/KIND-v0` only")
 
 
 def _regenerate(name: str, values: flags.FlagValues) -> None:

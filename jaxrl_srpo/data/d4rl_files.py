@@ -11,6 +11,7 @@ import numpy as np
 from jaxrl_srpo.data import d4rl, recording, validation
 from jaxrl_srpo.data.columns import Attributes, Columns
 from jaxrl_srpo.data.d4rl_columns import read_columns
+from jaxrl_srpo.data.d4rl_defects import defects
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.data.fingerprint import fingerprint
 from jaxrl_srpo.data.reading import require_text
@@ -183,7 +184,7 @@ def to_dataset(
         findings += validation.report(source, _wrong_width(name, columns), allow_invalid)
     transitions = _transitions(source, columns, rows)
     episodes = _complete_episodes(columns, rows)
-    notes += _slips(columns, rows, episodes, limit, spec)
+    notes += [*_slips(columns, rows, episodes, limit, spec), *defects(name, columns)]
     warnings = (*findings, *(f"{source}: {note}" for note in notes))
     for warning in warnings:
         _LOG.warning("%s", warning)

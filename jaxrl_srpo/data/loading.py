@@ -30,7 +30,7 @@ def read_dataset(
 
     Args:
       name_or_path: an existing HDF5 or .npz file, a name of `d4rl.known_names()`, or a Minari id.
-      mirror: root address of the only server to ask for D4RL's files; see `mirrors.MIRROR_VARIABLE`.
+      mirror: root addresses of the only servers to ask for D4RL's files; see `mirrors.MIRROR_VARIABLE`.
       allow_invalid: log what validation finds instead of raising.
       env: Gymnasium id for evaluation that overrides the dataset's own.
       env_time_limit: time limit of `env` in steps, for files that mark none; D4RL's own files have D4RL's.
@@ -94,7 +94,7 @@ def d4rl_file(name: str, *, mirror: str | None = None, fetch: bool = True, progr
 
     Args:
       name: a name of `d4rl.known_names()`.
-      mirror: root address of the only server to ask.
+      mirror: root addresses of the only servers to ask.
       fetch: whether it may be downloaded.
       progress: draw a progress bar on stderr.
 
@@ -121,15 +121,17 @@ def fetch_d4rl_file(
     mirror: str | None = None,
     sums: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    silent: set[str] | None = None,
 ) -> pathlib.Path:
     """Downloads the file of a D4RL name unless it is here, verifies its SHA-256, and notes it for every later use.
 
     Args:
       name: a name of `d4rl.known_names()`.
-      mirror: root address of the only server to ask.
+      mirror: root addresses of the only servers to ask.
       sums: a file in the format of `sha256sum` that has the file's SHA-256; None takes what was noted when it was first
         downloaded, and without a note takes the file as it comes.
       progress: draw a progress bar on stderr.
+      silent: hosts that are not asked; see `download`.
 
     Returns:
       The file's path.
@@ -144,7 +146,7 @@ def fetch_d4rl_file(
         _verify(path, known)
     else:
         urls = mirrors.mirrored(item.urls, item.path, mirror)
-        download(urls, path, progress, checksum=known, check=hdf5.check)
+        download(urls, path, progress, checksum=known, check=hdf5.check, silent=silent)
     checksums.record(cache, item.path, known.sha256 if known else checksums.sha256_of(path))
     return path
 

@@ -3,10 +3,10 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
-from jaxrl_srpo.data import arrays, d4rl, loading, minari_source, validation
+from jaxrl_srpo.data import arrays, d4rl, loading, minari_source, mirrors, validation
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.fingerprint import fingerprint_of
 from jaxrl_srpo.data.names import EMBEDDED, REGENERATED, is_made_here
@@ -105,7 +105,7 @@ def load_dataset(
     Args:
       name_or_path: an existing HDF5 or .npz file, a name of `d4rl.known_names()`, a Minari id, or one of
         `names.EMBEDDED`.
-      mirror: root address of the only server to ask for D4RL's files; see `mirrors.MIRROR_VARIABLE`.
+      mirror: root addresses of the only servers to ask for D4RL's files; see `mirrors.MIRROR_VARIABLE`.
       allow_invalid: log what validation finds instead of raising.
       env: Gymnasium id for evaluation that overrides the dataset's own; its time limit ends episodes of files that
         mark no time-outs.
@@ -206,7 +206,7 @@ def download_dataset(name: str, *, mirror: str | None = None, sums: str | os.Pat
 
     Args:
       name: a D4RL name or a Minari id.
-      mirror: root address of the only server to ask for D4RL's files.
+      mirror: root addresses of the only servers to ask for D4RL's files.
       sums: a file in the format of `sha256sum` that has the SHA-256 of D4RL's file.
 
     Returns:
@@ -225,3 +225,36 @@ def download_dataset(name: str, *, mirror: str | None = None, sums: str | os.Pat
         raise DatasetError(f"--checksums={os.fspath(sums)}: is for D4RL's files; {name} is Minari's")
     minari_source.download_minari(name)
     return name
+
+
+def download_all(
+    names: Sequence[str],
+    tell: Callable[[str], None],
+    *,
+    mirror: str | None = None,
+    sums: str | os.PathLike[str] | None = None,
+) -> list[str]:
+    """Fetches the files of D4RL names into the cache, going on after a failure.
+
+    Args:
+      names: the names.
+      tell: receives a line for each: its file, or why it is missing.
+      mirror: see `download_dataset`.
+      sums: see `download_dataset`.
+
+    Returns:
+      The names that are missing.
+
+    Raises:
+      DatasetError: a mirror is no address.
+    """
+    mirrors.mirrored((), "", mirror)
+    missing: list[str] = []
+    silent: set[str] = set()
+    for name in names:
+        try:
+            tell(f"{name}: {loading.fetch_d4rl_file(name, mirror=mirror, sums=sums, silent=silent)}")
+        except DatasetError as error:
+            missing.append(name)
+            tell(f"{name}: missing: {error}")
+    return missing
