@@ -109,12 +109,13 @@ def _first_to_come(
 ) -> pathlib.Path:
     """The whole and sound part of the first address that gives one."""
     failures: dict[str, str] = {}
-    before = frozenset(silent)
+    before = set(silent)
     for url in urls:
         host = urllib.parse.urlsplit(url).netloc
         if host in silent:
             if host in before:
                 failures[url] = "the server did not answer for another file"
+                before.remove(host)
             continue
         part = _part_of(target, url)
         if url.startswith("http://") and checksum is None:

@@ -116,24 +116,20 @@ def place_servers(by: str, roots: list[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("by", ["flag", "variable", "public"])
-@pytest.mark.parametrize("last", ["origin", "flat"])
 def test_the_right_file_comes_from_whichever_server_has_it(
     dataset: pathlib.Path,
     cache: pathlib.Path,
     by: str,
-    last: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of D4RL's server, which is down, one with other bytes, and a copy without folders, in two orders."""
+    """Of D4RL's server, which is down, one with other bytes, and a copy without folders."""
     with serving() as down:
         pass
     with serving() as wrong, serving(folders=False) as flat:
         wrong.content, flat.content = b"<html>Please log in</html>", dataset.read_bytes()
-        # The public list has no flat copy in its last place, where the origin is asked with its folders.
-        order = (
-            [down.url, wrong.url, flat.url] if last == "flat" and by != "public" else [wrong.url, flat.url, down.url]
-        )
+        # Among the public addresses D4RL's own is the last.
+        order = [wrong.url, flat.url, down.url] if by == "public" else [down.url, wrong.url, flat.url]
         main.main(["data", "download", "hopper-medium-v2", *place_servers(by, order, monkeypatch)])
         assert [path for path, _ in flat.asked] == [f"/{FOLDER}/{HOPPER}", f"/{HOPPER}"]
         assert {path for path, _ in wrong.asked} == {f"/{FOLDER}/{HOPPER}", f"/{HOPPER}"}

@@ -58,7 +58,7 @@ def test_what_is_missing_is_fetched_first(
         monkeypatch.setenv("JAXRL_SRPO_MIRROR", server.url)
         names = "hopper-medium-v2,hopper-expert-v2,nowhere.hdf5"
         # The last one is nobody's, so that nothing is trained.
-        with pytest.raises(UserError, match="not on this machine: nowhere.hdf5; --download fetches"):
+        with pytest.raises(UserError, match=r"not on this machine: nowhere.hdf5; --download fetches"):
             table.main([f"--datasets={names}", "--download", f"--out={tmp_path / 'run'}"])
     assert table.missing(["hopper-medium-v2", "hopper-expert-v2"]) == []
     said = capsys.readouterr().err
