@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,6 +111,9 @@ def _named(name: object) -> str:
     text = require_text("the name of a dataset", name)
     if not text.strip():
         raise DatasetError("the name of a dataset is empty; leave it out or give one")
+    # Pictures and curves of a run are files and folders of this name.
+    if any(part in ("", ".", "..") for part in re.split(r"[/\\]", text)):
+        raise DatasetError(f"the name of a dataset is {text!a}; files are named by it: no . or .. and no / at an end")
     return text
 
 

@@ -76,6 +76,9 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"timeouts": np.ones(200)}, "no transition is left of 200 rows"),
     ({"name": "a\nb"}, r"the name of a dataset is 'a\\nb'; expected printable text"),
     ({"name": " "}, "the name of a dataset is empty"),
+    ({"name": "../other"}, r"the name of a dataset is '../other'; files are named by it"),
+    ({"name": "/tmp/other"}, "no / at an end"),
+    ({"name": "a\\..\\b"}, "files are named by it"),
     ({"name": 7}, "the name of a dataset is int; expected text"),
     ({"env": 7}, "env is int; expected text"),
 ]
