@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_srpo import report
+from jaxrl_srpo.data.arrays import is_of_arrays
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.facts import DatasetFacts, dataset_facts
 from jaxrl_srpo.data.packing import pack_dataset
@@ -102,9 +103,13 @@ def prepare(
     Raises:
       UserError: if something asked for is not possible.
     """
-    given = _several(datasets)
+    given, log = _several(datasets), log or print_message
     sweep = _sweep(given, seeds, preset, overrides, budget, algorithm)
-    _prepare(sweep, given, out, options or Options(), log or print_message)
+    prepared = _prepare(sweep, given, out, options or Options(), log)
+    if held := [dataset.name for dataset in prepared.datasets if is_of_arrays(dataset.source)]:
+        log(
+            f"{', '.join(held)}: arrays of this program, which workers do not have; `train` with equal ones trains them"
+        )
 
 
 @errors_told()

@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any
 
-from jaxrl_srpo.data import checksums, d4rl, d4rl_files, hdf5, minari_source, mirrors, npz
+from jaxrl_srpo.data import checksums, d4rl, d4rl_files, hdf5, minari_source, mirrors, npz_columns
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.download import cache_dir, download
 from jaxrl_srpo.data.names import EMBEDDED, FORMS, OGBENCH
@@ -83,9 +83,9 @@ def read_file(
         "drop_reset_rows": drop_reset_rows,
     }
     with readable(path):
-        archive = npz.is_archive(path)
+        archive = npz_columns.is_archive(path)
     if archive:
-        return d4rl_files.to_dataset(path, d4rl_files.name_of(path), *npz.read_npz(path), **reading)
+        return d4rl_files.to_dataset(path, d4rl_files.name_of(path), *npz_columns.read_columns(path), **reading)
     return d4rl_files.read_hdf5(path, **reading)
 
 

@@ -1,145 +1,158 @@
-"""Archives of `numpy.savez` with one row per step: nothing in them is unpickled, and no size is believed."""
+"""NumPy's archives (`.npz`) of others: an array is read only if its type, shape and size are what the file can hold."""
 
+import contextlib
 import math
 import os
+import pathlib
 import zipfile
-from typing import IO, Any, NamedTuple
+from collections.abc import Iterator
+from typing import IO, NamedTuple
 
 import numpy as np
 
-from jaxrl_srpo.data.columns import FIELDS, REQUIRED, Attributes, Columns, columns_of, refuse_sizes
-from jaxrl_srpo.data.formats import other_format
-from jaxrl_srpo.data.reading import readable, require_text
+from jaxrl_srpo.data.reading import readable
 from jaxrl_srpo.errors import DatasetError, first_line, printed
+from jaxrl_srpo.io.processors import memory
 
-_ENVIRONMENT = ("env", "env_id")
-_BOUNDS = ("action_low", "action_high")
-_SUFFIX = ".npy"
-_LONGEST_TEXT = 10_000
+NUMBERS = "biuf"
+"""Kinds of NumPy types that are real numbers or flags."""
 
-
-def is_archive(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins like a zip archive, which an `.npz` file is.
-
-    Raises:
-      OSError: it cannot be read.
-    """
-    with open(path, "rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# Deflate packs no tighter than 1:1032; the rest is for short arrays.
+_TIGHTEST, _SLACK = 1032, 1 << 16
 
 
-def read_npz(path: str | os.PathLike[str]) -> tuple[Columns, Attributes]:
-    """The known fields of an archive; `env` or `env_id`, `action_low` and `action_high` are its attributes.
-
-    Args:
-      path: the `.npz` file; arrays by other names are not read.
-
-    Raises:
-      DatasetError: it is no such archive, is damaged, lacks a field, or one is not what it must be.
-    """
-    source = require_text("the path of a dataset", os.fspath(path))
-    with _opened(source) as archive:
-        members = {info.filename.removesuffix(_SUFFIX): info for info in archive.infolist()}
-        entries = {
-            name: _entry(archive, members[name], f"{source}: {name}")
-            for name in (*FIELDS, *_BOUNDS, *_ENVIRONMENT)
-            if name in members
-        }
-        fields = {name: entries[name] for name in FIELDS if name in entries}
-        if not fields:
-            raise DatasetError(f"{source}: has none of the fields {', '.join(REQUIRED)}; it has {_listed(members)}")
-        refuse_sizes(
-            source, {name: one.shape for name, one in fields.items()}, sum(one.size for one in fields.values())
-        )
-        columns = columns_of(source, {name: _values(archive, one) for name, one in fields.items()})
-        low, high = (_bound(archive, entries.get(name)) for name in _BOUNDS)
-        named = [_text(archive, entries[name]) for name in _ENVIRONMENT if name in entries]
-    return columns, Attributes(named[0] if named else None, low, high)
-
-
-class _Entry(NamedTuple):
-    """An array of an archive by its header.
+class Header(NamedTuple):
+    """What stands before the numbers of an array.
 
     Attributes:
-      where: file and name, for messages.
-      info: the member of the archive.
-      shape: as the header says, and as many bytes as the archive has.
-      dtype: its type, without objects.
+      shape: of the array.
+      columns_first: whether its first axis varies fastest.
+      dtype: of its entries.
     """
 
-    where: str
-    info: zipfile.ZipInfo
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    columns_first: bool
+    dtype: np.dtype
 
     @property
     def size(self) -> int:
-        """Bytes of its values."""
+        """Bytes of the numbers."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def _opened(source: str) -> zipfile.ZipFile:
+class Archive:
+    """The arrays of an open archive; none is read before it is asked for, and pickles never.
+
+    Args:
+      archive: the zip file.
+      source: its path, for messages.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, source: str) -> None:
+        self._archive, self._source = archive, source
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the arrays, in the order of the file."""
+        return [name.removesuffix(".npy") for name in self._archive.namelist() if name.endswith(".npy")]
+
+    def header(self, name: str) -> Header:
+        """Type and shape of an array of real numbers or flags, after a look whether the file can hold it.
+
+        Raises:
+          DatasetError: there is none of this name, it holds something else, or the sizes that the file tells disagree.
+        """
+        with self._opened(name) as file, readable(f"{self._source}: {name}"):
+            return self._header(name, file)
+
+    def read(self, name: str) -> np.ndarray:
+        """The values of an array.
+
+        Raises:
+          DatasetError: see `header`; or it is damaged.
+        """
+        with self._opened(name) as file, readable(f"{self._source}: {name}"):
+            header = self._header(name, file)
+            values = np.empty(math.prod(header.shape), header.dtype)
+            rest = values.view(np.uint8).data
+            while rest:
+                count = file.readinto(rest)  # type: ignore[attr-defined]
+                if not count:
+                    raise DatasetError(f"{self._source}: {name} ends {len(rest)} bytes early")
+                rest = rest[count:]
+            # At the end of the file its checksum is compared.
+            if file.read(1):
+                raise DatasetError(f"{self._source}: {name} is longer than its shape {header.shape} says")
+            return values.reshape(header.shape, order="F" if header.columns_first else "C")
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[IO[bytes]]:
+        where = f"{self._source}: {name}"
+        if f"{name}.npy" not in self._archive.namelist():
+            found = ", ".join(map(printed, self.names[:20])) or "no array"
+            raise DatasetError(f"{self._source}: missing field {name}; found {found}")
+        info = self._archive.getinfo(f"{name}.npy")
+        if info.compress_type not in _METHODS:
+            raise DatasetError(f"{where} is packed by method {info.compress_type}; expected numpy.savez's")
+        if info.file_size > _TIGHTEST * info.compress_size + _SLACK:
+            raise DatasetError(f"{where} says it is {info.file_size:,} bytes, packed in {info.compress_size:,}")
+        with readable(where):
+            file = self._archive.open(info)
+        with file:
+            yield file
+
+    def _header(self, name: str, file: IO[bytes]) -> Header:
+        where = f"{self._source}: {name}"
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise DatasetError(f"{where} is of version {version} of NumPy's format; expected 1.0 or 2.0")
+        first = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        header = Header(*read(file))
+        if header.dtype.kind not in NUMBERS:
+            raise DatasetError(f"{where} holds {header.dtype}; expected real numbers")
+        if min(header.shape, default=0) < 0:
+            raise DatasetError(f"{where} has shape {header.shape}; no axis can be shorter than 0")
+        told = self._archive.getinfo(f"{name}.npy").file_size - file.tell()
+        if header.size != told:
+            raise DatasetError(f"{where} has shape {header.shape}, which is {header.size:,} bytes; {told:,} are there")
+        if header.size > memory():
+            raise DatasetError(
+                f"{where} says it is {header.shape}, {header.size / 2**30:,.0f} GiB; this machine has "
+                f"{memory() / 2**30:,.0f} GiB of memory"
+            )
+        return header
+
+
+@contextlib.contextmanager
+def open_archive(path: str | os.PathLike[str]) -> Iterator[Archive]:
+    """An archive for reading.
+
+    Args:
+      path: the file.
+
+    Raises:
+      DatasetError: it is no archive of NumPy's, is cut, or cannot be opened.
+    """
+    source = os.fspath(path)
     try:
         archive = zipfile.ZipFile(source)
-    # A damaged directory raises whatever its bytes happen to mean.
+    except OSError as error:
+        raise DatasetError(f"{source} cannot be read: {error.strerror or error}") from error
+    # A damaged directory raises others, too.
     except Exception as error:
-        raise DatasetError(
-            f"{source}: not a readable .npz file, perhaps cut short; get it again ({first_line(error)})"
-        ) from error
-    if not any(name.endswith(_SUFFIX) for name in archive.namelist()):
-        archive.close()
-        raise DatasetError(f"{source}: {other_format(source) or 'is an empty archive'}")
-    return archive
+        raise DatasetError(f"{source} is no NumPy archive (.npz), or is cut: {first_line(error)}") from error
+    with archive:
+        yield Archive(archive, source)
 
 
-def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> _Entry:
-    """An array's header, compared with what the archive holds of it."""
-    with readable(where):
-        with archive.open(info) as member:
-            shape, dtype = _header(member, where)
-            start = member.tell()
-        if dtype.hasobject:
-            raise DatasetError(f"{where} holds Python objects, which are not read because they can run code")
-        entry = _Entry(where, info, shape, dtype)
-        if entry.size != info.file_size - start:
-            raise DatasetError(
-                f"{where} says it is {shape} of {dtype}, {entry.size:,} bytes; the archive has "
-                f"{info.file_size - start:,} bytes of it"
-            )
-    return entry
+def check(path: pathlib.Path) -> None:
+    """Raises unless a file is a whole archive with an array in it.
 
-
-def _header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(member)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        raise DatasetError(f"{where} is in version {version} of NumPy's format; expected 1.0 or 2.0, of plain numbers")
-    shape, _, dtype = readers[version](member)
-    return shape, dtype
-
-
-def _values(archive: zipfile.ZipFile, entry: _Entry) -> np.ndarray:
-    with readable(entry.where), archive.open(entry.info) as member:
-        values: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
-        # The archive's checksum is compared where a member ends.
-        member.read(1)
-        return values
-
-
-def _bound(archive: zipfile.ZipFile, entry: _Entry | None) -> np.ndarray | None:
-    """A bound as it is in the file; no larger than that of one action can be."""
-    if entry is None:
-        return None
-    refuse_sizes(entry.where, {}, entry.size)
-    return _values(archive, entry)
-
-
-def _text(archive: zipfile.ZipFile, entry: _Entry) -> str:
-    if entry.dtype.kind not in "US" or entry.shape not in ((), (1,)) or entry.size > _LONGEST_TEXT:
-        raise DatasetError(f"{entry.where} is {entry.shape} of {entry.dtype}; expected the Gymnasium id as text")
-    return require_text(entry.where, _values(archive, entry).item())
-
-
-def _listed(members: dict[str, zipfile.ZipInfo]) -> str:
-    names = [printed(name) for name in members]
-    return ", ".join([*names[:6], "..."] if len(names) > 6 else names)
+    Raises:
+      DatasetError: it is not.
+    """
+    with open_archive(path) as archive:
+        if not archive.names:
+            raise DatasetError(f"{path} holds no array")
