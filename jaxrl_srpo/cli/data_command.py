@@ -8,11 +8,16 @@ from absl import flags
 from jaxrl_srpo.cli.command_line import define_drop_reset_rows, one_argument, parse_command
 from jaxrl_srpo.errors import UserError
 
-_RECIPE = {
+_NUMBERS = {
     "steps": "Environment steps that SAC learns for (make regenerated/...); 1000000 by default, as D4RL.",
     "transitions": "Least transitions of each policy (make regenerated/...); 1000000 by default, as D4RL.",
-    "seed": "Seed of all that is random (make regenerated/...); 0 by default.",
+    "seed": "Seed of all that is random (make regenerated/... or ogbench/...); 0 by default.",
+    "episodes": "Training episodes, a tenth more for validation (make ogbench/...); the published number by default.",
+    "rows": "Rows of an episode (make ogbench/...); the published number by default.",
+    "processes": "Processes that play (make ogbench/...); one per core by default.",
 }
+_REGENERATED = ("steps", "transitions", "seed")
+_OGBENCH = ("episodes", "rows", "seed", "processes")
 
 
 def run(arguments: list[str]) -> None:
@@ -29,10 +34,17 @@ def run(arguments: list[str]) -> None:
     )
     flags.DEFINE_string("checksums", None, "File of `sha256sum` to verify against (download).", flag_values=values)
     flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
-    flags.DEFINE_string("out", None, "Picture to write (plot); NAME.png here by default.", flag_values=values)
+    flags.DEFINE_string(
+        "out",
+        None,
+        "Picture to write (plot); NAME.png here by default. File (.npz) or folder (make ogbench/...); "
+        "CACHE/ogbench by default.",
+        flag_values=values,
+    )
     flags.DEFINE_boolean("allow_invalid_data", False, "Read data that failed its checks.", flag_values=values)
     define_drop_reset_rows(values)
-    _define_recipe(values)
+    for flag, text in _NUMBERS.items():
+        flags.DEFINE_integer(flag, None, text, flag_values=values)
     rest = parse_command(values, arguments, "data info|plot|make|download NAME_OR_PATH [--FLAG=VALUE ...]")
     if rest is None:
         return
@@ -47,11 +59,15 @@ def run(arguments: list[str]) -> None:
     from jaxrl_srpo.data.names import REGENERATED
     from jaxrl_srpo.envs import datasets
     from jaxrl_srpo.envs.make import import_environment
+    from jaxrl_srpo.envs.ogbench_recipes import PREFIX
 
     if rest[0] == "make" and name.startswith(REGENERATED):
-        _regenerate(name, values)
+        _regenerate(name, _numbers(values, _REGENERATED, name))
         return
-    _refuse_recipe(values)
+    if rest[0] == "make" and name.startswith(PREFIX):
+        _make_ogbench(name, values.out, _numbers(values, _OGBENCH, name))
+        return
+    _numbers(values, (), name)
     if values.checksums and rest[0] != "download":
         raise UserError("--checksums: is for `data download` only")
     if rest[0] == "make":
@@ -84,7 +100,7 @@ def _download_all(rest: list[str], values: flags.FlagValues) -> None:
 
     if rest != ["download"]:
         raise UserError("--all: is for `data download` without a name")
-    _refuse_recipe(values)
+    _numbers(values, (), values.all)
     if values.all not in d4rl.GROUPS:
         raise UserError(f"--all={values.all}: choose one of {', '.join(d4rl.GROUPS)}")
     names = d4rl.GROUPS[values.all]
@@ -96,22 +112,33 @@ def _download_all(rest: list[str], values: flags.FlagValues) -> None:
         )
 
 
-def _define_recipe(values: flags.FlagValues) -> None:
-    for name, text in _RECIPE.items():
-        flags.DEFINE_integer(name, None, text, flag_values=values)
+def _numbers(values: flags.FlagValues, allowed: tuple[str, ...], name: str) -> dict[str, int]:
+    """The numbers that were given.
+
+    Raises:
+      UserError: one of them is for other datasets, or for another command.
+    """
+    given: dict[str, Any] = {flag: values[flag].value for flag in _NUMBERS if values[flag].value is not None}
+    for flag in given:
+        if flag not in allowed:
+            kinds = (("regenerated/TASK/KIND-v0", _REGENERATED), ("ogbench/NAME", _OGBENCH))
+            uses = " or ".join(f"`data make {kind}`" for kind, numbers in kinds if flag in numbers)
+            raise UserError(f"--{flag}: is for {uses} only")
+    return given
 
 
-def _refuse_recipe(values: flags.FlagValues) -> None:
-    given = [f"--{flag}" for flag in _RECIPE if values[flag].value is not None]
-    if given:
-        raise UserError(f"{given[0]}: is for `data make regenerated/TASK/KIND-v0` only")
-
-
-def _regenerate(name: str, values: flags.FlagValues) -> None:
+def _regenerate(name: str, numbers: dict[str, int]) -> None:
     from jaxrl_srpo.exploration import regenerated
     from jaxrl_srpo.runs.devices import prepare_jax
 
     prepare_jax(1)
-    given: dict[str, Any] = {flag: values[flag].value for flag in _RECIPE if values[flag].value is not None}
-    for dataset_id in regenerated.make_datasets(name, regenerated.Recipe(**given)):
+    for dataset_id in regenerated.make_datasets(name, regenerated.Recipe(**numbers)):
         print(dataset_id)
+
+
+def _make_ogbench(name: str, out: str | None, numbers: dict[str, int]) -> None:
+    from jaxrl_srpo.envs import ogbench_making
+
+    given: dict[str, Any] = numbers
+    made = ogbench_making.make_dataset(name, out=out, **given)
+    print(made.train, made.val, *made.lines, *(f"warning: {line}" for line in made.warnings), sep="\n")

@@ -11,6 +11,7 @@ from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.fingerprint import fingerprint_of
 from jaxrl_srpo.data.names import EMBEDDED, REGENERATED, is_made_here
 from jaxrl_srpo.envs import make, pointmaze
+from jaxrl_srpo.envs.ogbench_recipes import PREFIX
 from jaxrl_srpo.errors import DatasetError, UserError
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def make_dataset(name: str) -> str:
     if name not in EMBEDDED:
         raise DatasetError(
             f"{name}: cannot be made here; choose one of {', '.join(EMBEDDED)}, or {REGENERATED}TASK/KIND-v0, for "
-            f"instance {REGENERATED}hopper/medium-v0"
+            f"instance {REGENERATED}hopper/medium-v0, or one of OGBench's, for instance {PREFIX}cube-single-play-v0"
         )
     return pointmaze.ensure_dataset(name)
 

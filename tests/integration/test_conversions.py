@@ -178,7 +178,7 @@ def test_the_readme_goes_from_arrays_to_a_policy_in_ten_lines(
     code = blocks("README.md", "from_arrays")
     names = ("observations", "actions", "rewards", "terminals", "timeouts")
     content: dict[str, Any] = {name: swing()[name] for name in names}
-    assert len(code.splitlines()) == 10
+    assert len(code.splitlines()) <= 10
     exec(code, content)
     assert gymnasium.make("Pendulum-v1").action_space.contains(np.asarray(content["action"], np.float32))
     assert (tmp_path / "runs" / "mine" / "report" / "table.md").exists()
