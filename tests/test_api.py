@@ -237,7 +237,7 @@ def test_a_run_of_arrays_is_evaluated_and_acts_without_data(
 def test_workers_say_that_the_data_were_arrays(tmp_path: pathlib.Path) -> None:
     lines: list[str] = []
     jaxrl_srpo.prepare(swing(), tmp_path / "run", seeds=[0], algorithm="iql", log=lines.append, **synthetic.TINY)
-    assert "my-data: arrays of this program, which no worker has; `train` with equal ones trains them" in lines
+    assert "my-data: arrays of this program, which workers do not have; `train` with equal ones trains them" in lines
     refuse(jaxrl_srpo.work, "the data of my-data were arrays of a Python program, which no other", tmp_path / "run")
 
 
