@@ -28,7 +28,10 @@ def run(arguments: list[str]) -> None:
       flags.Error: after bad flags.
     """
     values = flags.FlagValues()
-    flags.DEFINE_string("mirror", None, "The only server to ask for D4RL files.", flag_values=values)
+    flags.DEFINE_string("mirror", None, "The only servers to ask for D4RL files, comma-separated.", flag_values=values)
+    flags.DEFINE_string(
+        "all", None, "Several datasets (download): d4rl-paper, those of SRPO's table.", flag_values=values
+    )
     flags.DEFINE_string("checksums", None, "File of `sha256sum` to verify against (download).", flag_values=values)
     flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
     flags.DEFINE_string(
@@ -48,6 +51,9 @@ def run(arguments: list[str]) -> None:
     commands = ("info", "plot", "make", "download")
     if not rest or rest[0] not in commands:
         raise UserError(f"data {' '.join(rest[:1])}: choose one of {', '.join(commands)}, then a dataset")
+    if values.all is not None:
+        _download_all(rest, values)
+        return
     name = one_argument(rest[1:], f"data {rest[0]}", "NAME_OR_PATH")
     from jaxrl_srpo.data import inspect
     from jaxrl_srpo.data.names import REGENERATED
@@ -86,6 +92,24 @@ def run(arguments: list[str]) -> None:
         except OSError as error:
             raise UserError(f"--out={path}: cannot be written: {error.strerror or error}") from error
         print(f"wrote {path}")
+
+
+def _download_all(rest: list[str], values: flags.FlagValues) -> None:
+    from jaxrl_srpo.data import d4rl
+    from jaxrl_srpo.envs import datasets
+
+    if rest != ["download"]:
+        raise UserError("--all: is for `data download` without a name")
+    _numbers(values, (), values.all)
+    if values.all not in d4rl.GROUPS:
+        raise UserError(f"--all={values.all}: choose one of {', '.join(d4rl.GROUPS)}")
+    names = d4rl.GROUPS[values.all]
+    missing = datasets.download_all(names, print, mirror=values.mirror, sums=values.checksums)
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(names)} files of {values.all} are missing: {', '.join(missing)}; the same "
+            "command fetches only those, and --mirror=URL asks another server"
+        )
 
 
 def _numbers(values: flags.FlagValues, allowed: tuple[str, ...], name: str) -> dict[str, int]:
