@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_srpo import report
-from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.data.dataset import Dataset, has_maze_map
 from jaxrl_srpo.data.facts import DatasetFacts, dataset_facts
+from jaxrl_srpo.data.names import expand_ranges
 from jaxrl_srpo.data.packing import pack_dataset
 from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.envs.make import import_environment
@@ -49,7 +50,7 @@ def train(
     A run directory that holds a part of the same sweep is continued from there.
 
     Args:
-      datasets: names or paths.
+      datasets: names or paths; `{1:6}` in one stands for 1 to 5, one dataset each.
       out: run directory.
       seeds: one member per seed.
       preset: a preset that every method has.
@@ -193,7 +194,10 @@ def _sweep(
 ) -> Sweep:
     given = (datasets,) if isinstance(datasets, (str, os.PathLike)) else datasets
     values = {name: _values(value) for name, value in overrides.items()}
-    names, numbers = tuple(os.fspath(name) for name in given), tuple(itertools.islice(seeds, MOST_MEMBERS + 1))
+    names, numbers = (
+        expand_ranges([os.fspath(name) for name in given]),
+        tuple(itertools.islice(seeds, MOST_MEMBERS + 1)),
+    )
     return Sweep(names, numbers, preset, values, budget, _values(algorithm))
 
 
@@ -223,7 +227,8 @@ def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: C
         run.describe(sweep, facts, members, command(), options.to_json())
         run.create()
         for dataset in loaded:
-            if dataset.name in usable and dataset.environment is not None and dataset.environment.goal_task:
+            goal_task = dataset.environment is not None and dataset.environment.goal_task
+            if dataset.name in usable and goal_task and has_maze_map(dataset.family):
                 run.add_trajectories(dataset.name, _data_paths(dataset))
     return _Prepared(run, members, loaded, usable)
 

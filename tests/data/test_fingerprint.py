@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxrl_srpo.data.fingerprint import fingerprint
+from jaxrl_srpo.data.fingerprint import fingerprint, inputs_fingerprint
 
 NAMES = ("observations", "actions", "rewards", "next_observations", "terminals", "action_low", "action_high")
 
@@ -32,3 +32,12 @@ def test_shape_and_type_count_but_the_layout_in_memory_does_not() -> None:
     assert fingerprint(**(arrays() | {"observations": np.asfortranarray(arrays()["observations"])})) == first
     assert fingerprint(**(arrays() | {"rewards": arrays()["rewards"][:, None]})) != first
     assert fingerprint(**(arrays() | {"rewards": arrays()["rewards"].astype(np.float64)})) != first
+
+
+def test_that_of_the_inputs_is_the_same_whatever_is_earned() -> None:
+    names = ("observations", "actions", "next_observations", "action_low", "action_high")
+    given = {name: values for name, values in arrays().items() if name in names}
+    first = inputs_fingerprint(**given)
+    assert first != fingerprint(**arrays())
+    for name in names:
+        assert inputs_fingerprint(**(given | {name: given[name] + 1})) != first
