@@ -65,12 +65,16 @@ class StageRun:
       how: how it is trained; the lease of the run directory is asked whether it may go on.
       stage: the stage.
       members: the population.
+      sharers: for each of them members of other tasks on the same data, for which its rows are written and its results
+        evaluated, too.
 
     Attributes:
       busy_seconds: how long the device compiled or trained so far.
     """
 
-    def __init__(self, how: How, stage: Stage, members: Sequence[Member]) -> None:
+    def __init__(
+        self, how: How, stage: Stage, members: Sequence[Member], sharers: Mapping[Member, Sequence[Member]]
+    ) -> None:
         self.busy_seconds = 0.0
         self._stage, self._run, self._scorer = stage, how.run, how.scorer
         self._checkpoint_seconds = how.checkpoint_seconds
@@ -80,6 +84,10 @@ class StageRun:
         self._schedule = Schedule(stage.steps(values), stage.interval(values), values["log_interval"])
         self._progress = self._run.progress(stage, self._members)
         self._messages = Messages([member.name(stage) for member in self._members])
+        # All that rows are written for, and where among the population each one's numbers are.
+        others = [(i, one) for i, member in enumerate(self._members) for one in sharers[member]]
+        self._told = [*self._members, *(one for _, one in others)]
+        self._places = np.array([*range(len(self._members)), *(i for i, _ in others)])
         # Fetching results takes all processes, of which one evaluates.
         self._evaluates = bool(broadcast(self._scorer is not None))
         self._population = make_population(self._run, how.data, stage, groups, how.strategy)
@@ -121,7 +129,7 @@ class StageRun:
         if self._evaluates and (step > 0 or self._stage.online):
             results = self._results()
             if self._scorer is not None:
-                self._scorer.resume(self._stage, self._members, step, results)
+                self._scorer.resume(self._stage, self._told, step, self._of_all(results))
         return step
 
     def _saved(self) -> Saved | None:
@@ -132,7 +140,7 @@ class StageRun:
 
     def _forget_after(self, step: int) -> None:
         """Drops rows that a killed run wrote after its last checkpoint; they will be written again."""
-        names = {key_of(member.row(self._stage)) for member in self._members}
+        names = {key_of(member.row(self._stage)) for member in self._told}
 
         def kept(row: dict[str, str]) -> bool:
             return key_of(row) not in names or int(row["step"]) <= step
@@ -156,11 +164,15 @@ class StageRun:
             names = [*(name for name in self._stage.metrics if name in means), *means]
             values = {name: np.asarray(means[name]).reshape(-1) for name in dict.fromkeys(names)}
             rows = []
-            for i, member in enumerate(self._members):
+            for i, member in zip(self._places, self._told, strict=True):
                 numbers = {name: f"{x[i]:.6g}" for name, x in values.items() if math.isfinite(x[i])}
                 rows.append(member.row(self._stage) | {"step": step, "updates_per_second": f"{rate:.1f}"} | numbers)
             diverged = self._messages.diverged(diverged_at)
-            entries = [self._members[i].row(self._stage) | {"update": int(diverged_at[i])} for i in diverged]
+            entries = [
+                member.row(self._stage) | {"update": int(diverged_at[i])}
+                for i, member in zip(self._places, self._told, strict=True)
+                if i in diverged
+            ]
             with self._run.writing() as own:
                 if own:
                     self._run.metrics.append(rows)
@@ -175,7 +187,7 @@ class StageRun:
         results = self._results()
         if self._scorer is not None:
             final = step == self._schedule.total
-            self._scorer.submit(self._stage, self._members, step, results, final=final)
+            self._scorer.submit(self._stage, self._told, step, self._of_all(results), final=final)
 
     def _save_checkpoint(self, step: int) -> None:
         # What a checkpoint promises is that everything before its step is on disk; evaluations under way are not.
@@ -189,6 +201,12 @@ class StageRun:
         """Results of all members on the host, leaves [members, ...]."""
         results = self._stage.result(self._population.states)
         return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), results)
+
+    def _of_all(self, results: Any) -> Any:
+        """Results [members, ...] of the population for all that rows are written for."""
+        if len(self._told) == len(self._members):
+            return results
+        return jax.tree.map(lambda x: x[self._places], results)
 
     def _save_results(self) -> None:
         # Fetching them takes all processes.
