@@ -165,6 +165,19 @@ def fetch_ogbench_file(
     return path
 
 
+def _verify_noted(path: pathlib.Path) -> None:
+    """Raises where a file of the cache is no longer the one that was downloaded."""
+    cache = cache_dir()
+    if not path.is_relative_to(cache):
+        return
+    known = checksums.recorded(cache, path.relative_to(cache).as_posix())
+    try:
+        if known is not None:
+            checksums.verify(path, known, os.fspath(path))
+    except DatasetError as error:
+        raise DatasetError(f"{error}; delete the file to fetch it again, or that line if the file is right") from error
+
+
 def _parts(folder: pathlib.Path, name: Name) -> list[pathlib.Path]:
     """The files of a folder that belong to a set: those for training, or those for validation."""
     stem = f"{name.environment}-{name.kind}-v0"
@@ -191,6 +204,8 @@ def _read(
 ) -> tuple[_Rows, tuple[str, ...]]:
     """The rows of all files, and what validation finds; kept, because the tasks of a set follow each other."""
     widths = ogbench_tasks.widths(environment)
+    for file in files:
+        _verify_noted(pathlib.Path(file.path))
     _refuse_larger_than_memory(source, files, widths)
     parts, findings = [], []
     for file in files:

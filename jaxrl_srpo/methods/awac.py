@@ -367,7 +367,7 @@ def _corl(dataset: str, family: str) -> dict[str, Any]:
 
 
 def _ogbench(dataset: str, family: str) -> dict[str, Any]:
-    own = {f"awac_{network}_width": 512 for network in ("actor", "critic")}
+    own: dict[str, Any] = {f"awac_{network}_width": 512 for network in ("actor", "critic")}
     own |= {f"awac_{network}_layers": 4 for network in ("actor", "critic")}
     own |= {"awac_lambda": 1.0 / presets.ogbench_temperature(dataset), "offline_evaluation_interval": 100_000}
     return _CORL | presets.ogbench(dataset) | own

@@ -314,9 +314,9 @@ def _paper_note(dataset: str, family: str) -> str:
 
 
 def _ogbench(dataset: str, family: str) -> dict[str, Any]:
-    budget = {"behavior_steps": 1_000_000, "behavior_batch_size": 256, "policy_evaluation_interval": 100_000}
+    own = {"behavior_steps": 1_000_000, "behavior_batch_size": 256, "policy_evaluation_interval": 100_000}
     # Rewards of -1 and 0, as those of mazes are learned with.
-    return iql.METHOD.presets["ogbench"].values(dataset, family) | budget | {"q_gradient": "sample"}
+    return {**iql.METHOD.presets["ogbench"].values(dataset, family), **own, "q_gradient": "sample"}
 
 
 def _ogbench_note(dataset: str, family: str) -> str:

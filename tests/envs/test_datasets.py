@@ -101,6 +101,11 @@ def test_a_file_of_ogbench_is_downloaded_for_all_its_tasks(stores: pathlib.Path)
     assert (data.source, data.size) == (path, 8)
     assert data.environment is not None
     assert data.environment.id == "scene-singletask-task5-v0"
+    ogbench_files.write(pathlib.Path(path), ogbench_files.trajectories("scene", seed=1))
+    with pytest.raises(
+        DatasetError, match=r"SHA-256 .*; delete the file to fetch it again, or that line if the file is"
+    ):
+        load_dataset("scene-play-singletask-task5-v0-val")
     with pytest.raises(DatasetError, match=r"^scene-play-100m-v0: is a folder of files; fetch it from https://"):
         download_dataset("scene-play-100m-v0")
 
