@@ -142,6 +142,19 @@ class TestTraining:
         assert_same_results(later, run)
         assert len(results(later.path)) == 5
 
+    def test_a_shared_result_that_diverged_is_told_of_for_every_task(
+        self, train: Train, tmp_path: pathlib.Path
+    ) -> None:
+        ogbench_files.write(tmp_path / "scene-play-v0.npz", ogbench_files.solved_tasks("scene", "play"))
+        names = tuple(f"scene-play-singletask-task{number}-v0" for number in (1, 4))
+        paths = {name: tmp_path / name for name in names}
+        run = train(tmp_path / "run", names, paths=paths, seeds=[0, 1], behavior_learning_rate=3e38)
+        told = run.read()
+        found = [(one["stage"], one["dataset"], one["seed"]) for one in told["diverged"]]
+        assert sorted(found) == [("behavior", name, seed) for name in names for seed in (0, 1)]
+        found = [(one["stage"], one["dataset"], one["seed"], one["because"]) for one in told["not_trained"]]
+        assert sorted(found) == [("policy", name, seed, "behavior") for name in names for seed in (0, 1)]
+
     def test_tasks_that_share_a_result_are_evaluated_each_in_its_own(
         self, train: Train, tmp_path: pathlib.Path
     ) -> None:
