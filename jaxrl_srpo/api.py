@@ -12,8 +12,9 @@ import numpy as np
 
 from jaxrl_srpo import report
 from jaxrl_srpo.data.arrays import is_of_arrays
-from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.data.dataset import Dataset, has_maze_map
 from jaxrl_srpo.data.facts import DatasetFacts, dataset_facts
+from jaxrl_srpo.data.names import expand_ranges
 from jaxrl_srpo.data.packing import pack_dataset
 from jaxrl_srpo.envs.datasets import Given, as_dataset, name_of
 from jaxrl_srpo.envs.make import import_environment
@@ -51,7 +52,7 @@ def train(
 
     Args:
       datasets: one or several: names, paths, `Dataset`s, dictionaries with the arguments of `Dataset.from_arrays`, or
-        `minari.MinariDataset`s.
+        `minari.MinariDataset`s; `{1:6}` in a name stands for 1 to 5, one dataset each.
       out: run directory.
       seeds: one member per seed.
       preset: a preset that every method has.
@@ -192,8 +193,13 @@ class _Prepared(NamedTuple):
 
 
 def _several(datasets: Given | Sequence[Given]) -> tuple[Given, ...]:
-    """The datasets that were given, of which only a list or a tuple makes several."""
-    return tuple(datasets) if isinstance(datasets, list | tuple) else (datasets,)
+    """The datasets that were given: of a list or a tuple, and of a name with a range such as `{1:6}`."""
+    given = datasets if isinstance(datasets, list | tuple) else (datasets,)
+    return tuple(
+        each
+        for one in given
+        for each in (expand_ranges([os.fspath(one)]) if isinstance(one, str | os.PathLike) else (one,))
+    )
 
 
 def _names(given: Sequence[Given]) -> tuple[str, ...]:
@@ -255,7 +261,8 @@ def _prepare(
         run.describe(sweep, facts, members, command(), options.to_json())
         run.create()
         for dataset in loaded:
-            if dataset.name in usable and dataset.environment is not None and dataset.environment.goal_task:
+            goal_task = dataset.environment is not None and dataset.environment.goal_task
+            if dataset.name in usable and goal_task and has_maze_map(dataset.family):
                 run.add_trajectories(dataset.name, _data_paths(dataset))
     return _Prepared(run, members, loaded, usable)
 

@@ -1,9 +1,9 @@
 """How fast evaluation is: environment steps per second, beside Gymnasium's vector environments.
 
-For every environment 64 copies are stepped by what evaluation uses (one model for all copies), by Gymnasium
-environments in threads (what evaluation uses where the first does not apply), and by Gymnasium's SyncVectorEnv and
-AsyncVectorEnv. They take turns, burst by burst, so that all see the same machine, and play the same actions from the
-same starts, which their rewards confirm. At last one whole evaluation of a population is timed.
+For every environment 64 copies are stepped by what evaluation uses (one model for all copies; of OGBench one for each
+thread), by Gymnasium environments in threads (what evaluation uses where the first does not apply), and by Gymnasium's
+SyncVectorEnv and AsyncVectorEnv. They take turns, burst by burst, so that all see the same machine, and play the same
+actions from the same starts, which their rewards confirm. At last one whole evaluation of a population is timed.
 
     python -m experiments.benchmarks.evaluation_throughput --out=docs/results/evaluation_throughput
 """
@@ -33,6 +33,7 @@ from jaxrl_srpo.cli.command_line import parse_words
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.batched import MujocoSimulator, make_simulator
 from jaxrl_srpo.envs.make import make_environment, make_unflattened
+from jaxrl_srpo.envs.ogbench import OGBenchSimulator
 from jaxrl_srpo.envs.rollouts import Rollouts
 from jaxrl_srpo.envs.simulator import GymnasiumSimulator, VectorSimulator
 from jaxrl_srpo.errors import UserError
@@ -53,6 +54,19 @@ ENVIRONMENTS = {
     **{f"{name}-{v}": _UPRIGHT for v in ("v4", "v5") for name in ("Hopper", "Walker2d", "Ant")},
     **{f"HalfCheetah-{v}": {} for v in ("v4", "v5")},
     "PointMaze_UMaze-v3": {},
+    # Of OGBench, which the extra `ogbench` installs; 64 copies of an arm in environments of their own take 10 GB.
+    **{
+        f"{name}-singletask-v0": {}
+        for name in (
+            "cube-single",
+            "cube-double",
+            "scene",
+            "puzzle-3x3",
+            "puzzle-4x4",
+            "pointmaze-medium",
+            "antmaze-large",
+        )
+    },
 }
 _NO_LIMIT = 10**9
 _ROUND = 50
@@ -137,7 +151,7 @@ def contenders(spec: EnvironmentSpec, count: int) -> dict[str, Contender]:
     """Everyone who steps `count` copies, by name."""
     ours = make_simulator(spec, count)
     found: dict[str, Contender] = {}
-    if isinstance(ours, MujocoSimulator):
+    if isinstance(ours, MujocoSimulator | OGBenchSimulator):
         found["one model"] = Simulated(ours)
         copies = [make_environment(spec, lean=True) for _ in range(count)]
         found["Gymnasium in threads"] = Simulated(GymnasiumSimulator(copies, ours.action_size))

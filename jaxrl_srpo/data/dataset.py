@@ -57,6 +57,11 @@ class EnvironmentSpec:
         return cls(**{**value, "wrappers": wrappers, "observation_keys": keys})
 
 
+def has_maze_map(family: str) -> bool:
+    """Whether pictures show where policies of a goal task go; of OGBench's environments no map is known here."""
+    return family != "ogbench"
+
+
 @dataclasses.dataclass(frozen=True)
 class ReferenceReturns:
     """Returns of a random and of an expert policy; D4RL's score is 100 (R - random) / (expert - random).
@@ -92,7 +97,8 @@ class Dataset:
       actions: [N, action_size] float32, in the environment's units.
       rewards: [N] float32, untransformed.
       next_observations: [N, observation_size] float32.
-      terminals: [N] bool, true terminations only.
+      terminals: [N] bool, rows whose s' is not bootstrapped from: true terminations, and in OGBench states that solve
+        the task, though the episode goes on there.
       episode_ends: [N] bool, the last transition kept of each episode.
       episode_returns: [E] float64, undiscounted, over all steps of the file (dropped ones included).
       episode_lengths: [E] int64, likewise.
@@ -100,11 +106,14 @@ class Dataset:
       action_low: [action_size] float32, lower bound of the actions.
       action_high: [action_size] float32, upper bound.
       fingerprint: SHA-256 in hex of the transitions' bytes; equal fingerprints mean equal training data.
-      family: `locomotion`, `antmaze`, `pointmaze`, `adroit`, `kitchen` or `other`; presets and rewards go by it.
+      family: `locomotion`, `antmaze`, `pointmaze`, `adroit`, `kitchen`, `ogbench` or `other`; presets and rewards go by
+        it.
       environment: where policies learned from it are evaluated; None if unknown.
       reference: D4RL's or Minari's reference returns; None if there are none.
       observation_keys: entries of dictionary observations, in the order of the vectors; empty if they were vectors.
       warnings: what is doubtful in it, a line each.
+      inputs_fingerprint: SHA-256 in hex of all but rewards and terminals; datasets of equal ones share the results of
+        stages that read neither. Empty for a dataset of its own.
     """
 
     name: str
@@ -126,6 +135,7 @@ class Dataset:
     reference: ReferenceReturns | None = None
     observation_keys: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    inputs_fingerprint: str = ""
 
     @classmethod
     def from_arrays(
@@ -198,3 +208,8 @@ class Dataset:
     def action_size(self) -> int:
         """Width of one action."""
         return self.actions.shape[1]
+
+    @property
+    def goes_on_after_terminals(self) -> bool:
+        """Whether some terminal rows end no episode, so that episodes must not be counted by them."""
+        return bool((self.terminals & ~self.episode_ends).any())

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl_srpo.data import ogbench_tasks
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns, WrapperSpec
 from jaxrl_srpo.data.rewards import reward_scale_and_shift
 from jaxrl_srpo.data.units import Units, measure_units
@@ -45,6 +46,7 @@ class DatasetFacts:
       reward_shift: added after scaling.
       observation_keys: entries of dictionary observations that make a vector; empty if they were vectors.
       longest_episode: steps of the longest episode; 0 where an earlier version did not keep it.
+      inputs_fingerprint: see `Dataset`.
     """
 
     name: str
@@ -72,6 +74,7 @@ class DatasetFacts:
     reward_shift: float = 0.0
     observation_keys: list[str] = dataclasses.field(default_factory=list)
     longest_episode: int = 0
+    inputs_fingerprint: str = ""
 
     @property
     def units(self) -> Units:
@@ -156,7 +159,7 @@ def dataset_facts(
     units = measure_units(weighted, normalize_observations=normalize_observations)
     scale, shift = reward_scale_and_shift(dataset, reward_transform)
     goal_task = dataset.environment is not None and dataset.environment.goal_task
-    successes = (returns > 0).astype(np.float64) if goal_task else None
+    successes = _successes(dataset) if goal_task else None
     if dataset.reference is not None:
         metric, values = dataset.reference.metric, dataset.reference.normalize(returns)
     elif successes is not None:
@@ -188,5 +191,20 @@ def dataset_facts(
         data_success_rate=None if successes is None else float(np.mean(successes)),
         observation_keys=list(dataset.observation_keys),
         longest_episode=int(dataset.episode_lengths.max(initial=0)),
-        given=os.path.abspath(given) if given is not None and os.path.isfile(given) else given,
+        given=os.path.abspath(given) if given is not None and _is_path(given) else given,
+        inputs_fingerprint=dataset.inputs_fingerprint,
     )
+
+
+def _is_path(given: str) -> bool:
+    """Whether a name is one of a file, that of a task of OGBench in some folder included."""
+    return os.path.isfile(given) or ("/" in given and ogbench_tasks.parse(os.path.basename(given)) is not None)
+
+
+def _successes(dataset: Dataset) -> np.ndarray:
+    """[E] float64, 1 for the episodes that reached the goal."""
+    if dataset.family != "ogbench":
+        return (dataset.episode_returns > 0).astype(np.float64)
+    # Rewards of 0 and below; a terminal row is a state that solves the task.
+    starts = np.append(0, np.flatnonzero(dataset.episode_ends)[:-1] + 1)
+    return np.logical_or.reduceat(dataset.terminals, starts).astype(np.float64)

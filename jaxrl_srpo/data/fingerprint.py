@@ -17,8 +17,23 @@ def fingerprint(
     action_high: np.ndarray,
 ) -> str:
     """SHA-256 in hex over shapes and bytes of everything that training sees."""
+    return _digest(observations, actions, rewards, next_observations, terminals, action_low, action_high)
+
+
+def inputs_fingerprint(
+    observations: np.ndarray,
+    actions: np.ndarray,
+    next_observations: np.ndarray,
+    action_low: np.ndarray,
+    action_high: np.ndarray,
+) -> str:
+    """SHA-256 in hex over what the tasks of a dataset have in common: all but rewards and terminals."""
+    return _digest(observations, actions, next_observations, action_low, action_high)
+
+
+def _digest(*arrays: np.ndarray) -> str:
     digest = hashlib.sha256()
-    for array in (observations, actions, rewards, next_observations, terminals, action_low, action_high):
+    for array in arrays:
         digest.update(f"{array.shape}{array.dtype.str}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
@@ -34,4 +49,11 @@ def fingerprint_of(dataset: Dataset) -> str:
         dataset.terminals,
         dataset.action_low,
         dataset.action_high,
+    )
+
+
+def inputs_fingerprint_of(dataset: Dataset) -> str:
+    """Likewise of all but rewards and terminals."""
+    return inputs_fingerprint(
+        dataset.observations, dataset.actions, dataset.next_observations, dataset.action_low, dataset.action_high
     )

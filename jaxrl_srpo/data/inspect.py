@@ -39,7 +39,7 @@ def describe(dataset: Dataset) -> str:
             "rewards",
             f"{_quartiles(dataset.rewards, '.3g')}, mean {dataset.rewards.mean(dtype=np.float64):.3g} per step",
         ),
-        ("terminals", f"{int(dataset.terminals.sum()):,} transitions end in a terminal state"),
+        ("terminals", f"{int(dataset.terminals.sum()):,} transitions {_what_terminals_are(dataset)}"),
         ("time-outs", f"{dataset.timeouts:,} episodes ended by a time limit"),
         ("observations", f"{dataset.observation_size} numbers, {_range(dataset.observations)}"),
         ("actions", f"{dataset.action_size} numbers, {_range(dataset.actions)}, bounds {_bounds(dataset)}"),
@@ -282,6 +282,12 @@ def _environment(dataset: Dataset) -> str:
         return "unknown; name one with --env to evaluate"
     limit = f", time limit {spec.max_episode_steps}" if spec.max_episode_steps else ""
     return spec.id + limit + (", goal task" if spec.goal_task else "")
+
+
+def _what_terminals_are(dataset: Dataset) -> str:
+    if dataset.goes_on_after_terminals:
+        return "solve the task; nothing is bootstrapped there, and the episodes go on"
+    return "end in a terminal state"
 
 
 def _range(values: np.ndarray) -> str:

@@ -3,9 +3,20 @@
 import difflib
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
-from jaxrl_srpo.data import checksums, d4rl, d4rl_files, hdf5, minari_source, mirrors, npz_columns
+from jaxrl_srpo.data import (
+    checksums,
+    d4rl,
+    d4rl_files,
+    hdf5,
+    minari_source,
+    mirrors,
+    npz_columns,
+    ogbench,
+    ogbench_tasks,
+)
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.download import cache_dir, download
 from jaxrl_srpo.data.names import EMBEDDED, FORMS, OGBENCH
@@ -24,12 +35,13 @@ def read_dataset(
     fetch: bool = True,
     progress: bool = True,
 ) -> Dataset:
-    """Reads and validates a dataset by path, D4RL name or Minari id, and makes none.
+    """Reads and validates a dataset by path, D4RL name, OGBench name or Minari id, and makes none.
 
-    A D4RL file that is not in the cache is downloaded; a Minari dataset must be on this machine.
+    A D4RL file that is not in the cache is downloaded; files of OGBench and Minari must be on this machine.
 
     Args:
-      name_or_path: an existing HDF5 or .npz file, a name of `d4rl.known_names()`, or a Minari id.
+      name_or_path: an existing HDF5 or .npz file, a name of `d4rl.known_names()`, a task of OGBench or a path that ends
+        with one, or a Minari id.
       mirror: root addresses of the only servers to ask for D4RL's files; see `mirrors.MIRROR_VARIABLE`.
       allow_invalid: log what validation finds instead of raising.
       env: Gymnasium id for evaluation that overrides the dataset's own.
@@ -45,6 +57,8 @@ def read_dataset(
       DatasetError: it cannot be found, fetched, read or trusted.
     """
     name = require_text("the name of a dataset", os.path.expanduser(os.fspath(name_or_path)))
+    if is_ogbench(name):
+        return ogbench.read_ogbench(name, env=env, allow_invalid=allow_invalid)
     if os.path.isfile(name):
         return read_file(
             name, env=env, allow_invalid=allow_invalid, env_time_limit=env_time_limit, drop_reset_rows=drop_reset_rows
@@ -57,6 +71,11 @@ def read_dataset(
     if "/" not in name and not minari_source.is_here(name):
         raise unknown_name(name)
     return minari_source.read_minari(name, env=env, allow_invalid=allow_invalid, env_time_limit=env_time_limit)
+
+
+def is_ogbench(name: str) -> bool:
+    """Whether a name or path means a dataset of OGBench; a file of another kind that is called so does not."""
+    return ogbench.find_name(name) is not None and (name.endswith(".npz") or not os.path.isfile(name))
 
 
 def read_file(
@@ -166,9 +185,13 @@ def unknown_name(name: str) -> DatasetError:
     """The error for a name that fits no form, with the closest names there are."""
     if OGBENCH.fullmatch(name):
         return DatasetError(
-            f"{name}: is a dataset of OGBench, which is not read by name yet; write its observations, actions, "
-            "rewards, terminals and timeouts to an .npz file and give its path"
+            f"{name}: is no dataset of OGBench that is read here; those of images and with goals are not"
+            f"{_hint(name, ogbench_tasks.known_names())}"
         )
-    close = difflib.get_close_matches(name, [*d4rl.known_names(), *EMBEDDED], n=3, cutoff=0.5)
-    hint = f"; closest: {', '.join(close)}" if close else ""
+    hint = _hint(name, [*d4rl.known_names(), *ogbench_tasks.known_names(), *EMBEDDED])
     return DatasetError(f"unknown dataset {name!r}{hint}; expected {FORMS}")
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"; closest: {', '.join(close)}" if close else ""

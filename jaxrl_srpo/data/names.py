@@ -1,6 +1,9 @@
 """Names of datasets that are made on this machine, and the forms that a dataset's name may take."""
 
 import re
+from collections.abc import Sequence
+
+from jaxrl_srpo.errors import UserError
 
 EMBEDDED = ("pointmaze/umaze", "pointmaze/medium", "pointmaze/large")
 """Datasets that `envs.pointmaze` makes in seconds."""
@@ -8,14 +11,39 @@ EMBEDDED = ("pointmaze/umaze", "pointmaze/medium", "pointmaze/large")
 REGENERATED = "regenerated/"
 """Prefix of the Minari datasets that `exploration.regenerated` makes."""
 
+_RANGE = re.compile(r"(?P<start>.*)\{(?P<low>\d+):(?P<high>\d+)\}(?P<stop>.*)", re.DOTALL)
+_MOST_OF_A_RANGE = 1000
+
 OGBENCH = re.compile(
     r"(visual-)?((pointmaze|antmaze|humanoidmaze|antsoccer)-\w+-(navigate|stitch|explore)|"
     r"(cube-\w+|scene|puzzle-\w+|powderworld-\w+)-(play|noisy))(-singletask(-task\d)?|-oraclerep)?-v\d+"
 )
 """Names of OGBench's datasets, such as `cube-single-play-singletask-v0`."""
 
-FORMS = "an .hdf5 or .npz file, a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2) or pointmaze/umaze"
+FORMS = (
+    "an .hdf5 or .npz file, a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2), a task of OGBench "
+    "(cube-single-play-singletask-task1-v0) or pointmaze/umaze"
+)
 """What a dataset may be called, for messages."""
+
+
+def expand_ranges(names: Sequence[str]) -> tuple[str, ...]:
+    """Names with `{1:6}` in them as several, with 1 to 5 in its place, as seeds are counted; others as they are.
+
+    Raises:
+      UserError: a range is empty or far too long.
+    """
+    return tuple(one for name in names for one in _expand(name))
+
+
+def _expand(name: str) -> list[str]:
+    match = _RANGE.fullmatch(name)
+    if match is None:
+        return [name]
+    low, high = int(match["low"]), int(match["high"])
+    if not low < high <= low + _MOST_OF_A_RANGE:
+        raise UserError(f"--datasets={name}: {{{low}:{high}}} is no range; {{1:6}} is 1 to 5")
+    return [f"{match['start']}{number}{match['stop']}" for number in range(low, high)]
 
 
 def is_made_here(name: str) -> bool:

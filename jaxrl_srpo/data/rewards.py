@@ -94,6 +94,11 @@ def _require_known(name: str) -> None:
 
 def _spread_of_returns(dataset: Dataset) -> float:
     """The best return less the worst, by which rewards are divided in float32."""
+    if dataset.goes_on_after_terminals:
+        raise DatasetError(
+            f"{dataset.name}: reward transform d4rl-locomotion counts episodes by their terminations, but here they go "
+            "on after terminals; choose d4rl-antmaze or none"
+        )
     low, high = return_range(np.asarray(dataset.rewards, np.float32), dataset.terminals)
     with np.errstate(over="ignore"):
         divisible = 0.0 < np.float32(high - low) < np.inf

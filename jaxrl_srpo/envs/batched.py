@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrl_srpo.data.dataset import EnvironmentSpec
-from jaxrl_srpo.envs import tasks
+from jaxrl_srpo.envs import ogbench, tasks
 from jaxrl_srpo.envs.make import find_registered, keys_of, make_environment
 from jaxrl_srpo.envs.simulator import (
     GymnasiumSimulator,
@@ -22,6 +22,7 @@ from jaxrl_srpo.envs.simulator import (
     VectorSimulator,
     action_bounds,
     default_workers,
+    most_workers,
     time_limit,
 )
 from jaxrl_srpo.errors import UserError
@@ -47,6 +48,9 @@ def make_simulator(spec: EnvironmentSpec, count: int, workers: int | None = None
     task = _find_task(spec, environment, count)
     if task is not None:
         return MujocoSimulator(environment, task, count, workers or default_workers(environment))
+    if ogbench.is_ogbench(find_registered(spec.id).entry_point) and not spec.wrappers:
+        places = min(workers or most_workers(), count)
+        return ogbench.OGBenchSimulator([environment, *(make_environment(spec) for _ in range(places - 1))], count)
     spec = dataclasses.replace(spec, observation_keys=keys_of(environment))
     environments = [environment, *(make_environment(spec, lean=True) for _ in range(count - 1))]
     return GymnasiumSimulator(environments, size, workers)

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
-from jaxrl_srpo.data import arrays, d4rl, loading, minari_source, mirrors, validation
+from jaxrl_srpo.data import arrays, d4rl, loading, minari_source, mirrors, ogbench, validation
 from jaxrl_srpo.data.dataset import Dataset
-from jaxrl_srpo.data.fingerprint import fingerprint_of
+from jaxrl_srpo.data.fingerprint import fingerprint_of, inputs_fingerprint_of
 from jaxrl_srpo.data.names import EMBEDDED, REGENERATED, is_made_here
 from jaxrl_srpo.envs import make, pointmaze
 from jaxrl_srpo.envs.ogbench_recipes import PREFIX
@@ -69,7 +69,8 @@ def as_dataset(
     if isinstance(given, Dataset):
         validation.require_sound(given)
         # A program may have replaced some of the transitions.
-        given = dataclasses.replace(given, fingerprint=fingerprint_of(given))
+        shared = inputs_fingerprint_of(given) if given.inputs_fingerprint else ""
+        given = dataclasses.replace(given, fingerprint=fingerprint_of(given), inputs_fingerprint=shared)
         return _limited(_in_environment(given, env))
     limit = _time_limit(env) if env else None
     if isinstance(given, Mapping):
@@ -98,14 +99,15 @@ def load_dataset(
     download: bool = True,
     progress: bool = True,
 ) -> Dataset:
-    """Reads and validates a dataset by path, D4RL name, Minari id or embedded name.
+    """Reads and validates a dataset by path, D4RL name, OGBench name, Minari id or embedded name.
 
-    A D4RL file that is not in the cache is downloaded; `pointmaze/...` is made on first use; a Minari dataset must be
-    on this machine (`download_dataset` fetches one, `regenerated.make_datasets` makes those of `names.REGENERATED`).
+    A D4RL file that is not in the cache is downloaded; `pointmaze/...` is made on first use; datasets of OGBench and
+    Minari must be on this machine (`download_dataset` fetches one, `regenerated.make_datasets` makes those of
+    `names.REGENERATED`).
 
     Args:
-      name_or_path: an existing HDF5 or .npz file, a name of `d4rl.known_names()`, a Minari id, or one of
-        `names.EMBEDDED`.
+      name_or_path: an existing HDF5 or .npz file, a name of `d4rl.known_names()`, a task of OGBench, a Minari id, or
+        one of `names.EMBEDDED`.
       mirror: root addresses of the only servers to ask for D4RL's files; see `mirrors.MIRROR_VARIABLE`.
       allow_invalid: log what validation finds instead of raising.
       env: Gymnasium id for evaluation that overrides the dataset's own; its time limit ends episodes of files that
@@ -135,7 +137,7 @@ def load_dataset(
         fetch=download,
         progress=progress,
     )
-    by_person = env or os.path.isfile(name) or name in d4rl.known_names()
+    by_person = env or os.path.isfile(name) or name in d4rl.known_names() or loading.is_ogbench(name)
     return _limited(dataset if by_person else _trusted(dataset, minari_source.entry_point(dataset.source)))
 
 
@@ -203,12 +205,12 @@ def make_dataset(name: str) -> str:
 
 
 def download_dataset(name: str, *, mirror: str | None = None, sums: str | os.PathLike[str] | None = None) -> str:
-    """Fetches a D4RL file into the cache, or a Minari dataset into Minari's store.
+    """Fetches a file of D4RL or OGBench into the cache, or a Minari dataset into Minari's store.
 
     Args:
-      name: a D4RL name or a Minari id.
-      mirror: root addresses of the only servers to ask for D4RL's files.
-      sums: a file in the format of `sha256sum` that has the SHA-256 of D4RL's file.
+      name: a D4RL name, an OGBench name or a Minari id.
+      mirror: root addresses of the only servers to ask for the file.
+      sums: a file in the format of `sha256sum` that has the SHA-256 of the file.
 
     Returns:
       The file's path, or the Minari id.
@@ -220,10 +222,12 @@ def download_dataset(name: str, *, mirror: str | None = None, sums: str | os.Pat
         raise DatasetError(f"{name}: is made here, not downloaded: `jaxrl-srpo data make {name}`")
     if name in d4rl.known_names():
         return str(loading.fetch_d4rl_file(name, mirror=mirror, sums=sums))
+    if "/" not in name and (found := ogbench.find_name(name)) is not None:
+        return str(ogbench.fetch_ogbench_file(found, mirror=mirror, sums=sums))
     if "/" not in name or os.path.exists(name):
         raise loading.unknown_name(name)
     if sums:
-        raise DatasetError(f"--checksums={os.fspath(sums)}: is for D4RL's files; {name} is Minari's")
+        raise DatasetError(f"--checksums={os.fspath(sums)}: is for files of D4RL and OGBench; {name} is Minari's")
     minari_source.download_minari(name)
     return name
 

@@ -8,6 +8,7 @@ import functools
 import io
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import numpy as np
 from jaxrl_srpo.data import d4rl, d4rl_layouts
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.data.observations import flatten_observation, observation_keys
+from jaxrl_srpo.envs import ogbench
 from jaxrl_srpo.envs.wrappers import wrap
 from jaxrl_srpo.errors import UserError, first_line
 from jaxrl_srpo.io.modules import import_named
@@ -101,7 +103,7 @@ def make_unflattened(spec: EnvironmentSpec, *, lean: bool = False) -> "gymnasium
         registered.entry_point = _lean_point_maze()
     limit = {} if spec.max_episode_steps is None else {"max_episode_steps": spec.max_episode_steps}
     try:
-        with _quiet():
+        with _quiet(), ogbench.quiet():
             environment = gymnasium.make(registered, disable_env_checker=True, **limit, **copy.deepcopy(spec.kwargs))
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         raise UserError(_missing(spec.id, error)) from error
@@ -113,6 +115,8 @@ def make_unflattened(spec: EnvironmentSpec, *, lean: bool = False) -> "gymnasium
     except Exception as error:
         raise UserError(f"environment {spec.id} cannot be made with {spec.kwargs}: {first_line(error)}") from error
     _remove_model_file(environment)
+    if ogbench.is_ogbench(registered.entry_point):
+        ogbench.settle(environment.unwrapped)
     return wrap(environment, spec.wrappers)
 
 
@@ -126,7 +130,7 @@ def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec
     """The registered spec of an id; what Gymnasium alone does not know is registered first.
 
     D4RL's mazes, such as `jaxrl_srpo/antmaze-umaze-v2`, `jaxrl_srpo/Manipulation-v0` and `jaxrl_srpo/Star-v0` are ours;
-    for others Gymnasium-Robotics is imported.
+    for others OGBench, if it is one of its single tasks, or Gymnasium-Robotics is imported.
 
     Raises:
       UserError: the id is unknown, or Gymnasium is not installed.
@@ -140,6 +144,7 @@ def find_registered(environment_id: str) -> "gymnasium.envs.registration.EnvSpec
     if environment_id.startswith(d4rl_layouts.NAMESPACE):
         _register_mazes()
         _register_ours()
+    ogbench.register(environment_id)
     missing = None if environment_id in gymnasium.registry else _register_robotics(environment_id)
     try:
         with _quiet():
@@ -251,11 +256,18 @@ def _quiet() -> Iterator[None]:
 
 
 def _remove_model_file(environment: "gymnasium.Env") -> None:
-    """Removes the file that Gymnasium-Robotics' mazes leave in the temporary folder; it is read once only."""
-    path = getattr(environment.unwrapped, "tmp_xml_file_path", None)
+    """Removes the file that mazes of other packages leave in the temporary folder; it is read once only."""
+    path = getattr(environment.unwrapped, "tmp_xml_file_path", None) or _model_file_of_ogbench(environment)
     if path is not None:
         with contextlib.suppress(OSError):
             os.remove(path)
+
+
+def _model_file_of_ogbench(environment: "gymnasium.Env") -> str | None:
+    """The same of OGBench's mazes; those of other packages are read from where these are installed."""
+    path = getattr(environment.unwrapped, "fullpath", None)
+    mazes = environment.spec is not None and ogbench.is_ogbench(environment.spec.entry_point)
+    return path if mazes and path and os.path.dirname(path) == tempfile.gettempdir() else None
 
 
 @functools.cache

@@ -196,6 +196,11 @@ def time_limit(environment: "gymnasium.Env") -> int | None:
     return None if environment.spec is None else environment.spec.max_episode_steps
 
 
+def most_workers() -> int:
+    """Threads where many pay: the cores, 16 at most."""
+    return min(usable_cores(), _MAX_WORKERS)
+
+
 def default_workers(environment: "gymnasium.Env") -> int:
     """Threads that step environments like this one: the cores (16 at most) where threads pay, else one.
 
@@ -205,4 +210,4 @@ def default_workers(environment: "gymnasium.Env") -> int:
     simulation = getattr(environment.unwrapped, "ant_env", environment.unwrapped)
     if getattr(simulation, "frame_skip", 1) == 1:
         return 1
-    return min(usable_cores(), _MAX_WORKERS)
+    return most_workers()

@@ -366,6 +366,13 @@ def _corl(dataset: str, family: str) -> dict[str, Any]:
     return _CORL | ({} if family == "locomotion" else {"awac_lambda": 0.1}) | _raw_rewards(family)
 
 
+def _ogbench(dataset: str, family: str) -> dict[str, Any]:
+    own: dict[str, Any] = {f"awac_{network}_width": 512 for network in ("actor", "critic")}
+    own |= {f"awac_{network}_layers": 4 for network in ("actor", "critic")}
+    own |= {"awac_lambda": 1.0 / presets.ogbench_temperature(dataset), "offline_evaluation_interval": 100_000}
+    return _CORL | presets.ogbench(dataset) | own
+
+
 METHOD = Method(
     name="awac",
     title="AWAC",
@@ -383,5 +390,6 @@ METHOD = Method(
             lambda dataset, family: _HAND | _raw_rewards(family),
         ),
         "corl": Preset("configs/offline/awac of corl-team/CORL, commit eeeeef2", _corl),
+        "ogbench": Preset(f"{presets.OGBENCH_SOURCE}; AWAC as in corl", _ogbench),
     },
 )

@@ -65,7 +65,8 @@ class Stage:
       needs: earlier stages whose results it uses.
       frozen: what `init` and `update` get of the results, a mapping by the names of `needs`.
       adapt: changes the settings before the program gets them, as where an online stage reuses an offline one's.
-      learns_values: whether it learns from rewards, so that their transform is part of its address.
+      learns_values: whether it reads rewards or terminals, so that they and their transform are part of its address;
+        tasks on the same data share the result of a stage that does not.
       explore: how it acts while it learns online; None for a stage that learns from the dataset alone.
       warmup_steps: setting with the environment steps before an online stage learns.
       uses_data: whether the replay buffer of an online stage starts as the dataset.

@@ -52,6 +52,7 @@ class Settings(ValueSettings):
         minimum=1,
         maximum=1000,
     )
+    layers: int = setting(2, "hidden layers of Q and V", flag="critic_layers", minimum=1, maximum=1000, added=True)
     seeds: int = setting(
         0, "critics of a dataset that its seeds share, by turns; 0: each seed has its own", protocol=True
     )
@@ -67,6 +68,14 @@ QUICK_MAZE = {
     "iql_actor_learning_rate": 1e-3,
     "awr_temperature": 3.0,
     "critic_evaluation_interval": 3_500,
+}
+OGBENCH = {
+    "critic_steps": 1_000_000,
+    "critic_width": 512,
+    "critic_layers": 4,
+    "actor_layers": 4,
+    "expectile": 0.9,
+    "critic_evaluation_interval": 100_000,
 }
 MAZE = {"expectile": 0.9, "awr_temperature": 10.0}
 
@@ -102,10 +111,10 @@ def init(key: Array, spec: Spec, settings: Settings) -> State:
     key_q, key_value, key_actor = jax.random.split(key, 3)
     observations, actions = jnp.zeros((1, spec.observation_size)), jnp.zeros((1, spec.action_size))
     actor = networks.Actor(spec.action_size, settings.width, settings.actor_layers)
-    q = Learner.create(networks.TwinQ(settings.width), key_q, observations, actions)
+    q = Learner.create(networks.TwinQ(settings.width, settings.layers), key_q, observations, actions)
     return State(
         q=q,
-        value=Learner.create(networks.Value(settings.width), key_value, observations),
+        value=Learner.create(networks.Value(settings.width, settings.layers), key_value, observations),
         actor=Learner.create(actor, key_actor, observations),
         target_q=q.copy_params(),
         step=jnp.zeros((), jnp.int32),
@@ -265,6 +274,10 @@ def _paper(dataset: str, family: str) -> dict[str, Any]:
     return own | {"reward_transform": default_transform(family)}
 
 
+def _ogbench(dataset: str, family: str) -> dict[str, Any]:
+    return presets.ogbench(dataset) | OGBENCH | {"awr_temperature": presets.ogbench_temperature(dataset)}
+
+
 METHOD = Method(
     name="iql",
     title="IQL",
@@ -274,5 +287,6 @@ METHOD = Method(
     presets={
         "quick": Preset("small budgets for CPUs, docs/quick.md", _quick),
         "paper": Preset("arXiv 2310.07297 and thu-ml/SRPO, commit b3b916a", _paper),
+        "ogbench": Preset(presets.OGBENCH_SOURCE, _ogbench),
     },
 )

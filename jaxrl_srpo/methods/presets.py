@@ -15,6 +15,30 @@ _QUICK: dict[str, Any] = {
 }
 
 
+OGBENCH_SOURCE = "protocol of arXiv 2502.02538 for OGBench, without its LayerNorm"
+"""Where the presets `ogbench` come from."""
+
+_OGBENCH: dict[str, Any] = {
+    "normalize_observations": False,
+    "reward_transform": "none",
+    "episodes": 50,
+    "online_batch_size": 256,
+}
+_LONG = ("antmaze-giant", "humanoidmaze", "antsoccer")
+# Inverse temperatures of IQL's weights as the released commands have them, for tasks of states and of images.
+_TEMPERATURES = {"cube-single": 1.0, "cube-double": 0.3}
+
+
+def ogbench(dataset: str) -> dict[str, Any]:
+    """What every method's `ogbench` begins with: budgets and sizes are the methods' own flags."""
+    return _OGBENCH | {"discount": 0.995 if dataset.startswith(_LONG) else 0.99}
+
+
+def ogbench_temperature(dataset: str) -> float:
+    """The inverse temperature of weights on actions; 10 where no other is known."""
+    return next((value for start, value in _TEMPERATURES.items() if dataset.startswith(start)), 10.0)
+
+
 def is_maze(family: str) -> bool:
     """Whether a dataset family has the rewards and the horizons of mazes."""
     return family in ("antmaze", "pointmaze")

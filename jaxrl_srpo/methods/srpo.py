@@ -231,6 +231,7 @@ class Online(awac.Online):
     srpo_width: int = borrowed(iql.Settings, "width")
     iql_layers: int = borrowed(iql.Settings, "actor_layers")
     own_layers: int = borrowed(Settings, "own_layers")
+    value_layers: int = borrowed(iql.Settings, "layers")
 
 
 def _sizes_of_srpo(settings: Online) -> Online:
@@ -239,7 +240,7 @@ def _sizes_of_srpo(settings: Online) -> Online:
         actor_width=settings.srpo_width,
         actor_layers=settings.own_layers or settings.iql_layers,
         critic_width=settings.srpo_width,
-        critic_layers=2,
+        critic_layers=settings.value_layers,
         mean="tanh",
     )
 
@@ -312,6 +313,16 @@ def _paper_note(dataset: str, family: str) -> str:
     return f"{dataset}: the paper has no beta for it; --beta chooses one, 0.05 otherwise"
 
 
+def _ogbench(dataset: str, family: str) -> dict[str, Any]:
+    own = {"behavior_steps": 1_000_000, "behavior_batch_size": 256, "policy_evaluation_interval": 100_000}
+    # Rewards of -1 and 0, as those of mazes are learned with.
+    return {**iql.METHOD.presets["ogbench"].values(dataset, family), **own, "q_gradient": "sample"}
+
+
+def _ogbench_note(dataset: str, family: str) -> str:
+    return f"{dataset}: what beta was chosen for it is not published; --beta takes one or several, 0.05 otherwise"
+
+
 METHOD = Method(
     name="srpo",
     title="SRPO",
@@ -321,5 +332,6 @@ METHOD = Method(
     presets={
         "quick": Preset("small budgets for CPUs, docs/quick.md", _quick),
         "paper": Preset("arXiv 2310.07297 and thu-ml/SRPO, commit b3b916a", _paper, _paper_note),
+        "ogbench": Preset(f"{presets.OGBENCH_SOURCE}; SRPO as its paper has it in mazes", _ogbench, _ogbench_note),
     },
 )

@@ -159,6 +159,14 @@ def _corl(dataset: str, family: str) -> dict[str, Any]:
     return {"normalize_observations": True, "episodes": 100 if maze else 10} | rewards
 
 
+def _ogbench(dataset: str, family: str) -> dict[str, Any]:
+    return presets.ogbench(dataset) | {
+        "td3_bc_width": 512,
+        "td3_bc_layers": 4,
+        "td3_bc_evaluation_interval": 100_000,
+    }
+
+
 METHOD = Method(
     name="td3_bc",
     title="TD3+BC",
@@ -168,5 +176,6 @@ METHOD = Method(
         "quick": Preset("small budgets for CPUs", _quick),
         "paper": Preset("arXiv 2106.06860 and sfujim/TD3_BC", _paper),
         "corl": Preset("configs/offline/td3_bc of corl-team/CORL, commit eeeeef2", _corl),
+        "ogbench": Preset(presets.OGBENCH_SOURCE, _ogbench),
     },
 )

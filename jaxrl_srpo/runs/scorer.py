@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_srpo.data.dataset import EnvironmentSpec
+from jaxrl_srpo.data.dataset import EnvironmentSpec, has_maze_map
 from jaxrl_srpo.data.facts import DatasetFacts
 from jaxrl_srpo.envs import rollouts
 from jaxrl_srpo.envs.rollouts import BackgroundEvaluator, Episodes, Rollouts
@@ -77,7 +77,7 @@ class Scorer:
         self.wait()
         chosen = [members[i] for i in indices]
         act = self._act(stage, chosen, jax.tree.map(lambda x: x[np.asarray(indices)], results))
-        record = final and all(self._environment(member).goal_task for member in chosen)
+        record = final and all(self._is_drawn(member) for member in chosen)
         episodes = self._background.submit(self._rollouts_of(chosen), act, record=record)
         self._jobs.append(_Job(stage, chosen, step, final, episodes, again, self._run.lease))
 
@@ -147,6 +147,9 @@ class Scorer:
         found = {tuple(row[name] for name in members[0].row(stage)) for row in rows}
         own = [member for member in members if member.dataset in self._facts]
         return [member for member in own if tuple(map(str, member.row(stage).values())) not in found]
+
+    def _is_drawn(self, member: Member) -> bool:
+        return self._environment(member).goal_task and has_maze_map(self._facts[member.dataset].family)
 
     def _environment(self, member: Member) -> EnvironmentSpec:
         environment = self._facts[member.dataset].environment_spec

@@ -90,13 +90,22 @@ class StageRun:
       how: how it is trained; the lease of the run directory is asked whether it may go on.
       stage: the stage.
       members: the population.
+      sharers: for each of them members of other tasks on the same data, for which its rows are written and its results
+        evaluated, too.
       programs: of the population, if they are compiled already.
 
     Attributes:
       busy_seconds: how long the device compiled or trained so far.
     """
 
-    def __init__(self, how: How, stage: Stage, members: Sequence[Member], programs: Programs | None = None) -> None:
+    def __init__(
+        self,
+        how: How,
+        stage: Stage,
+        members: Sequence[Member],
+        sharers: Mapping[Member, Sequence[Member]],
+        programs: Programs | None = None,
+    ) -> None:
         self.busy_seconds = 0.0
         self._stage, self._run, self._scorer = stage, how.run, how.scorer
         self._checkpoint_seconds = how.checkpoint_seconds
@@ -106,6 +115,10 @@ class StageRun:
         self._schedule = Schedule(stage.steps(values), stage.interval(values), values["log_interval"])
         self._progress = self._run.progress(stage, self._members)
         self._messages = Messages([member.name(stage) for member in self._members])
+        # All that rows are written for, and where among the population each one's numbers are.
+        others = [(i, one) for i, member in enumerate(self._members) for one in sharers[member]]
+        self._told = [*self._members, *(one for _, one in others)]
+        self._places = np.array([*range(len(self._members)), *(i for i, _ in others)])
         # Fetching results takes all processes, of which one evaluates.
         self._evaluates = bool(broadcast(self._scorer is not None))
         self._population = make_population(self._run, how.data, stage, groups, how.strategy, programs)
@@ -171,7 +184,7 @@ class StageRun:
         self._log(chunk, outcome, seconds, bar)
         if self._scorer is not None and results is not None:
             final = chunk.stop == self._schedule.total
-            self._scorer.submit(self._stage, self._members, chunk.stop, _of_members(results), final=final)
+            self._scorer.submit(self._stage, self._told, chunk.stop, self._of_all(_of_members(results)), final=final)
 
     def _resume(self) -> int:
         """Goes back to the last whole checkpoint, if there is one; returns the step to go on from."""
@@ -186,7 +199,7 @@ class StageRun:
         if self._evaluates and (step > 0 or self._stage.online):
             results = self._results()
             if self._scorer is not None:
-                self._scorer.resume(self._stage, self._members, step, results)
+                self._scorer.resume(self._stage, self._told, step, self._of_all(results))
         return step
 
     def _last_checkpoint(self) -> Saved | None:
@@ -197,7 +210,7 @@ class StageRun:
 
     def _forget_after(self, step: int) -> None:
         """Drops rows that a killed run wrote after its last checkpoint; they will be written again."""
-        names = {key_of(member.row(self._stage)) for member in self._members}
+        names = {key_of(member.row(self._stage)) for member in self._told}
 
         def kept(row: dict[str, str]) -> bool:
             return key_of(row) not in names or int(row["step"]) <= step
@@ -222,11 +235,15 @@ class StageRun:
             names = [*(name for name in self._stage.metrics if name in means), *means]
             values = {name: np.asarray(means[name]).reshape(-1) for name in dict.fromkeys(names)}
             rows, rate = [], f"{steps / seconds:.1f}"
-            for i, member in enumerate(self._members):
+            for i, member in zip(self._places, self._told, strict=True):
                 numbers = {name: f"{x[i]:.6g}" for name, x in values.items() if math.isfinite(x[i])}
                 rows.append(member.row(self._stage) | {"step": chunk.stop, "updates_per_second": rate} | numbers)
             diverged = self._messages.diverged(diverged_at)
-            entries = [self._members[i].row(self._stage) | {"update": int(diverged_at[i])} for i in diverged]
+            entries = [
+                member.row(self._stage) | {"update": int(diverged_at[i])}
+                for i, member in zip(self._places, self._told, strict=True)
+                if i in diverged
+            ]
             with self._run.writing() as own:
                 if own:
                     self._run.metrics.append(rows)
@@ -249,6 +266,12 @@ class StageRun:
     def _results(self) -> Any:
         """Results of all members on the host, leaves [members, ...]."""
         return _of_members(self._population.fetch(self._population.copy_of(self._stage.result)))
+
+    def _of_all(self, results: Any) -> Any:
+        """Results [members, ...] of the population for all that rows are written for."""
+        if len(self._told) == len(self._members):
+            return results
+        return jax.tree.map(lambda x: x[self._places], results)
 
     def _save_results(self) -> None:
         # Fetching them takes all processes.

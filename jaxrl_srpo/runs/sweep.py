@@ -1,9 +1,9 @@
 """A sweep: datasets x seeds x hyperparameters as members, and how they share results and programs.
 
-The result of a stage is addressed by what determines it: the dataset's fingerprint, the seed, the stage's own settings
-and code version, the addresses of the earlier stages it uses, and the environment if it learns online. Members that
-differ in beta alone therefore share behavior model and critic, and a sweep that is extended or killed trains only what
-is missing.
+The result of a stage is addressed by what determines it: the fingerprint of what it reads of the dataset, the seed,
+the stage's own settings and code version, the addresses of the earlier stages it uses, and the environment if it learns
+online. Members that differ in beta alone therefore share behavior model and critic, tasks on the same data share the
+behavior model, and a sweep that is extended or killed trains only what is missing.
 """
 
 import dataclasses
@@ -44,6 +44,8 @@ class Member:
       setting: the swept settings other than beta, as `expectile=0.9`, ';' between them; empty if there are none.
       environment: where its policies act and learn online; None if unknown.
       recorded: addresses by stage under which a run directory of another version keeps its results.
+      inputs_fingerprint: of its transitions without rewards and terminals, which tasks of equal data share; empty for
+        data of their own.
     """
 
     dataset: str
@@ -55,6 +57,7 @@ class Member:
     setting: str = ""
     environment: EnvironmentSpec | None = dataclasses.field(default=None, compare=False)
     recorded: Values = dataclasses.field(default=Values({}), compare=False)
+    inputs_fingerprint: str = ""
 
     @property
     def algorithm(self) -> str:
@@ -77,7 +80,7 @@ class Member:
         payload = {
             "stage": stage.name,
             "version": stage.version,
-            "fingerprint": self.fingerprint,
+            "fingerprint": self._fingerprint_for(stage),
             "seed": self.seed_of(stage),
             "settings": {
                 flag: self.settings[flag]
@@ -89,6 +92,12 @@ class Member:
         if stage.online and self.environment is not None:
             payload["environment"] = self.environment.to_json()
         return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _fingerprint_for(self, stage: Stage) -> str:
+        """Fingerprint of what the stage reads of the data."""
+        # Which rows it gets follows from returns, too, where trajectories are weighted.
+        reads_rewards = stage.learns_values or self.settings["trajectory_weighting"] != 0.0
+        return self.fingerprint if reads_rewards else self.inputs_fingerprint or self.fingerprint
 
     def row(self, stage: Stage) -> dict[str, Any]:
         """The columns that name this member in `metrics.csv` and `evaluations.csv`."""
@@ -197,6 +206,7 @@ class Sweep:
                 method=method,
                 setting=label,
                 environment=dataset.environment,
+                inputs_fingerprint=dataset.inputs_fingerprint,
             )
             for dataset in datasets
             for seed in self.seeds
@@ -269,6 +279,14 @@ def unique(members: Sequence[Member], stage: Stage) -> list[Member]:
     """
     own = [member for member in members if stage in member.stages]
     return list({(member.dataset, member.address(stage)): member for member in reversed(own)}.values())[::-1]
+
+
+def by_training(members: Sequence[Member], stage: Stage) -> dict[Member, list[Member]]:
+    """The members to train, in order, each with the members of other tasks that its result and its schedule serve."""
+    groups: dict[Any, list[Member]] = {}
+    for member in unique(members, stage):
+        groups.setdefault((member.address(stage), _program(member, stage)), []).append(member)
+    return {first: others for first, *others in groups.values()}
 
 
 def stages_of(members: Sequence[Member]) -> list[Stage]:

@@ -98,6 +98,7 @@ def _member(
         setting=entry["setting"],
         environment=facts.environment_spec,
         recorded=Values(entry.get("results") or {}),
+        inputs_fingerprint=facts.inputs_fingerprint,
     )
 
 

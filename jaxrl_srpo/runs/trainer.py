@@ -1,7 +1,8 @@
 """Trains the populations of a sweep stage by stage, beside any other workers that do the same."""
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from jaxrl_srpo.runs.leases import Lease, LeaseLost, Leases
 from jaxrl_srpo.runs.run_directory import RunDirectory, population_name
 from jaxrl_srpo.runs.setup import TrainingData
 from jaxrl_srpo.runs.stage_run import How, StageRun, key_of
-from jaxrl_srpo.runs.sweep import Member, populations, stages_of, unique
+from jaxrl_srpo.runs.sweep import Member, by_training, populations, stages_of
 from jaxrl_srpo.runs.untrainable import Untrainable
 
 if TYPE_CHECKING:
@@ -27,10 +28,22 @@ if TYPE_CHECKING:
 
 
 class _Unit(NamedTuple):
-    """What one worker does at a time: a stage of a population."""
+    """What one worker does at a time: a stage of a population.
+
+    Attributes:
+      stage: the stage.
+      population: what is trained.
+      sharers: members of other tasks that the same results are evaluated for; see `sweep.by_training`.
+    """
 
     stage: Stage
     population: list[Member]
+    sharers: Mapping[Member, list[Member]]
+
+    @property
+    def members(self) -> list[Member]:
+        """All that are evaluated."""
+        return [*self.population, *itertools.chain(*(self.sharers[member] for member in self.population))]
 
 
 _ALL_DONE, _WAIT = -1, -2
@@ -83,9 +96,10 @@ class Trainer:
         """
         began = time.monotonic()
         units = [
-            _Unit(stage, population)
+            _Unit(stage, population, sharers)
             for stage in stages_of(members)
-            for population in populations(unique(members, stage), stage, self._size)
+            for sharers in [by_training(members, stage)]
+            for population in populations(list(sharers), stage, self._size)
         ]
         try:
             self._train(units, members)
@@ -99,8 +113,8 @@ class Trainer:
 
     def _train(self, units: Sequence[_Unit], members: Sequence[Member]) -> None:
         for unit in units:
-            if self._missing(*unit):
-                refuse_too_large(*unit)
+            if self._missing(unit.stage, unit.population):
+                refuse_too_large(unit.stage, unit.population)
         if coordinator():
             self._check_results(units)
             if self.run.shares_artefacts:
@@ -148,15 +162,15 @@ class Trainer:
         try:
             if to_train := self._to_train(unit):
                 with precision.using(to_train[0].settings["precision"]):
-                    self._train_stage(stage, to_train, later)
+                    self._train_stage(unit, to_train, later)
             if self.scorer is not None:
                 self.scorer.finish(stage, self._trained(unit))
         except LeaseLost:
             if self.scorer is not None:
                 self.scorer.drop(lease)
 
-    def _train_stage(self, stage: Stage, members: Sequence[Member], later: Sequence[_Unit]) -> None:
-        stage_run = StageRun(self._how, stage, members, self._ahead.take(stage, members))
+    def _train_stage(self, unit: _Unit, members: Sequence[Member], later: Sequence[_Unit]) -> None:
+        stage_run = StageRun(self._how, unit.stage, members, unit.sharers, self._ahead.take(unit.stage, members))
         try:
             stage_run.train(beside=lambda: self._compile_next(later))
         finally:
@@ -178,7 +192,7 @@ class Trainer:
 
         The coordinator looks; what other hosts see of a shared file system may lag behind.
         """
-        stage, population = unit
+        stage, population = unit.stage, unit.population
         wanted = np.zeros(len(population), np.int32)
         if coordinator():
             able = [self._untrainable.reason(stage, member) is None for member in population]
@@ -192,7 +206,7 @@ class Trainer:
     def _choose(self, units: Sequence[_Unit], unfinished: Sequence[int]) -> _Choice:
         """The first unfinished unit that can be done now and that no other worker does."""
         for number in unfinished:
-            stage, population = units[number]
+            stage, population = units[number].stage, units[number].population
             if any(self._missing(earlier, population) for earlier in stage.needs):
                 continue
             lease = self._leases.claim(population_name(stage, population))
@@ -203,34 +217,36 @@ class Trainer:
     def _check_results(self, units: Sequence[_Unit]) -> None:
         """Compares the results that are there with their manifests, so that nothing builds on a damaged one."""
         for unit in units:
-            for member in self._trained(unit):
-                self.run.check_result(unit.stage, member)
+            for member in unit.population:
+                if self.run.has_result(unit.stage, member):
+                    self.run.check_result(unit.stage, member)
 
     def _adopt(self, units: Sequence[_Unit]) -> None:
         """Adds the last metrics of results that other runs have trained, as tables show some of them."""
         known = {key_of(row) for row in self.run.metrics.rows()}
         found = [
-            {**kept, **member.row(stage)}
-            for stage, population in units
-            for member in population
-            if key_of(member.row(stage)) not in known and (kept := self.run.measured(stage, member.address(stage)))
+            {**kept, **member.row(unit.stage)}
+            for unit in units
+            for member in unit.members
+            if key_of(member.row(unit.stage)) not in known
+            and (kept := self.run.measured(unit.stage, member.address(unit.stage)))
         ]
         if found:
             self.run.metrics.append(found)
 
     def _clear(self, units: Sequence[_Unit]) -> None:
         """Removes what workers left who were killed between their last result and its removal."""
-        for stage, population in units if coordinator() else ():
+        for stage, population, _ in units if coordinator() else ():
             self.run.progress(stage, population).clear()
             self.run.remove_leftovers(stage, population)
 
     def _finished(self, unit: _Unit) -> bool:
-        if self._missing(*unit):
+        if self._missing(unit.stage, unit.population):
             return False
         return self.scorer is None or not self.scorer.unfinished(unit.stage, self._trained(unit))
 
     def _trained(self, unit: _Unit) -> list[Member]:
-        return [member for member in unit.population if self.run.has_result(unit.stage, member)]
+        return [member for member in unit.members if self.run.has_result(unit.stage, member)]
 
     def _missing(self, stage: Stage, members: Sequence[Member]) -> list[Member]:
         """The members that can be trained and are not."""

@@ -27,7 +27,7 @@ from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.scorer import Scorer, usable_environments
 from jaxrl_srpo.runs.setup import TrainingData, load_results
-from jaxrl_srpo.runs.sweep import Member, populations, stages_of, unique
+from jaxrl_srpo.runs.sweep import Member, by_training, populations, stages_of
 from jaxrl_srpo.runs.trainer import Trainer
 from jaxrl_srpo.types import Spec
 
@@ -167,7 +167,9 @@ def side_by_side(run_dir: str | os.PathLike[str], algorithm: Sequence[str | Meth
 
 def _most_at_a_time(members: Sequence[Member], size: int) -> int:
     """Members of a sweep that share no earlier result, in populations of at most `size` (0: of all that can be)."""
-    groups = (populations(unique(members, stage), stage, size) for stage in stages_of(members) if not stage.needs)
+    groups = (
+        populations(list(by_training(members, stage)), stage, size) for stage in stages_of(members) if not stage.needs
+    )
     return max(map(len, itertools.chain(*groups)), default=1)
 
 

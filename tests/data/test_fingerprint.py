@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxrl_srpo.data.fingerprint import fingerprint, fingerprint_of
+from jaxrl_srpo.data.fingerprint import fingerprint, fingerprint_of, inputs_fingerprint, inputs_fingerprint_of
 from tests.data.arrays import random_dataset
 
 NAMES = ("observations", "actions", "rewards", "next_observations", "terminals", "action_low", "action_high")
@@ -39,5 +39,18 @@ def test_that_of_a_dataset_is_of_what_it_holds_now() -> None:
     data = random_dataset(12)
     found = fingerprint_of(data)
     assert found == fingerprint(**{name: getattr(data, name) for name in NAMES})
+    shared = inputs_fingerprint_of(data)
     data.rewards[3] += 1.0
     assert fingerprint_of(data) != found
+    assert inputs_fingerprint_of(data) == shared
+    data.actions[3] += 1.0
+    assert inputs_fingerprint_of(data) != shared
+
+
+def test_that_of_the_inputs_is_the_same_whatever_is_earned() -> None:
+    names = ("observations", "actions", "next_observations", "action_low", "action_high")
+    given = {name: values for name, values in arrays().items() if name in names}
+    first = inputs_fingerprint(**given)
+    assert first != fingerprint(**arrays())
+    for name in names:
+        assert inputs_fingerprint(**(given | {name: given[name] + 1})) != first

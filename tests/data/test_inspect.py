@@ -30,6 +30,16 @@ def dataset(
     return d4rl_files.read_hdf5(path)
 
 
+def test_states_that_solve_a_task_are_no_ends(tmp_path: pathlib.Path) -> None:
+    data = dataset(tmp_path)
+    ends = data.episode_ends & (np.cumsum(data.episode_ends) % 2 == 0)
+    lines = dict(line.split(maxsplit=1) for line in inspect.describe(data).splitlines())
+    assert lines["terminals"] == "9 transitions end in a terminal state"
+    data = dataclasses.replace(data, episode_ends=ends)
+    lines = dict(line.split(maxsplit=1) for line in inspect.describe(data).splitlines())
+    assert lines["terminals"] == "9 transitions solve the task; nothing is bootstrapped there, and the episodes go on"
+
+
 def test_description(tmp_path: pathlib.Path) -> None:
     data = dataset(tmp_path)
     lines = dict(line.split(maxsplit=1) for line in inspect.describe(data).splitlines())

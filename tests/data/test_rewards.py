@@ -1,5 +1,6 @@
 """Reward transforms against numbers worked out by hand and against a loop."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def dataset(rewards: Any, terminals: Any) -> Dataset:
         np.asarray(rewards, np.float32),
         np.zeros((rows, 1), np.float32),
         np.asarray(terminals, bool),
-        episode_ends=np.zeros(rows, bool),
+        episode_ends=np.asarray(terminals, bool),
         episode_returns=np.zeros(1),
         episode_lengths=np.ones(1, np.int64),
         timeouts=0,
@@ -49,6 +50,14 @@ def dataset(rewards: Any, terminals: Any) -> Dataset:
         action_high=np.ones(1, np.float32),
         fingerprint="",
     )
+
+
+def test_no_range_is_taken_of_episodes_that_go_on_after_terminals() -> None:
+    data = dataclasses.replace(dataset([-1, 0, -1, 0], [0, 1, 0, 1]), episode_ends=np.array([0, 0, 0, 1], bool))
+    for measure in (transform_rewards, reward_scale_and_shift):
+        with pytest.raises(DatasetError, match=r"^x: reward transform d4rl-locomotion counts episodes by their termin"):
+            measure(data, "d4rl-locomotion")
+    assert reward_scale_and_shift(data, "none") == (1.0, 0.0)
 
 
 def test_locomotion_by_hand() -> None:

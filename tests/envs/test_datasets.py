@@ -17,6 +17,7 @@ from jaxrl_srpo.envs.datasets import as_dataset, download_dataset, load_dataset,
 from jaxrl_srpo.envs.rollouts import Rollouts
 from jaxrl_srpo.errors import DatasetError, UserError
 from tests import own_tasks, synthetic
+from tests.data import ogbench_files
 from tests.data.swing import swing
 from tests.data.test_download import serving
 from tests.data.test_minari_source import edit, make
@@ -90,6 +91,28 @@ def test_downloading_names_the_file(stores: pathlib.Path) -> None:
     assert pathlib.Path(path).read_bytes() == server.content
     with pytest.raises(DatasetError, match="unknown dataset 'hoper-medium-v2'; closest: hopper-medium-v2"):
         download_dataset("hoper-medium-v2")
+
+
+def test_a_file_of_ogbench_is_downloaded_for_all_its_tasks(stores: pathlib.Path) -> None:
+    with serving() as server:
+        server.content = ogbench_files.write(stores / "x.npz", ogbench_files.trajectories("scene")).read_bytes()
+        path = download_dataset("scene-play-singletask-task2-v0-val", mirror=server.url)
+        assert download_dataset("scene-play-v0-val", mirror=server.url) == path
+        server.content = b"<html>"
+        with pytest.raises(DatasetError, match=r"cannot download scene-noisy-v0.npz .* is no NumPy archive"):
+            download_dataset("scene-noisy-v0", mirror=server.url)
+    assert path == str(stores / "cache" / "ogbench" / "scene-play-v0-val.npz")
+    data = load_dataset("scene-play-singletask-task5-v0-val")
+    assert (data.source, data.size) == (path, 8)
+    assert data.environment is not None
+    assert data.environment.id == "scene-singletask-task5-v0"
+    ogbench_files.write(pathlib.Path(path), ogbench_files.trajectories("scene", seed=1))
+    with pytest.raises(
+        DatasetError, match=r"SHA-256 .*; delete the file to fetch it again, or that line if the file is"
+    ):
+        load_dataset("scene-play-singletask-task5-v0-val")
+    with pytest.raises(DatasetError, match=r"^scene-play-100m-v0: is a folder of files; fetch it from https://"):
+        download_dataset("scene-play-100m-v0")
 
 
 def test_the_time_limit_of_a_named_environment_ends_episodes(stores: pathlib.Path) -> None:

@@ -132,11 +132,12 @@ def test_steps_and_intervals_are_those_of_the_settings() -> None:
 
 
 def test_an_online_stage_takes_the_online_batch() -> None:
-    values = {"awac_batch_size": 2, "online_batch_size": 5, "critic_width": 7, "actor_layers": 3}
+    values = {"awac_batch_size": 2, "online_batch_size": 5, "critic_width": 7, "actor_layers": 3, "critic_layers": 6}
     assert awac.STAGE.read(values).batch_size == 2
     assert awac.ONLINE.read(values).batch_size == 5
     sizes = srpo.ONLINE.read(values)
-    assert (sizes.batch_size, sizes.actor_width, sizes.actor_layers, sizes.critic_width) == (5, 7, 3, 7)
+    assert (sizes.batch_size, sizes.actor_width, sizes.actor_layers) == (5, 7, 3)
+    assert (sizes.critic_width, sizes.critic_layers) == (7, 6)
 
 
 def test_a_method_goes_on_online_only_where_it_is_asked_to() -> None:

@@ -31,6 +31,7 @@ PUBLISHED = {
     "critic_steps": 1_500_000,
     "critic_batch_size": 256,
     "critic_learning_rate": 3e-4,
+    "critic_layers": 2,
     "iql_actor_learning_rate": 3e-4,
     "discount": 0.99,
     "target_rate": 0.005,
@@ -224,3 +225,48 @@ def test_mazes_are_known_by_their_family() -> None:
         "antmaze",
         "pointmaze",
     ]
+
+
+@pytest.mark.parametrize("method", ["srpo", "iql", "awac", "td3_bc"])
+def test_that_of_ogbench_has_its_protocol(method: str) -> None:
+    chosen = values_of(method, "ogbench", "cube-single-play-singletask-task1-v0", "ogbench")
+    offline = {flag: chosen[flag] for flag in declared(*(stage.settings for stage in find_method(method).stages))}
+    steps = {flag: value for flag, value in chosen.items() if flag in BUDGETS[method]}
+    assert steps == dict.fromkeys(BUDGETS[method], 1_000_000)
+    sizes = [value for flag, value in offline.items() if flag.endswith("_width") and not flag.startswith("score")]
+    layers = [value for flag, value in offline.items() if flag.endswith("_layers") and flag != "policy_layers"]
+    batches = [value for flag, value in offline.items() if flag.endswith("_batch_size")]
+    intervals = [value for flag, value in offline.items() if flag.endswith("_interval")]
+    assert (set(sizes), set(layers), set(batches), set(intervals)) == ({512}, {4}, {256}, {100_000})
+    protocol = {"normalize_observations": False, "reward_transform": "none", "episodes": 50, "discount": 0.99}
+    assert {flag: chosen[flag] for flag in protocol} == protocol
+
+
+BUDGETS = {
+    "srpo": ("behavior_steps", "critic_steps", "policy_steps"),
+    "iql": ("critic_steps",),
+    "awac": ("offline_steps",),
+    "td3_bc": ("td3_bc_steps",),
+}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "discount", "temperature"),
+    [
+        ("cube-single-play-singletask-v0", 0.99, 1.0),
+        ("cube-double-noisy-singletask-task2-v0", 0.99, 0.3),
+        ("antmaze-large-navigate-singletask-v0", 0.99, 10.0),
+        ("antmaze-giant-navigate-singletask-task5-v0", 0.995, 10.0),
+        ("humanoidmaze-medium-navigate-singletask-task1-v0", 0.995, 10.0),
+    ],
+)
+def test_that_of_ogbench_follows_the_dataset(dataset: str, discount: float, temperature: float) -> None:
+    iql_values, awac_values = (values_of(method, "ogbench", dataset, "ogbench") for method in ("iql", "awac"))
+    assert (iql_values["discount"], iql_values["awr_temperature"]) == (discount, temperature)
+    assert (awac_values["discount"], awac_values["awac_lambda"]) == (discount, 1.0 / temperature)
+
+
+def test_that_of_ogbench_says_that_no_beta_is_published() -> None:
+    note = srpo.METHOD.presets["ogbench"].note("scene-play-singletask-v0", "ogbench")
+    assert note.startswith("scene-play-singletask-v0: ")
+    assert "--beta " in note

@@ -12,7 +12,7 @@ from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import METHODS, awac, behavior, iql, srpo, stages_in_order
 from jaxrl_srpo.methods.settings import Values
-from jaxrl_srpo.runs.sweep import Member, Sweep, populations, shared_groups, stages_of, unique
+from jaxrl_srpo.runs.sweep import Member, Sweep, by_training, populations, shared_groups, stages_of, unique
 from tests import synthetic
 
 SRPO = srpo.METHOD.stages
@@ -310,6 +310,25 @@ class TestAddresses:
         for stage in SRPO:
             assert unique(members, stage) == members
             assert len({member.address(stage) for member in members}) == 2
+
+    def test_tasks_on_the_same_data_share_stages_that_read_no_rewards(self, datasets: list[Dataset]) -> None:
+        tasks = [dataclasses.replace(one, inputs_fingerprint="9" * 64) for one in datasets]
+        one, other = members_of(tasks, (0,))
+        shared = {stage.name for stage in SRPO if one.address(stage) == other.address(stage)}
+        assert shared == {"behavior"}
+        assert by_training([one, other], behavior.STAGE) == {one: [other]}
+        assert by_training([one, other], iql.STAGE) == {one: [], other: []}
+        weighted = members_of(tasks, (0,), trajectory_weighting=(1.0,))
+        assert len({member.address(behavior.STAGE) for member in weighted}) == 2
+
+    def test_tasks_with_other_schedules_are_trained_on_their_own(self, datasets: list[Dataset]) -> None:
+        one, other = (
+            dataclasses.replace(datasets[0], name=name, family=family, inputs_fingerprint="9" * 64)
+            for name, family in (("one", "other"), ("other", "antmaze"))
+        )
+        members = members_of([one, other], (0,), behavior_steps=(9,), normalize_observations=(False,))
+        assert len({member.address(behavior.STAGE) for member in members}) == 1
+        assert by_training(members, behavior.STAGE) == {member: [] for member in members}
 
     def test_a_new_version_of_a_stage_makes_new_results(self, datasets: list[Dataset]) -> None:
         member = members_of(datasets)[0]

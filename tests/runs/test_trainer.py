@@ -20,6 +20,7 @@ from jaxrl_srpo.runs import setup
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.setup import load_result
 from tests import synthetic
+from tests.data import ogbench_files
 
 Paths = dict[str, pathlib.Path]
 Train = Callable[..., RunDirectory]
@@ -61,10 +62,12 @@ def traces() -> Iterator[Counter[str]]:
 
 @pytest.fixture(scope="module")
 def train(files: Paths) -> Train:
-    def train(out: pathlib.Path, names: tuple[str, ...] = ("one", "two"), **values: Any) -> RunDirectory:
+    def train(
+        out: pathlib.Path, names: tuple[str, ...] = ("one", "two"), paths: Paths = files, **values: Any
+    ) -> RunDirectory:
         options = jaxrl_srpo.Options(evaluate=False)
         messages: list[str] = []
-        datasets = [str(files[name]) for name in names]
+        datasets = [str(paths[name]) for name in names]
         defaults = synthetic.TINY | {"options": options, "seeds": range(2), "log": messages.append}
         jaxrl_srpo.train(datasets, out, **defaults | values)
         return RunDirectory(out)
@@ -122,6 +125,55 @@ class TestTraining:
         train(tmp_path / "run", ("two",), seeds=[1], beta=0.1)
         assert not traces
         assert len(RunDirectory(tmp_path / "run").members()) == 8
+
+    def test_tasks_on_the_same_data_cost_one_behavior_model(self, train: Train, tmp_path: pathlib.Path) -> None:
+        ogbench_files.write(tmp_path / "scene-play-v0.npz", ogbench_files.solved_tasks("scene", "play"))
+        names = tuple(f"scene-play-singletask-task{number}-v0" for number in (1, 4))
+        paths = {name: tmp_path / name for name in names}
+        run = train(tmp_path / "run", names, paths=paths, seeds=[3])
+        kept = {name: len(list((run.path / "checkpoints" / name).iterdir())) for name in NAMES}
+        assert kept == {"behavior": 1, "critic": 2, "policy": 2}
+        rows = [row for row in csv_log.read_rows(run.path / "metrics.csv") if row["stage"] == "behavior"]
+        assert [(row["dataset"], row["step"]) for row in rows] == [(name, step) for step in "48" for name in names]
+        assert len({row["loss"] for row in rows}) == 2
+        for name in names:
+            assert_same_results(train(tmp_path / name / "alone", (name,), paths=paths, seeds=[3]), run)
+        # What is added later finds the behavior model there.
+        later = train(tmp_path / "later", names[1:], paths=paths, seeds=[3])
+        stamps = {path: path.stat().st_mtime_ns for path in results(later.path)}
+        train(tmp_path / "later", names, paths=paths, seeds=[3])
+        assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+        assert_same_results(later, run)
+        assert len(results(later.path)) == 5
+
+    def test_a_shared_result_that_diverged_is_told_of_for_every_task(
+        self, train: Train, tmp_path: pathlib.Path
+    ) -> None:
+        ogbench_files.write(tmp_path / "scene-play-v0.npz", ogbench_files.solved_tasks("scene", "play"))
+        names = tuple(f"scene-play-singletask-task{number}-v0" for number in (1, 4))
+        paths = {name: tmp_path / name for name in names}
+        run = train(tmp_path / "run", names, paths=paths, seeds=[0, 1], behavior_learning_rate=3e38)
+        told = run.read()
+        found = [(one["stage"], one["dataset"], one["seed"]) for one in told["diverged"]]
+        assert sorted(found) == [("behavior", name, seed) for name in names for seed in (0, 1)]
+        without = [(one["stage"], one["dataset"], one["seed"], one["because"]) for one in told["not_trained"]]
+        assert sorted(without) == [("policy", name, seed, "behavior") for name in names for seed in (0, 1)]
+
+    def test_tasks_that_share_a_result_are_evaluated_each_in_its_own(
+        self, train: Train, tmp_path: pathlib.Path
+    ) -> None:
+        pytest.importorskip("ogbench", reason="OGBench is not installed")
+        name = "pointmaze-medium"
+        ogbench_files.write(tmp_path / f"{name}-stitch-v0.npz", ogbench_files.solved_tasks(name, "stitch"))
+        paths = {task: tmp_path / f"{name}-stitch-singletask-{task}-v0" for task in ("task2", "task3")}
+        run = train(tmp_path / "run", tuple(paths), paths, seeds=[0], options=jaxrl_srpo.Options(), episodes=1)
+        rows = csv_log.read_rows(run.path / "evaluations.csv")
+        found = Counter((row["stage"], pathlib.Path(row["dataset"]).name) for row in rows)
+        assert found == {(stage, path.name): 1 for stage in NAMES for path in paths.values()}
+        assert {(row["metric"], row["final"], row["return_mean"], row["length_mean"]) for row in rows} == {
+            ("success_rate", "1", "-1000", "1000")
+        }
+        assert not (run.path / "trajectories").exists()
 
     def test_a_diverged_member_is_named_and_changes_no_other(
         self, train: Train, whole: tuple[RunDirectory, Counter[str]], tmp_path: pathlib.Path

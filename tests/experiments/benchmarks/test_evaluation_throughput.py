@@ -32,6 +32,16 @@ def test_a_small_benchmark_writes_its_three_files(tmp_path: pathlib.Path, capsys
     assert "x SyncVectorEnv" in capsys.readouterr().out
 
 
+def test_environments_of_ogbench_have_the_same_contenders() -> None:
+    pytest.importorskip("ogbench", reason="OGBench is not installed")
+    rivals = evaluation_throughput.contenders(EnvironmentSpec("pointmaze-medium-singletask-v0"), 2)
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (5, 2, 2)).astype(np.float32)
+    assert list(rivals) == WHO
+    for rival in rivals.values():
+        assert evaluation_throughput.play(rival, actions)[1].tolist() == [-5.0, -5.0]
+        rival.close()
+
+
 def test_a_whole_evaluation_is_counted_and_described() -> None:
     evaluation = evaluation_throughput.evaluate(EnvironmentSpec("HalfCheetah-v4", max_episode_steps=4), 3, 2)
     assert evaluation.steps == 3 * 2 * 4
