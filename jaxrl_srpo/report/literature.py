@@ -1,9 +1,4 @@
-"""A run beside the literature: the published table's rows, differences to it, and aggregates with their uncertainty.
-
-Aggregates follow Agarwal et al. (arXiv 2108.13264): the interquartile mean over all runs of a group of datasets, and
-95% percentile intervals of a bootstrap stratified by dataset. SciPy's bootstrap of several samples, each resampled on
-its own, is exactly that.
-"""
+"""A run beside the literature: the published table's rows, differences to it, and aggregates with their uncertainty."""
 
 import csv
 import io
@@ -14,17 +9,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.report.estimates import Estimate, estimate, interquartile_mean, mean_of_means
+from jaxrl_srpo.report.latex import escaped, tabular
 from jaxrl_srpo.report.published import METHODS, published_method, published_source
 from jaxrl_srpo.report.records import DATA, beta_text, read_evaluations, read_sweep
 from jaxrl_srpo.report.rows import Row, best_betas, collect, last_evaluation, marked_dataset, origin_notes
 from jaxrl_srpo.report.table import markdown_line, provenance
 
 ALGORITHMS = ("srpo", "iql", "bc")
-RESAMPLES = 5_000
 _TITLES = ("dataset", "beta", "seeds", "episodes", "SRPO", "published SRPO", "difference", "best, not last")
 
 
@@ -42,14 +37,6 @@ class Line(NamedTuple):
     family: str
     rows: dict[str, Row]
     betas: int
-
-
-class Estimate(NamedTuple):
-    """A number and its 95% confidence interval, NaN where a dataset has a single seed."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Aggregate(NamedTuple):
@@ -151,30 +138,9 @@ def _aggregate(group: str, row: Row, samples: Sequence[np.ndarray]) -> Aggregate
         label=row.title,
         datasets=len(samples),
         runs=sum(map(len, samples)),
-        iqm=_estimate(_iqm, samples),
-        mean=_estimate(_mean, samples),
+        iqm=estimate(interquartile_mean, samples),
+        mean=estimate(mean_of_means, samples),
     )
-
-
-def _iqm(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Interquartile mean: of the runs of all datasets, without the lowest and the highest quarter."""
-    return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
-
-
-def _mean(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.mean([np.mean(sample, axis=axis) for sample in samples], axis=0)
-
-
-def _estimate(statistic: Any, samples: Sequence[np.ndarray]) -> Estimate:
-    """The statistic and its interval, by a bootstrap that resamples the seeds of every dataset on its own."""
-    value = float(statistic(*samples))
-    if min(map(len, samples)) < 2:
-        return Estimate(value, np.nan, np.nan)
-    found = stats.bootstrap(
-        samples, statistic, n_resamples=RESAMPLES, method="percentile", vectorized=True, rng=np.random.default_rng(0)
-    )
-    interval = found.confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high))
 
 
 def _methods(lines: Sequence[Line]) -> list[str]:
@@ -223,13 +189,8 @@ def _table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     return [titles[i] for i in keep], [[row[i] for i in keep] for row in cells]
 
 
-def _interval(estimate: Estimate) -> str:
-    spread = "" if np.isnan(estimate.low) else f" [{estimate.low:.1f}, {estimate.high:.1f}]"
-    return f"{estimate.value:.1f}{spread}"
-
-
 def _aggregate_cells(one: Aggregate) -> list[str]:
-    numbers = [str(one.datasets), str(one.runs), _interval(one.iqm), _interval(one.mean)]
+    numbers = [str(one.datasets), str(one.runs), one.iqm.text(), one.mean.text()]
     return [one.group, one.label, *numbers]
 
 
@@ -274,22 +235,10 @@ def _latex(lines: Sequence[Line], aggregates: Sequence[Aggregate], sweep: dict[s
     titles, cells = _table(lines)
     head = ["datasets of", "algorithm", "datasets", "runs", "IQM [95\\%]", "mean [95\\%]"]
     text = [f"% {note}" for note in _notes(lines, sweep)]
-    text += _tabular("l" + "r" * (len(titles) - 1), titles, cells)
-    text += [f"\\par{{\\footnotesize (o) {_escaped(note)}.}}" for note in _origins(lines)]
-    text += ["", *_tabular("llrrrr", head, [_aggregate_cells(one) for one in aggregates])]
+    text += tabular("l" + "r" * (len(titles) - 1), titles, cells)
+    text += [f"\\par{{\\footnotesize (o) {escaped(note)}.}}" for note in _origins(lines)]
+    text += ["", *tabular("llrrrr", head, [_aggregate_cells(one) for one in aggregates])]
     return "\n".join(text) + "\n"
-
-
-def _tabular(columns: str, titles: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    def line(row: Sequence[str]) -> str:
-        return " & ".join(map(_escaped, row)) + " \\\\"
-
-    rules = ["\\toprule", line(titles), "\\midrule", *map(line, cells), "\\bottomrule"]
-    return [f"\\begin{{tabular}}{{{columns}}}", *rules, "\\end{tabular}"]
-
-
-def _escaped(text: str) -> str:
-    return text.replace(" ± ", " $\\pm$ ").replace("_", "\\_")
 
 
 def _csv(lines: Sequence[Line]) -> str:
