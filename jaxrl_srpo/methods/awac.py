@@ -83,6 +83,7 @@ class Settings(Cloning, ValueSettings):
     learning_rate: float = setting(3e-4, "Adam learning rate of AWAC's critics", swept=True)
     critic_width: int = setting(256, "width of AWAC's critics", minimum=1)
     critic_layers: int = setting(2, "hidden layers of AWAC's critics", minimum=1, maximum=1000)
+    critic_layer_norm: bool = setting(False, "LayerNorm after each hidden layer of AWAC's critics", added=True)
     weighting: Weighting = setting("softmax", "form of AWAC's weights", choices=get_args(Weighting))
     baseline: Baseline = setting("sample", "action of V in the advantage", choices=get_args(Baseline))
     negative_q: bool = setting(False, "keep AWAC's Q at or below 0, for rewards of -1 and 0")
@@ -120,7 +121,8 @@ def init(key: Array, spec: Spec, settings: Settings) -> State:
     key_q, key_actor = jax.random.split(key)
     observations, actions = jnp.zeros((1, spec.observation_size)), jnp.zeros((1, spec.action_size))
     bound = 3e-3 if settings.small_outputs else None
-    network = networks.TwinQ(settings.critic_width, settings.critic_layers, bound, settings.initialization)
+    sizes = (settings.critic_width, settings.critic_layers)
+    network = networks.TwinQ(*sizes, bound, settings.initialization, settings.critic_layer_norm)
     q = Learner.create(network, key_q, observations, actions)
     actor = Learner.create(actor_network(spec, settings), key_actor, observations)
     return State(q, actor, q.copy_params(), jnp.zeros((), jnp.int32))
@@ -368,7 +370,7 @@ def _corl(dataset: str, family: str) -> dict[str, Any]:
 
 def _ogbench(dataset: str, family: str) -> dict[str, Any]:
     own: dict[str, Any] = {f"awac_{network}_width": 512 for network in ("actor", "critic")}
-    own |= {f"awac_{network}_layers": 4 for network in ("actor", "critic")}
+    own |= {f"awac_{network}_layers": 4 for network in ("actor", "critic")} | {"awac_critic_layer_norm": True}
     own |= {"awac_lambda": 1.0 / presets.ogbench_temperature(dataset), "offline_evaluation_interval": 100_000}
     return _CORL | presets.ogbench(dataset) | own
 

@@ -53,6 +53,7 @@ class Settings(ValueSettings):
         maximum=1000,
     )
     layers: int = setting(2, "hidden layers of Q and V", flag="critic_layers", minimum=1, maximum=1000, added=True)
+    layer_norm: bool = setting(False, "LayerNorm after each hidden layer of Q and V", added=True)
     seeds: int = setting(
         0, "critics of a dataset that its seeds share, by turns; 0: each seed has its own", protocol=True
     )
@@ -73,6 +74,7 @@ OGBENCH = {
     "critic_steps": 1_000_000,
     "critic_width": 512,
     "critic_layers": 4,
+    "critic_layer_norm": True,
     "actor_layers": 4,
     "expectile": 0.9,
     "critic_evaluation_interval": 100_000,
@@ -111,10 +113,12 @@ def init(key: Array, spec: Spec, settings: Settings) -> State:
     key_q, key_value, key_actor = jax.random.split(key, 3)
     observations, actions = jnp.zeros((1, spec.observation_size)), jnp.zeros((1, spec.action_size))
     actor = networks.Actor(spec.action_size, settings.width, settings.actor_layers)
-    q = Learner.create(networks.TwinQ(settings.width, settings.layers), key_q, observations, actions)
+    twin_q = networks.TwinQ(settings.width, settings.layers, layer_norm=settings.layer_norm)
+    value = networks.Value(settings.width, settings.layers, settings.layer_norm)
+    q = Learner.create(twin_q, key_q, observations, actions)
     return State(
         q=q,
-        value=Learner.create(networks.Value(settings.width, settings.layers), key_value, observations),
+        value=Learner.create(value, key_value, observations),
         actor=Learner.create(actor, key_actor, observations),
         target_q=q.copy_params(),
         step=jnp.zeros((), jnp.int32),

@@ -232,6 +232,7 @@ class Online(awac.Online):
     iql_layers: int = borrowed(iql.Settings, "actor_layers")
     own_layers: int = borrowed(Settings, "own_layers")
     value_layers: int = borrowed(iql.Settings, "layers")
+    value_layer_norm: bool = borrowed(iql.Settings, "layer_norm")
 
 
 def _sizes_of_srpo(settings: Online) -> Online:
@@ -241,6 +242,7 @@ def _sizes_of_srpo(settings: Online) -> Online:
         actor_layers=settings.own_layers or settings.iql_layers,
         critic_width=settings.srpo_width,
         critic_layers=settings.value_layers,
+        critic_layer_norm=settings.value_layer_norm,
         mean="tanh",
     )
 

@@ -176,6 +176,6 @@ METHOD = Method(
         "quick": Preset("small budgets for CPUs", _quick),
         "paper": Preset("arXiv 2106.06860 and sfujim/TD3_BC", _paper),
         "corl": Preset("configs/offline/td3_bc of corl-team/CORL, commit eeeeef2", _corl),
-        "ogbench": Preset(presets.OGBENCH_SOURCE, _ogbench),
+        "ogbench": Preset(f"{presets.OGBENCH_SOURCE}; no LayerNorm", _ogbench),
     },
 )

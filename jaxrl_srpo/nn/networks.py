@@ -99,7 +99,7 @@ class _Affine(nn.Module):
 
 
 class MLP(nn.Module):
-    """`layers` hidden layers of `width` with an activation between them, then a linear output."""
+    """`layers` hidden layers of `width` with an activation and perhaps a LayerNorm after each, then a linear output."""
 
     output_size: int
     width: int = 256
@@ -107,13 +107,21 @@ class MLP(nn.Module):
     activation: Callable[[Array], Array] = nn.relu
     output_bound: float | None = None
     initialization: Initialization = "pytorch"
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., input] -> [..., output_size]."""
         for _ in range(self.layers):
             x = Dense(self.width, self.activation, initialization=self.initialization)(x)
+            if self.layer_norm:
+                x = _layer_norm(x)
         return Dense(self.output_size, hidden=False, bound=self.output_bound)(x)
+
+
+def _layer_norm(x: Array) -> Array:
+    """`LayerNorm` of the network that is called, with statistics in float32; the type of `x` stays."""
+    return nn.LayerNorm(epsilon=1e-5)(x.astype(jnp.float32)).astype(x.dtype)
 
 
 class Actor(nn.Module):
@@ -168,12 +176,14 @@ class TwinQ(nn.Module):
     layers: int = 2
     output_bound: float | None = None
     initialization: Initialization = "pytorch"
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, observations: Array, actions: Array) -> Array:
         """[B, observation_size], [B, action_size] -> [B, 2]."""
         x = jnp.concatenate([observations, actions], axis=-1)
-        network = MLP(1, self.width, self.layers, nn.relu, self.output_bound, self.initialization, parent=None)
+        sizes = (1, self.width, self.layers, nn.relu)
+        network = MLP(*sizes, self.output_bound, self.initialization, self.layer_norm, parent=None)
 
         def heads(key: Array) -> Params:
             drawn = [network.init(jax.random.fold_in(key, i), x)["params"] for i in range(2)]
@@ -226,11 +236,12 @@ class Value(nn.Module):
 
     width: int = 256
     layers: int = 2
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, observations: Array) -> Array:
         """[B, observation_size] -> [B]."""
-        return MLP(1, self.width, self.layers)(observations)[..., 0]
+        return MLP(1, self.width, self.layers, layer_norm=self.layer_norm)(observations)[..., 0]
 
 
 class FourierFeatures(nn.Module):
@@ -277,7 +288,7 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         """[B, width] -> [B, width]."""
         h = dropout(self.make_rng("dropout"), x, self.dropout_rate) if train and self.dropout_rate > 0.0 else x
-        h = nn.LayerNorm(epsilon=1e-5)(h.astype(jnp.float32)).astype(x.dtype)
+        h = _layer_norm(h)
         return x + Dense(x.shape[-1])(Dense(self.hidden, mish)(h))
 
 

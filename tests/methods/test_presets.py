@@ -240,6 +240,8 @@ def test_that_of_ogbench_has_its_protocol(method: str) -> None:
     assert (set(sizes), set(layers), set(batches), set(intervals)) == ({512}, {4}, {256}, {100_000})
     protocol = {"normalize_observations": False, "reward_transform": "none", "episodes": 50, "discount": 0.99}
     assert {flag: chosen[flag] for flag in protocol} == protocol
+    norms = {flag: value for flag, value in offline.items() if flag.endswith("_layer_norm")}
+    assert norms == ({} if method == "td3_bc" else dict.fromkeys(norms, True))
 
 
 BUDGETS = {

@@ -55,6 +55,26 @@ def test_parameter_counts(network: nn.Module, inputs: tuple[jax.Array, ...], exp
     assert count(shapes["params"]) == expected
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_layer_norm_comes_after_each_activation(batched: bool) -> None:
+    network = networks.TwinQ(8, 2, layer_norm=True)
+    observations, actions = (jax.random.normal(jax.random.key(i), (5, size)) for i, size in enumerate((3, 2)))
+    params = network.init(jax.random.key(2), observations, actions)["params"]
+    assert count(params) == 2 * (6 * 8 + 2 * 8 + 9 * 8 + 2 * 8 + 9)
+    with kernels.batching(batched):
+        found = network.apply({"params": params}, observations, actions)
+    x = np.concatenate([observations, actions], axis=-1, dtype=np.float64)
+    for head in range(2):
+        own = jax.tree.map(lambda leaf, head=head: np.asarray(leaf[head], np.float64), params["heads"])
+        h = x
+        for i in range(2):
+            dense = own[f"Dense_{i}"]["Dense_0"]
+            h = np.maximum(h @ dense["kernel"] + dense["bias"], 0.0)
+            h = (h - h.mean(axis=-1, keepdims=True)) / np.sqrt(h.var(axis=-1, keepdims=True) + 1e-5)
+        last = own["Dense_2"]["Dense_0"]
+        np.testing.assert_allclose(found[:, head], (h @ last["kernel"] + last["bias"])[:, 0], rtol=1e-5, atol=1e-6)
+
+
 def test_output_shapes() -> None:
     observations, actions = jnp.zeros((7, 17)), jnp.zeros((7, 6))
 
