@@ -152,8 +152,8 @@ class TestTraining:
         told = run.read()
         found = [(one["stage"], one["dataset"], one["seed"]) for one in told["diverged"]]
         assert sorted(found) == [("behavior", name, seed) for name in names for seed in (0, 1)]
-        found = [(one["stage"], one["dataset"], one["seed"], one["because"]) for one in told["not_trained"]]
-        assert sorted(found) == [("policy", name, seed, "behavior") for name in names for seed in (0, 1)]
+        stopped = [(one["stage"], one["dataset"], one["seed"], one["because"]) for one in told["not_trained"]]
+        assert sorted(stopped) == [("policy", name, seed, "behavior") for name in names for seed in (0, 1)]
 
     def test_tasks_that_share_a_result_are_evaluated_each_in_its_own(
         self, train: Train, tmp_path: pathlib.Path
