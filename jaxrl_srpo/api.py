@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_srpo import report
+from jaxrl_srpo.data.arrays import is_of_arrays
 from jaxrl_srpo.data.dataset import Dataset, has_maze_map
 from jaxrl_srpo.data.facts import DatasetFacts, dataset_facts
 from jaxrl_srpo.data.names import expand_ranges
 from jaxrl_srpo.data.packing import pack_dataset
-from jaxrl_srpo.envs.datasets import load_dataset
+from jaxrl_srpo.envs.datasets import Given, as_dataset, name_of
 from jaxrl_srpo.envs.make import import_environment
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import errors_told, print_message
@@ -35,7 +36,7 @@ Algorithm = str | Method
 
 @errors_told()
 def train(
-    datasets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    datasets: Given | Sequence[Given],
     out: str | os.PathLike[str],
     seeds: Iterable[int] = range(4),
     preset: str = "quick",
@@ -50,7 +51,8 @@ def train(
     A run directory that holds a part of the same sweep is continued from there.
 
     Args:
-      datasets: names or paths; `{1:6}` in one stands for 1 to 5, one dataset each.
+      datasets: one or several: names, paths, `Dataset`s, dictionaries with the arguments of `Dataset.from_arrays`, or
+        `minari.MinariDataset`s; `{1:6}` in a name stands for 1 to 5, one dataset each.
       out: run directory.
       seeds: one member per seed.
       preset: a preset that every method has.
@@ -69,7 +71,8 @@ def train(
       UserError: if something asked for is not possible; nothing has been trained then.
     """
     options, log = options or Options(), log or print_message
-    prepared = _prepare(_sweep(datasets, seeds, preset, overrides, budget, algorithm), out, options, log)
+    given = _several(datasets)
+    prepared = _prepare(_sweep(given, seeds, preset, overrides, budget, algorithm), given, out, options, log)
     settings = {member.dataset: member.settings for member in prepared.members}
     rows = {
         dataset.name: pack_dataset(dataset, **data_settings(settings[dataset.name]))  # type: ignore[arg-type]
@@ -86,7 +89,7 @@ def train(
 
 @errors_told()
 def prepare(
-    datasets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    datasets: Given | Sequence[Given],
     out: str | os.PathLike[str],
     seeds: Iterable[int] = range(4),
     preset: str = "quick",
@@ -101,8 +104,13 @@ def prepare(
     Raises:
       UserError: if something asked for is not possible.
     """
-    sweep = _sweep(datasets, seeds, preset, overrides, budget, algorithm)
-    _prepare(sweep, out, options or Options(), log or print_message)
+    given, log = _several(datasets), log or print_message
+    sweep = _sweep(given, seeds, preset, overrides, budget, algorithm)
+    prepared = _prepare(sweep, given, out, options or Options(), log)
+    if held := [dataset.name for dataset in prepared.datasets if is_of_arrays(dataset.source)]:
+        log(
+            f"{', '.join(held)}: arrays of this program, which workers do not have; `train` with equal ones trains them"
+        )
 
 
 @errors_told()
@@ -184,35 +192,61 @@ class _Prepared(NamedTuple):
     usable: dict[str, DatasetFacts]
 
 
+def _several(datasets: Given | Sequence[Given]) -> tuple[Given, ...]:
+    """The datasets that were given: of a list or a tuple, and of a name with a range such as `{1:6}`."""
+    given = datasets if isinstance(datasets, list | tuple) else (datasets,)
+    return tuple(
+        each
+        for one in given
+        for each in (expand_ranges([os.fspath(one)]) if isinstance(one, str | os.PathLike) else (one,))
+    )
+
+
+def _names(given: Sequence[Given]) -> tuple[str, ...]:
+    """What the sweep calls the datasets.
+
+    Raises:
+      UserError: two that are no files have one name, or one is nothing that a dataset can be given as.
+    """
+    names = tuple(map(name_of, given))
+    held = [name for name, one in zip(names, given, strict=True) if not isinstance(one, str | os.PathLike)]
+    twice = next((name for name in held if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"--datasets: two are called {twice}; give each a name of its own: name=...")
+    return names
+
+
 def _sweep(
-    datasets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    given: Sequence[Given],
     seeds: Iterable[int],
     preset: str,
     overrides: Mapping[str, Any],
     budget: float,
     algorithm: Algorithm | Sequence[Algorithm],
 ) -> Sweep:
-    given = (datasets,) if isinstance(datasets, (str, os.PathLike)) else datasets
     values = {name: _values(value) for name, value in overrides.items()}
-    names, numbers = (
-        expand_ranges([os.fspath(name) for name in given]),
-        tuple(itertools.islice(seeds, MOST_MEMBERS + 1)),
-    )
+    names, numbers = _names(given), tuple(itertools.islice(seeds, MOST_MEMBERS + 1))
     return Sweep(names, numbers, preset, values, budget, _values(algorithm))
 
 
-def _prepare(sweep: Sweep, out: str | os.PathLike[str], options: Options, log: Callable[[str], None]) -> _Prepared:
+def _prepare(
+    sweep: Sweep,
+    given: Sequence[Given],
+    out: str | os.PathLike[str],
+    options: Options,
+    log: Callable[[str], None],
+) -> _Prepared:
     """Loads and checks everything, then writes `sweep.json`."""
     trackers.check(options.track)
     if options.environment is not None:
         options = dataclasses.replace(options, environment=import_environment(options.environment))
-    loaded = [_load(name, options) for name in sweep.datasets]
+    loaded = [as_dataset(one, **options.reading()) for one in given]
     _refuse_equal(loaded)
     members = sweep.members(loaded)
     settings = {member.dataset: data_settings(member.settings) for member in members}
     facts = [
-        dataset_facts(dataset, **settings[dataset.name], given=given)  # type: ignore[arg-type]
-        for dataset, given in zip(loaded, sweep.datasets, strict=True)
+        dataset_facts(dataset, **settings[dataset.name], given=_again(one))  # type: ignore[arg-type]
+        for dataset, one in zip(loaded, given, strict=True)
     ]
     for fact in facts:
         log(
@@ -237,8 +271,9 @@ def _values(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (list, tuple, np.ndarray)) else (value,)
 
 
-def _load(name: str, options: Options) -> Dataset:
-    return load_dataset(name, **options.reading())
+def _again(given: Given) -> str | None:
+    """The name or path by which workers read a dataset; None of what a program holds."""
+    return os.fspath(given) if isinstance(given, str | os.PathLike) else None
 
 
 def _refuse_equal(datasets: Sequence[Dataset]) -> None:
@@ -247,7 +282,7 @@ def _refuse_equal(datasets: Sequence[Dataset]) -> None:
         if dataset.name in sources:
             raise UserError(
                 f"--datasets: {sources[dataset.name]} and {dataset.source} would both be called {dataset.name}; "
-                "rename one of the files"
+                "rename one of them"
             )
         sources[dataset.name] = dataset.source
     for one, other in itertools.combinations(datasets, 2):

@@ -19,6 +19,7 @@ from jaxrl_srpo.report import Row
 from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from tests import synthetic
+from tests.data.swing import swing
 from tests.data.test_recording import write_with_resets
 
 
@@ -197,3 +198,61 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
     assert one == "(1,)"
     assert batch.startswith("this process was forked after the policy was loaded, and JAX cannot run in it")
     assert 'get_context("spawn")' in batch
+
+
+@pytest.fixture(scope="module")
+def run_of_arrays(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A finished run of IQL on arrays, one seed."""
+    out = tmp_path_factory.mktemp("arrays") / "run"
+    rows = jaxrl_srpo.train(swing(), out, seeds=[0], algorithm="iql", log=lambda message: None, **synthetic.TINY)
+    assert [(row.dataset, row.algorithm) for row in rows] == [("my-data", "data"), ("my-data", "iql")]
+    return out
+
+
+def test_a_run_of_arrays_is_continued_with_equal_ones(run_of_arrays: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    run = shutil.copytree(run_of_arrays, tmp_path / "run")
+    np.savez(tmp_path / "my-data.npz", **swing())
+    more = {"algorithm": "iql", "log": lambda message: None, **synthetic.TINY}
+    for given in (jaxrl_srpo.Dataset.from_arrays(**swing()), swing(), tmp_path / "my-data.npz"):
+        before = {path: path.stat().st_mtime_ns for path in (run / "checkpoints").glob("*/*")}
+        jaxrl_srpo.train(given, run, seeds=[0], **more)
+        assert {path: path.stat().st_mtime_ns for path in (run / "checkpoints").glob("*/*")} == before
+    rows = jaxrl_srpo.train([swing(), swing(seed=1) | {"name": "other"}], run, seeds=[0, 1], **more)
+    assert [(row.dataset, row.seeds) for row in rows if row.algorithm == "iql"] == [("my-data", 2), ("other", 2)]
+    with pytest.raises(UserError, match="holds a run on other data named my-data; choose another"):
+        jaxrl_srpo.train(swing(seed=1), run, seeds=[0], **more)
+
+
+def test_a_run_of_arrays_is_evaluated_and_acts_without_data(
+    run_of_arrays: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    run = shutil.copytree(run_of_arrays, tmp_path / "run")
+    assert [row.algorithm for row in jaxrl_srpo.evaluate(run)] == ["data", "iql"]
+    policy = jaxrl_srpo.load_policy(run, log=lambda message: None)
+    assert policy(policy.make_environment().reset(seed=0)[0]).shape == (1,)
+    # What is finished needs none either.
+    assert jaxrl_srpo.work(run, log=lambda message: None)
+
+
+def test_workers_say_that_the_data_were_arrays(tmp_path: pathlib.Path) -> None:
+    lines: list[str] = []
+    jaxrl_srpo.prepare(swing(), tmp_path / "run", seeds=[0], algorithm="iql", log=lines.append, **synthetic.TINY)
+    assert "my-data: arrays of this program, which workers do not have; `train` with equal ones trains them" in lines
+    refuse(jaxrl_srpo.work, "the data of my-data were arrays of a Python program, which no other", tmp_path / "run")
+
+
+def test_names_datasets_and_dictionaries_may_be_mixed(dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    given = [dataset, jaxrl_srpo.Dataset.from_arrays(**swing(1)), swing(2) | {"name": "third"}]
+    jaxrl_srpo.prepare(given, tmp_path / "run", seeds=[0], algorithm="iql", log=lambda message: None)
+    facts = RunDirectory(tmp_path / "run").facts()
+    assert {name: fact.given for name, fact in facts.items()} == {
+        "one": str(dataset),
+        "my-data": None,
+        "third": None,
+    }
+    message = "--datasets: two are called my-data; give each a name of its own"
+    refuse(jaxrl_srpo.prepare, message, [swing(1), swing(2)], tmp_path / "other")
+    message = "--datasets: my-data and third hold the same transitions; name one of them"
+    refuse(jaxrl_srpo.prepare, message, [swing(1), swing(1) | {"name": "third"}], tmp_path / "other")
+    refuse(jaxrl_srpo.prepare, "datasets: int is no dataset; give a name, a path", 7, tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -22,6 +22,7 @@ from jaxrl_srpo.report.curves import draw_fine_tuning
 from jaxrl_srpo.report.drawing import save
 from jaxrl_srpo.report.published import published_score
 from jaxrl_srpo.report.records import Evaluation, read_evaluations
+from jaxrl_srpo.report.rows import marked_dataset, origin_notes
 
 MODULE = "awac.finetune"
 DESCRIPTION = """\
@@ -138,7 +139,7 @@ def offline_table(rows: Iterable[Row]) -> str:
     titles = ["dataset", "algorithm", "setting", "seeds", "score", "published", "effective sample size"]
     cells = [
         [
-            row.dataset,
+            marked_dataset(row),
             row.title,
             _setting(row),
             str(row.seeds or ""),
@@ -205,6 +206,8 @@ def write_results(run: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
     results = fine_tuned(rows, evaluations)
     text = ["# Offline, then online", "", "Score of each seed's last evaluation, mean ± standard deviation over seeds."]
     text += ["", "## On the dataset", "", offline_table(rows)]
+    if notes := origin_notes(rows):
+        text += ["", *(f"(o) {note}." for note in notes)]
     if results:
         text += [
             "",

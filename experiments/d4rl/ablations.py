@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from experiments import common
 from jaxrl_srpo import api
 from jaxrl_srpo.cli.command_line import parse_numbers, parse_words
+from jaxrl_srpo.data.origins import origin
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.drawing import PALETTE, STYLE, save
 from jaxrl_srpo.report.records import Evaluation, read_evaluations
@@ -180,13 +181,16 @@ def format_markdown(scores: Sequence[Score], plan: Plan) -> str:
     for ablation, variant, dataset in dict.fromkeys((one.ablation, one.variant, one.dataset) for one in scores):
         own = [one for one in scores if (one.ablation, one.variant, one.dataset) == (ablation, variant, dataset)]
         cells = [_cell([one.score for one in own if one.beta == beta]) for beta in betas]
-        rows.append([ABLATIONS[ablation].title, variant, dataset, *cells])
+        rows.append([ABLATIONS[ablation].title, variant, dataset + (" (o)" if origin(dataset) else ""), *cells])
     text = [
         f"SRPO, preset {plan.preset}, {plan.budget:g} of its updates, {len(plan.seeds)} seeds: mean ± sample standard "
         "deviation over seeds of the last evaluation. All rows of a dataset share its behavior models and critics.",
         "",
         *common.markdown_table(["ablation", "variant", "dataset", *(f"beta {beta:g}" for beta in betas)], rows, 3),
     ]
+    origins = {name: words for name in dict.fromkeys(one.dataset for one in scores) if (words := origin(name))}
+    if origins:
+        text += ["", *(f"(o) {name}: {words}." for name, words in origins.items())]
     return "\n".join(text) + "\n"
 
 

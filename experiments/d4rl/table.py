@@ -1,9 +1,10 @@
 """The published table: 15 datasets x 6 seeds at the published betas, networks and budgets, as one sweep.
 
     python -m experiments.d4rl.table --dry_run --out=runs/d4rl
-    python -m experiments.d4rl.table --out=runs/d4rl
+    python -m experiments.d4rl.table --download --out=runs/d4rl
 
-The first says what the second would train, and how long that takes on this device. Killed and started again, it goes
+The first says what the second would train, and how long that takes on this device. The second fetches the data that are
+not here, first. Killed and started again, it goes
 on where it was; of a run that is complete it only writes the tables again.
 """
 
@@ -23,12 +24,11 @@ from jaxrl_srpo.data import d4rl, loading
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.names import EMBEDDED
 from jaxrl_srpo.data.table import row_width
-from jaxrl_srpo.envs.datasets import load_dataset
+from jaxrl_srpo.envs.datasets import download_all, load_dataset
 from jaxrl_srpo.errors import DatasetError, UserError
 from jaxrl_srpo.io.files import print_message
 from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.methods.settings import Values, fields_of
-from jaxrl_srpo.methods.srpo import PAPER_BETA
 from jaxrl_srpo.nn import precision
 from jaxrl_srpo.report.literature import write_literature_table
 from jaxrl_srpo.runs.options import Options
@@ -96,6 +96,11 @@ class Cost:
 def missing(names: Sequence[str]) -> list[str]:
     """The names whose data are not on this machine."""
     return [name for name in names if not _is_here(name)]
+
+
+def fetch(names: Sequence[str]) -> None:
+    """Downloads the data of D4RL names, as far as they can be had; a line tells of each."""
+    download_all([name for name in names if name in d4rl.known_names()], print_message)
 
 
 def _is_here(name: str) -> bool:
@@ -277,7 +282,10 @@ def main(arguments: Sequence[str]) -> None:
     if out is None:
         return
     values, names, seeds = line.values, line.datasets, line.seeds
-    absent, overrides = missing(names), _overrides(line)
+    overrides = _overrides(line)
+    if values.download:
+        fetch(missing(names))
+    absent = missing(names)
     if values.dry_run:
         datasets = [nominal(name) if name in absent else load_dataset(name) for name in names]
         parts = plan(
@@ -299,7 +307,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _where_from(absent: Sequence[str]) -> str:
     commands = "; ".join(f"jaxrl-srpo data download {name}" for name in absent)
-    return f"not on this machine: {', '.join(absent)}; get them with: {commands}"
+    return f"not on this machine: {', '.join(absent)}; --download fetches them, as do: {commands}"
 
 
 def _overrides(line: common.CommandLine) -> dict[str, Any]:
@@ -309,7 +317,7 @@ def _overrides(line: common.CommandLine) -> dict[str, Any]:
 
 def _command_line() -> common.CommandLine:
     line = common.CommandLine(MODULE, DESCRIPTION, "Run directory; one that holds a part of this sweep is continued.")
-    line.define_datasets(",".join(PAPER_BETA))
+    line.define_datasets(",".join(d4rl.PAPER))
     line.define_seeds("0:6")
     line.define_preset("paper", ["paper", "quick"])
     line.define_budget()
@@ -319,6 +327,7 @@ def _command_line() -> common.CommandLine:
     line.whole("critic_seeds", 0, "Critics likewise.", 0)
     line.define_artefacts()
     line.whole("members_per_population", 0, "Most members trained together; 0: all that can be.", 0)
+    line.switch("download", "Fetch the data that are not here, first.")
     line.switch("dry_run", "Say what would be trained, and train nothing.")
     return line
 

@@ -1,5 +1,6 @@
 """What every command line of the project shares: help, lists of seeds, numbers and words, exit codes."""
 
+import contextlib
 import math
 import os
 import pathlib
@@ -34,7 +35,7 @@ def exit_with(
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{program}: {interrupted}", file=sys.stderr)
-        sys.exit(130)
+        _end_at_once(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, MemoryError, RuntimeError) as error:
@@ -43,6 +44,17 @@ def exit_with(
         print(f"{program}: {problem}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """Ends the process without waiting for its threads.
+
+    A chunk on a device may take minutes, and Orbax's threads wait for the rest of a save that was interrupted.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def _problem_of_the_machine(error: Exception) -> str:

@@ -41,11 +41,11 @@ Score Regularized Policy Optimization, and AWAC, for whole populations at once.
   jaxrl-srpo data info NAME_OR_PATH  say what is in a dataset
   jaxrl-srpo data plot NAME_OR_PATH  draw it
   jaxrl-srpo data make NAME          make a dataset here: pointmaze/umaze, or regenerated/hopper/medium-v0 with SAC
-  jaxrl-srpo data download NAME      fetch a D4RL or Minari dataset
+  jaxrl-srpo data download NAME      fetch a D4RL or Minari dataset; --all=d4rl-paper those of SRPO's table
 
 A dataset is a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2, or regenerated/hopper/medium-v0 once it
-is made), pointmaze/umaze, or the path of an HDF5 file in D4RL's layout. `jaxrl-srpo COMMAND --help` lists the flags
-of a command."""
+is made), pointmaze/umaze, or the path of an HDF5 or .npz file in D4RL's layout. `jaxrl-srpo COMMAND --help` lists the
+flags of a command."""
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
@@ -194,7 +194,7 @@ def _define_sweep(values: flags.FlagValues) -> None:
     text("out", None, "Run directory; one that holds a part of this sweep is continued.", flag_values=values)
     text("env", None, f"Gymnasium id to evaluate in, for data that names none{_OWN_ENVIRONMENT}.", flag_values=values)
     text("artefacts", None, "Directory of finished stages shared between runs.", flag_values=values)
-    text("mirror", None, "Address to download D4RL files from.", flag_values=values)
+    text("mirror", None, "The only servers to ask for D4RL files, comma-separated.", flag_values=values)
     text("track", "", "Live curves in RUN_DIR: tensorboard, wandb, or both.", flag_values=values)
     flags.DEFINE_enum(
         "strategy", "auto", ["auto", "vmap", "map"], "Members batched (vmap) or in turn (map).", flag_values=values

@@ -16,6 +16,22 @@ from jaxrl_srpo.data import d4rl_layouts, mirrors
 from jaxrl_srpo.data.dataset import EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.errors import DatasetError
 
+PAPER = (
+    *(
+        f"antmaze-{maze}-v2"
+        for maze in ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse")
+    ),
+    *(
+        f"{task}-{kind}-v2"
+        for task in ("hopper", "walker2d", "halfcheetah")
+        for kind in ("medium-expert", "medium", "medium-replay")
+    ),
+)
+"""The datasets of SRPO's published table, in its order."""
+
+GROUPS = {"d4rl-paper": PAPER}
+"""Names of several datasets, for `data download --all`."""
+
 _LOCOMOTION = ("hopper", "halfcheetah", "walker2d", "ant")
 _ADROIT = ("pen", "door", "hammer", "relocate")
 

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_srpo.data import d4rl, recording, validation
-from jaxrl_srpo.data.d4rl_columns import Attributes, Columns, read_columns
+from jaxrl_srpo.data.columns import Attributes, Columns
+from jaxrl_srpo.data.d4rl_columns import read_columns
+from jaxrl_srpo.data.d4rl_defects import defects
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.data.fingerprint import fingerprint
 from jaxrl_srpo.data.reading import require_text
@@ -123,12 +125,51 @@ def read_hdf5(
       DatasetError: the file cannot be read, or fails validation.
     """
     source = require_text("the path of a dataset", os.fspath(path))
-    columns, attributes = read_columns(source)
+    return to_dataset(
+        source,
+        name or name_of(source),
+        *read_columns(source),
+        env=env,
+        allow_invalid=allow_invalid,
+        max_episode_steps=max_episode_steps,
+        env_time_limit=env_time_limit,
+        drop_reset_rows=drop_reset_rows,
+    )
+
+
+def name_of(path: str) -> str:
+    """What tables call a file: D4RL's name if it is called like one of D4RL's, else its stem."""
+    return d4rl.name_of_file(path) or pathlib.PurePath(path).stem
+
+
+def to_dataset(
+    source: str,
+    name: str,
+    columns: Columns,
+    attributes: Attributes,
+    *,
+    env: str | None = None,
+    allow_invalid: bool = False,
+    max_episode_steps: int | None = None,
+    env_time_limit: int | None = None,
+    drop_reset_rows: bool = False,
+) -> Dataset:
+    """The dataset of columns with one row per step, wherever they are from; see `read_hdf5`.
+
+    Args:
+      source: where they are from, for messages.
+      name: what tables call it.
+      columns: N rows in the order of time, one episode after another.
+      attributes: what was given beside them.
+      env: see `read_hdf5`; likewise the others.
+
+    Raises:
+      DatasetError: they fail validation.
+    """
     notes: list[str] = []
     if drop_reset_rows:
         columns, dropped = _without_reset_rows(columns)
         notes += [f"{dropped} reset rows are left out" if dropped else "no row can be a reset; none is left out"]
-    name = name or d4rl.name_of_file(path) or pathlib.PurePath(path).stem
     spec = _environment_of_file(name, columns.observations.shape[1], env or attributes.environment)
     kind = d4rl.environment_family(spec.id) if spec else d4rl.family(name)
     limit = env_time_limit or max_episode_steps or d4rl.time_limit(name)
@@ -143,7 +184,7 @@ def read_hdf5(
         findings += validation.report(source, _wrong_width(name, columns), allow_invalid)
     transitions = _transitions(source, columns, rows)
     episodes = _complete_episodes(columns, rows)
-    notes += _slips(columns, rows, episodes, limit, spec)
+    notes += [*_slips(columns, rows, episodes, limit, spec), *defects(name, columns)]
     warnings = (*findings, *(f"{source}: {note}" for note in notes))
     for warning in warnings:
         _LOG.warning("%s", warning)

@@ -1,9 +1,11 @@
 """Datasets in memory: validated transitions, and the facts about their source."""
 
 import dataclasses
+import importlib
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Dataset:
 
     Attributes:
       name: what tables call it, for instance `hopper-medium-v2`, `pointmaze/umaze` or a file's stem.
-      source: where it was read from (a path or a Minari id), for messages.
+      source: where it was read from (a path or a Minari id, or that it was arrays), for messages.
       observations: [N, observation_size] float32.
       actions: [N, action_size] float32, in the environment's units.
       rewards: [N] float32, untransformed.
@@ -134,6 +136,63 @@ class Dataset:
     observation_keys: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     inputs_fingerprint: str = ""
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        rewards: ArrayLike,
+        terminals: ArrayLike,
+        timeouts: ArrayLike | None = None,
+        next_observations: ArrayLike | None = None,
+        action_low: ArrayLike | None = None,
+        action_high: ArrayLike | None = None,
+        name: str = "arrays",
+        env: str | None = None,
+        allow_invalid: bool = False,
+        drop_reset_rows: bool = False,
+    ) -> "Dataset":
+        """A dataset of arrays with one row per step, checked and read as an HDF5 file of the same columns.
+
+        Rows are in the order of time, one episode after another. Rows that a time limit ends and the last row become no
+        transitions, as in D4RL, and the arrays are copied. docs/data.md has conversions of replay buffers.
+
+        Args:
+          observations: [N, n] real numbers.
+          actions: [N, m] floats, in the environment's units.
+          rewards: [N].
+          terminals: [N], 1 where the environment terminated.
+          timeouts: [N], 1 where an episode ended otherwise; None where a termination ends each.
+          next_observations: [N, n]; None takes the next row's observation.
+          action_low: lower bounds of the actions, a number or [m]; both bounds or none.
+          action_high: upper bounds likewise.
+          name: what tables call it.
+          env: Gymnasium id of the environment in which policies are evaluated.
+          allow_invalid: log what validation finds instead of raising.
+          drop_reset_rows: leave out rows that are resets of a vector environment and no transitions.
+
+        Raises:
+          DatasetError: one line with the field and the row that are not as they must be.
+        """
+        # What makes datasets imports this module, which therefore imports it late.
+        arrays = importlib.import_module("jaxrl_srpo.data.arrays")
+        made: Dataset = arrays.dataset_from_arrays(
+            observations=observations,
+            actions=actions,
+            rewards=rewards,
+            terminals=terminals,
+            timeouts=timeouts,
+            next_observations=next_observations,
+            action_low=action_low,
+            action_high=action_high,
+            name=name,
+            env=env,
+            allow_invalid=allow_invalid,
+            drop_reset_rows=drop_reset_rows,
+        )
+        return made
 
     @property
     def size(self) -> int:

@@ -53,6 +53,7 @@ def download(
     backoff: float = 1.0,
     checksum: checksums.Checksum | None = None,
     check: Callable[[pathlib.Path], None] | None = None,
+    silent: set[str] | None = None,
 ) -> pathlib.Path:
     """Fetches a file from the first address that has it, continuing where an earlier attempt was cut.
 
@@ -71,6 +72,7 @@ def download(
       checksum: what the file must have, if it is known.
       check: looks at the whole file before it gets its name, and raises a `DatasetError` at what is none; such a file,
         the page of a login for instance, is removed.
+      silent: hosts that did not answer for other files and are not asked again; those found here are added.
 
     Returns:
       `destination` as a path.
@@ -85,7 +87,10 @@ def download(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target):
             if not target.exists():
-                part = _first_to_come(urls, target, progress, _Patience(retries, timeout, backoff), checksum, check)
+                patience = _Patience(retries, timeout, backoff)
+                part = _first_to_come(
+                    urls, target, progress, patience, checksum, check, set() if silent is None else silent
+                )
                 os.replace(part, target)
                 _clear(target)
     except (OSError, transfer.DiskError) as error:
@@ -100,13 +105,17 @@ def _first_to_come(
     patience: _Patience,
     checksum: checksums.Checksum | None,
     check: Callable[[pathlib.Path], None] | None,
+    silent: set[str],
 ) -> pathlib.Path:
     """The whole and sound part of the first address that gives one."""
     failures: dict[str, str] = {}
-    silent: set[str] = set()
+    before = set(silent)
     for url in urls:
         host = urllib.parse.urlsplit(url).netloc
         if host in silent:
+            if host in before:
+                failures[url] = "the server did not answer for another file"
+                before.remove(host)
             continue
         part = _part_of(target, url)
         if url.startswith("http://") and checksum is None:

@@ -4,6 +4,8 @@ import hashlib
 
 import numpy as np
 
+from jaxrl_srpo.data.dataset import Dataset
+
 
 def fingerprint(
     observations: np.ndarray,
@@ -35,3 +37,23 @@ def _digest(*arrays: np.ndarray) -> str:
         digest.update(f"{array.shape}{array.dtype.str}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def fingerprint_of(dataset: Dataset) -> str:
+    """The fingerprint of the transitions that a dataset has now."""
+    return fingerprint(
+        dataset.observations,
+        dataset.actions,
+        dataset.rewards,
+        dataset.next_observations,
+        dataset.terminals,
+        dataset.action_low,
+        dataset.action_high,
+    )
+
+
+def inputs_fingerprint_of(dataset: Dataset) -> str:
+    """Likewise of all but rewards and terminals."""
+    return inputs_fingerprint(
+        dataset.observations, dataset.actions, dataset.next_observations, dataset.action_low, dataset.action_high
+    )

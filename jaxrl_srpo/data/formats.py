@@ -1,21 +1,21 @@
-"""Files that are no HDF5, named for what they are, with the way to a file that can be read."""
+"""Files that are neither HDF5 nor .npz, named for what they are, with the way to a file that can be read."""
 
 import pathlib
 import zipfile
 
 _FIELDS = "observations [N, n], actions [N, m], rewards [N], terminals [N] and timeouts [N]"
-_TO_HDF5 = f"to an HDF5 file as {_FIELDS}, with h5py"
-_WITH_H5PY = f"write its arrays {_TO_HDF5}"
+_TO_NPZ = f"to an .npz file as {_FIELDS}, with numpy.savez"
+_WITH_NUMPY = f"write its arrays {_TO_NPZ}"
 _UNPACK = "unpack it first"
 # The first bytes, what they are of, and what to do.
 _BEGINNINGS = (
-    (b"\x93NUMPY", "a NumPy array (.npy)", f"write its arrays, which numpy.load reads, {_TO_HDF5}"),
-    (b"PAR1", "Parquet", f"write its arrays, which pyarrow.parquet.read_table reads, {_TO_HDF5}"),
-    (b"ARROW1", "Arrow", f"write its arrays, which pyarrow.feather.read_table reads, {_TO_HDF5}"),
-    (b"\xff\xff\xff\xff", "an Arrow stream", f"write its arrays, which pyarrow.ipc.open_stream reads, {_TO_HDF5}"),
-    (b"FEA1", "Feather", f"write its arrays, which pyarrow.feather.read_table reads, {_TO_HDF5}"),
-    (b"MATLAB 5.0", "a MATLAB file", f"write its arrays, which scipy.io.loadmat reads, {_TO_HDF5}"),
-    (b"SQLite format 3", "an SQLite database", _WITH_H5PY),
+    (b"\x93NUMPY", "a NumPy array (.npy)", f"write its arrays, which numpy.load reads, {_TO_NPZ}"),
+    (b"PAR1", "Parquet", f"write its arrays, which pyarrow.parquet.read_table reads, {_TO_NPZ}"),
+    (b"ARROW1", "Arrow", f"write its arrays, which pyarrow.feather.read_table reads, {_TO_NPZ}"),
+    (b"\xff\xff\xff\xff", "an Arrow stream", f"write its arrays, which pyarrow.ipc.open_stream reads, {_TO_NPZ}"),
+    (b"FEA1", "Feather", f"write its arrays, which pyarrow.feather.read_table reads, {_TO_NPZ}"),
+    (b"MATLAB 5.0", "a MATLAB file", f"write its arrays, which scipy.io.loadmat reads, {_TO_NPZ}"),
+    (b"SQLite format 3", "an SQLite database", _WITH_NUMPY),
     (b"\x1f\x8b", "packed with gzip", _UNPACK),
     (b"BZh", "packed with bzip2", _UNPACK),
     (b"\xfd7zXZ", "packed with xz", _UNPACK),
@@ -27,16 +27,16 @@ _BEGINNINGS = (
 )
 _PICKLE = (
     "a pickle, which is not read because it can run code",
-    f"where you trust it, load it yourself and {_WITH_H5PY}",
+    f"where you trust it, load it yourself and {_WITH_NUMPY}",
 )
 _SUFFIXES = {
     ".pkl": _PICKLE,
     ".pickle": _PICKLE,
     ".joblib": _PICKLE,
-    ".csv": ("CSV", _WITH_H5PY),
-    ".json": ("JSON", _WITH_H5PY),
-    ".jsonl": ("JSON lines", _WITH_H5PY),
-    ".tfrecord": ("a TFRecord", _WITH_H5PY),
+    ".csv": ("CSV", _WITH_NUMPY),
+    ".json": ("JSON", _WITH_NUMPY),
+    ".jsonl": ("JSON lines", _WITH_NUMPY),
+    ".tfrecord": ("a TFRecord", _WITH_NUMPY),
 }
 
 
@@ -77,6 +77,8 @@ def _archive(path: pathlib.Path) -> tuple[str, str]:
         names = []
     if any(name.endswith("data.pkl") for name in names):
         return "a PyTorch file, which holds a pickle and is not read because that can run code", _PICKLE[1]
-    if not names or any(name.endswith(".npy") for name in names) or path.suffix.lower() == ".npz":
-        return "a NumPy archive (.npz)", f"write its arrays, which numpy.load reads, {_TO_HDF5}"
+    if not names:
+        return "an archive that cannot be read", "get it again"
+    if any(name.endswith(".npy") for name in names):
+        return "a NumPy archive (.npz)", "load_dataset and --datasets read it by its path"
     return "a zip archive", _UNPACK

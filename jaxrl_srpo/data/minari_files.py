@@ -47,7 +47,16 @@ def read_metadata(dataset_id: str) -> dict[str, Any]:
     Raises:
       DatasetError: they are missing, damaged, or not such as Minari writes.
     """
-    path = folder_of(dataset_id) / "metadata.json"
+    return read_metadata_in(folder_of(dataset_id), dataset_id)
+
+
+def read_metadata_in(folder: pathlib.Path, dataset_id: str) -> dict[str, Any]:
+    """The same of a dataset in a folder that need not be Minari's own.
+
+    Raises:
+      DatasetError: as `read_metadata`.
+    """
+    path = folder / "metadata.json"
     if not path.is_file():
         raise DatasetError(f"Minari dataset {dataset_id!r} cannot be read: No data found; there is no {path}")
     try:

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import logging
 import os
+import pathlib
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,14 @@ import numpy as np
 from jaxrl_srpo.data import d4rl, recording, validation
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns, WrapperSpec
 from jaxrl_srpo.data.fingerprint import fingerprint
-from jaxrl_srpo.data.minari_files import environment_in, folder_of, local_ids, read_metadata, require_whole
+from jaxrl_srpo.data.minari_files import (
+    environment_in,
+    folder_of,
+    local_ids,
+    read_metadata,
+    read_metadata_in,
+    require_whole,
+)
 from jaxrl_srpo.data.names import is_made_here
 from jaxrl_srpo.data.observations import flatten_observation, observation_keys
 from jaxrl_srpo.data.reading import readable, require_text
@@ -57,6 +65,59 @@ def read_minari(
     """
     require_text("the id of a dataset", dataset_id)
     stored, metadata = _open(dataset_id)
+    return _read(stored, metadata, dataset_id, name, env, allow_invalid, env_time_limit)
+
+
+def is_object(value: object) -> bool:
+    """Whether a value is a `minari.MinariDataset`; nobody has one who has not imported Minari."""
+    minari = sys.modules.get("minari")
+    return minari is not None and isinstance(value, minari.MinariDataset)
+
+
+def from_object(
+    stored: Any, *, env: str | None = None, allow_invalid: bool = False, env_time_limit: int | None = None
+) -> Dataset:
+    """The dataset of a `minari.MinariDataset` that a program holds: all episodes, or those that it filtered.
+
+    Args:
+      stored: Minari's object; its id is the dataset's name.
+      env: see `read_minari`; likewise the others.
+
+    Raises:
+      DatasetError: as `read_minari`.
+    """
+    dataset_id, metadata = _metadata_of(stored)
+    return _read(stored, metadata, dataset_id, None, env, allow_invalid, env_time_limit)
+
+
+def entry_point_of(stored: Any) -> str | None:
+    """`entry_point` for a `minari.MinariDataset`.
+
+    Raises:
+      DatasetError: as `from_object`.
+    """
+    dataset_id, metadata = _metadata_of(stored)
+    return _entry_point(metadata, dataset_id)
+
+
+def _metadata_of(stored: Any) -> tuple[str, dict[str, Any]]:
+    """Id and metadata of Minari's object; its steps are those of the episodes that it was filtered to."""
+    dataset_id = require_text("the id of a dataset", stored.id)
+    metadata = read_metadata_in(pathlib.Path(stored.storage.data_path), dataset_id)
+    with readable(f"Minari dataset {dataset_id!r}"):
+        return dataset_id, metadata | {"total_steps": int(stored.total_steps)}
+
+
+def _read(
+    stored: Any,
+    metadata: Mapping[str, Any],
+    dataset_id: str,
+    name: str | None,
+    env: str | None,
+    allow_invalid: bool,
+    env_time_limit: int | None,
+) -> Dataset:
+    """See `read_minari`; of Minari's own object and its metadata."""
     _refuse_other_actions(stored, dataset_id)
     recorded = _recorded(stored, dataset_id)
     keys = _observation_keys(stored, recorded, dataset_id)
@@ -179,7 +240,11 @@ def entry_point(dataset_id: str) -> str | None:
     Raises:
       DatasetError: as `read_minari`.
     """
-    spec = environment_in(read_metadata(dataset_id), dataset_id)
+    return _entry_point(read_metadata(dataset_id), dataset_id)
+
+
+def _entry_point(metadata: Mapping[str, Any], dataset_id: str) -> str | None:
+    spec = environment_in(metadata, dataset_id)
     found = None if spec is None else spec.get("entry_point")
     return found if isinstance(found, str) else None
 

@@ -1,4 +1,4 @@
-"""Where a D4RL file is to be had: a person's mirror, or the public copies, the safest first."""
+"""Where a D4RL file is to be had: a person's mirrors, or the public copies, the safest first."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jaxrl_srpo.errors import DatasetError
 
 MIRROR_VARIABLE = "JAXRL_SRPO_MIRROR"
-"""Environment variable: a mirror's root address, the only one that is asked then.
+"""Environment variable: a mirror's root address, or several with commas between them, tried in turn; no other is asked.
 
 With `https://example.org/d4rl`, `hopper-medium-v2` comes from
 `https://example.org/d4rl/gym_mujoco_v2/hopper_medium-v2.hdf5`, or from `https://example.org/d4rl/hopper_medium-v2.hdf5`.
@@ -32,28 +32,30 @@ def mirrored(urls: Sequence[str], path: str, mirror: str | None = None) -> tuple
     Args:
       urls: the public addresses.
       path: the file's path below a server's root.
-      mirror: the mirror's root, with D4RL's folders or none; None takes `JAXRL_SRPO_MIRROR`.
+      mirror: the mirror's root, with D4RL's folders or none, or several with commas between them; None takes
+        `JAXRL_SRPO_MIRROR`.
 
     Raises:
       DatasetError: the mirror is no address.
     """
-    root = mirror or os.environ.get(MIRROR_VARIABLE)
-    if not root:
+    roots = mirror or os.environ.get(MIRROR_VARIABLE)
+    if not roots:
         return tuple(urls)
-    refuse_other_roots(root)
-    return tuple(_below(root, path))
+    refuse_other_roots(roots)
+    return tuple(address for root in roots.split(",") for address in _below(root, path))
 
 
-def refuse_other_roots(root: str) -> None:
-    """Raises unless a text is the address of a mirror's root.
+def refuse_other_roots(roots: str) -> None:
+    """Raises unless a text is the address of a mirror's root, or several with commas between them.
 
     Raises:
-      DatasetError: it is none.
+      DatasetError: one of them is none.
     """
     where = f"--mirror or {MIRROR_VARIABLE}"
-    refuse_other_addresses(root, where)
-    if urllib.parse.urlsplit(root).query:
-        raise DatasetError(f"{where}: {root!r} has a query; give the address of a folder")
+    for root in roots.split(","):
+        refuse_other_addresses(root, where)
+        if urllib.parse.urlsplit(root).query:
+            raise DatasetError(f"{where}: {root!r} has a query; give the address of a folder")
 
 
 def refuse_other_addresses(url: str, where: str) -> None:

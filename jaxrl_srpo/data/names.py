@@ -21,7 +21,7 @@ OGBENCH = re.compile(
 """Names of OGBench's datasets, such as `cube-single-play-singletask-v0`."""
 
 FORMS = (
-    "an .hdf5 file, a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2), a task of OGBench "
+    "an .hdf5 or .npz file, a D4RL name (hopper-medium-v2), a Minari id (D4RL/door/human-v2), a task of OGBench "
     "(cube-single-play-singletask-task1-v0) or pointmaze/umaze"
 )
 """What a dataset may be called, for messages."""

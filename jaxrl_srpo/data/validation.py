@@ -21,7 +21,7 @@ more.
 JUMP_DEVIATIONS = 0.5
 """... and at least this share of the standard deviation of that dimension, so that rare impulses do not count."""
 
-_OVERRIDE = "--allow_invalid_data trains on it all the same"
+_OVERRIDE = "--allow_invalid_data (allow_invalid=True in Python) takes it all the same"
 
 
 def per_step(values: np.ndarray) -> np.ndarray:
@@ -175,6 +175,25 @@ def report(source: str, findings: Sequence[str], allow_invalid: bool) -> list[st
         more = f" (and {len(messages) - 1} more fields with problems)" if len(messages) > 1 else ""
         raise DatasetError(f"{messages[0]}{more}; {_OVERRIDE}")
     return messages
+
+
+def require_sound(dataset: Dataset) -> None:
+    """Checks the columns of a dataset that a program holds for their types and shapes; values were checked before.
+
+    Raises:
+      DatasetError: a program replaced some of them by others of another type or shape.
+    """
+    floats = ("observations", "actions", "rewards", "next_observations")
+    columns = {name: getattr(dataset, name) for name in (*floats, "terminals", "episode_ends")}
+    for name, values in columns.items():
+        kind = np.dtype(np.float32 if name in floats else bool)
+        if not isinstance(values, np.ndarray) or values.dtype != kind:
+            found = getattr(values, "dtype", type(values).__name__)
+            raise DatasetError(f"{dataset.source}: {name} holds {found}, not {kind}; Dataset.from_arrays converts")
+    require_fields(dataset.source, columns, tuple(columns))
+    bounds = {np.shape(dataset.action_low), np.shape(dataset.action_high)}
+    if bounds != {(dataset.action_size,)}:
+        raise DatasetError(f"{dataset.source}: action_low and action_high need one number for each action")
 
 
 def check_fits(dataset: Dataset, observation_size: int, action_size: int) -> None:

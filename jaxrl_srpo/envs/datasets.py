@@ -3,14 +3,90 @@
 import dataclasses
 import logging
 import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Union
 
-from jaxrl_srpo.data import d4rl, loading, minari_source, ogbench
+from jaxrl_srpo.data import arrays, d4rl, loading, minari_source, mirrors, ogbench, validation
 from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.data.fingerprint import fingerprint_of, inputs_fingerprint_of
 from jaxrl_srpo.data.names import EMBEDDED, REGENERATED, is_made_here
 from jaxrl_srpo.envs import make, pointmaze
+from jaxrl_srpo.envs.ogbench_recipes import PREFIX
 from jaxrl_srpo.errors import DatasetError, UserError
 
+if TYPE_CHECKING:
+    import minari
+
 _LOG = logging.getLogger(__name__)
+
+Given = Union[str, os.PathLike[str], Dataset, Mapping[str, Any], "minari.MinariDataset"]
+"""What a dataset may be given as: name, path, dataset, a dictionary for `Dataset.from_arrays`, or Minari's object."""
+
+
+def name_of(given: Given) -> str:
+    """What a sweep calls a dataset before it is read: a name or path as it is given, else its name.
+
+    Raises:
+      UserError: it is nothing that a dataset can be given as.
+    """
+    if isinstance(given, str | os.PathLike):
+        return os.fspath(given)
+    if isinstance(given, Dataset):
+        return given.name
+    if isinstance(given, Mapping):
+        return arrays.name_in(given)
+    if minari_source.is_object(given):
+        return str(given.id)
+    raise UserError(
+        f"datasets: {type(given).__name__} is no dataset; give a name, a path, a jaxrl_srpo.Dataset, a dictionary of "
+        "arrays or a minari.MinariDataset"
+    )
+
+
+def as_dataset(
+    given: Given,
+    *,
+    mirror: str | None = None,
+    allow_invalid: bool = False,
+    env: str | None = None,
+    drop_reset_rows: bool = False,
+) -> Dataset:
+    """The dataset that a program gave by name or path, or holds in its memory.
+
+    Args:
+      given: see `Given`.
+      mirror: see `load_dataset`.
+      allow_invalid: see `load_dataset`; a `Dataset` has been checked where it was made.
+      env: Gymnasium id for evaluation that overrides the dataset's own.
+      drop_reset_rows: see `load_dataset`; a `Dataset` is taken as it is.
+
+    Raises:
+      UserError: it is nothing that a dataset can be given as, or cannot be read or trusted.
+    """
+    if isinstance(given, str | os.PathLike):
+        return load_dataset(given, mirror=mirror, allow_invalid=allow_invalid, env=env, drop_reset_rows=drop_reset_rows)
+    name_of(given)
+    if isinstance(given, Dataset):
+        validation.require_sound(given)
+        # A program may have replaced some of the transitions.
+        shared = inputs_fingerprint_of(given) if given.inputs_fingerprint else ""
+        given = dataclasses.replace(given, fingerprint=fingerprint_of(given), inputs_fingerprint=shared)
+        return _limited(_in_environment(given, env))
+    limit = _time_limit(env) if env else None
+    if isinstance(given, Mapping):
+        read = {"env": env, "env_time_limit": limit, "allow_invalid": allow_invalid or None}
+        return _limited(arrays.dataset_from_mapping(given, **read, drop_reset_rows=drop_reset_rows or None))
+    dataset = minari_source.from_object(given, env=env, allow_invalid=allow_invalid, env_time_limit=limit)
+    return _limited(dataset if env else _trusted(dataset, minari_source.entry_point_of(given)))
+
+
+def _in_environment(dataset: Dataset, env: str | None) -> Dataset:
+    """A dataset with the environment that a person named, if any."""
+    if env is None:
+        return dataset
+    spec = dataclasses.replace(d4rl.environment_spec(env), observation_keys=dataset.observation_keys)
+    reference = d4rl.reference_for(dataset.name, env)
+    return dataclasses.replace(dataset, environment=spec, family=d4rl.environment_family(env), reference=reference)
 
 
 def load_dataset(
@@ -30,13 +106,13 @@ def load_dataset(
     `names.REGENERATED`).
 
     Args:
-      name_or_path: an existing HDF5 file, a name of `d4rl.known_names()`, a task of OGBench, a Minari id, or a name of
-        `names.EMBEDDED`.
-      mirror: root address of the only server to ask for D4RL's files; see `mirrors.MIRROR_VARIABLE`.
+      name_or_path: an existing HDF5 or .npz file, a name of `d4rl.known_names()`, a task of OGBench, a Minari id, or
+        one of `names.EMBEDDED`.
+      mirror: root addresses of the only servers to ask for D4RL's files; see `mirrors.MIRROR_VARIABLE`.
       allow_invalid: log what validation finds instead of raising.
       env: Gymnasium id for evaluation that overrides the dataset's own; its time limit ends episodes of files that
         mark no time-outs.
-      drop_reset_rows: leave out rows of HDF5 files that are resets of a vector environment and no transitions.
+      drop_reset_rows: leave out rows of files that are resets of a vector environment and no transitions.
       download: whether a D4RL file may be fetched.
       progress: draw a progress bar while downloading.
 
@@ -62,7 +138,7 @@ def load_dataset(
         progress=progress,
     )
     by_person = env or os.path.isfile(name) or name in d4rl.known_names() or loading.is_ogbench(name)
-    return _limited(dataset if by_person else _trusted(dataset))
+    return _limited(dataset if by_person else _trusted(dataset, minari_source.entry_point(dataset.source)))
 
 
 def _limited(dataset: Dataset) -> Dataset:
@@ -91,9 +167,14 @@ def _time_limit(env: str) -> int | None:
     return limit
 
 
-def _trusted(dataset: Dataset) -> Dataset:
-    """A Minari dataset, without its environment where its metadata mean another one than is installed by that id."""
-    spec, claimed = dataset.environment, minari_source.entry_point(dataset.source)
+def _trusted(dataset: Dataset, claimed: str | None) -> Dataset:
+    """A Minari dataset, without its environment where its metadata mean another one than is installed by that id.
+
+    Args:
+      dataset: the dataset.
+      claimed: the entry point in its metadata.
+    """
+    spec = dataset.environment
     if spec is None or claimed is None or make.is_registered_as(spec.id, claimed):
         return dataset
     _LOG.warning(
@@ -118,7 +199,7 @@ def make_dataset(name: str) -> str:
     if name not in EMBEDDED:
         raise DatasetError(
             f"{name}: cannot be made here; choose one of {', '.join(EMBEDDED)}, or {REGENERATED}TASK/KIND-v0, for "
-            f"instance {REGENERATED}hopper/medium-v0"
+            f"instance {REGENERATED}hopper/medium-v0, or one of OGBench's, for instance {PREFIX}cube-single-play-v0"
         )
     return pointmaze.ensure_dataset(name)
 
@@ -128,7 +209,7 @@ def download_dataset(name: str, *, mirror: str | None = None, sums: str | os.Pat
 
     Args:
       name: a D4RL name, an OGBench name or a Minari id.
-      mirror: root address of the only server to ask for the file.
+      mirror: root addresses of the only servers to ask for the file.
       sums: a file in the format of `sha256sum` that has the SHA-256 of the file.
 
     Returns:
@@ -149,3 +230,36 @@ def download_dataset(name: str, *, mirror: str | None = None, sums: str | os.Pat
         raise DatasetError(f"--checksums={os.fspath(sums)}: is for files of D4RL and OGBench; {name} is Minari's")
     minari_source.download_minari(name)
     return name
+
+
+def download_all(
+    names: Sequence[str],
+    tell: Callable[[str], None],
+    *,
+    mirror: str | None = None,
+    sums: str | os.PathLike[str] | None = None,
+) -> list[str]:
+    """Fetches the files of D4RL names into the cache, going on after a failure.
+
+    Args:
+      names: the names.
+      tell: receives a line for each: its file, or why it is missing.
+      mirror: see `download_dataset`.
+      sums: see `download_dataset`.
+
+    Returns:
+      The names that are missing.
+
+    Raises:
+      DatasetError: a mirror is no address.
+    """
+    mirrors.mirrored((), "", mirror)
+    missing: list[str] = []
+    silent: set[str] = set()
+    for name in names:
+        try:
+            tell(f"{name}: {loading.fetch_d4rl_file(name, mirror=mirror, sums=sums, silent=silent)}")
+        except DatasetError as error:
+            missing.append(name)
+            tell(f"{name}: missing: {error}")
+    return missing

@@ -39,6 +39,31 @@ class Layout(NamedTuple):
     padded: int
 
 
+class Vectorized:
+    """A function of all members; it takes the arguments of the function of one by name.
+
+    Args:
+      names: of the arguments, in their order.
+      function: takes them by position; compiled when first called, or ahead of time.
+    """
+
+    def __init__(self, names: Sequence[str], function: Callable[..., Any]) -> None:
+        self._names, self._function = names, function
+
+    def __call__(self, **arguments: Any) -> Any:
+        """The results, with leading axes [groups, members]."""
+        return self._function(*(arguments[name] for name in self._names))
+
+    def lower(self, **arguments: Any) -> jax.stages.Lowered:
+        """The program for arguments, or shapes, types and places of arguments; of one that is not compiled yet."""
+        lowered: jax.stages.Lowered = self._function.lower(*(arguments[name] for name in self._names))  # type: ignore[attr-defined]
+        return lowered
+
+    def with_program(self, program: jax.stages.Compiled) -> "Vectorized":
+        """The same function with its program, which was compiled before."""
+        return Vectorized(self._names, program)
+
+
 class PlacedMembers:
     """Groups x members on one or several devices: brings arrays there, and lifts functions of one member to all.
 
@@ -60,8 +85,8 @@ class PlacedMembers:
 
     def vectorize(
         self, function: Callable[..., Any], *, donate: str = "", strategy: Strategy | None = None, **axes: Axes
-    ) -> Callable[..., Any]:
-        """The compiled function of all members made of a pure function of one; it takes the same arguments by name.
+    ) -> "Vectorized":
+        """The compiled function of all members made of a pure function of one.
 
         Args:
           function: its results get leading axes [groups, members].
@@ -75,13 +100,7 @@ class PlacedMembers:
         names = tuple(axes)
         donated = [names.index(name) for name in donate.split()]
         lifted = _lift(function, axes, donated, strategy or self._strategy, self.layout, self._mesh)
-        compiled = jax.jit(lifted, donate_argnums=tuple(donated))
-
-        def run(**arguments: Any) -> Any:
-            return compiled(*(arguments[name] for name in names))
-
-        run.lower = lambda **arguments: compiled.lower(*(arguments[name] for name in names))  # type: ignore[attr-defined]
-        return run
+        return Vectorized(names, jax.jit(lifted, donate_argnums=tuple(donated)))
 
     def place(self, tree: Any) -> Any:
         """Pads leaves [groups, members, ...] and deals them to the devices."""
@@ -89,8 +108,17 @@ class PlacedMembers:
 
     def place_frozen(self, tree: Any) -> Any:
         """Pads leaves [groups, ...] and deals them to the devices."""
-        spec = PartitionSpec("devices") if self.layout.sharded == "groups" else PartitionSpec()
-        return self._place(tree, spec)
+        return self._place(tree, self._frozen_spec)
+
+    def shapes_of_frozen(self, tree: Any) -> Any:
+        """Shapes, types and places of what `place_frozen` would give for leaves [groups, ...]."""
+        sharding, padded = self._sharding(self._frozen_spec), self.layout.padded
+
+        def shape(x: Any) -> jax.ShapeDtypeStruct:
+            groups = padded if self.layout.sharded == "groups" else x.shape[0]
+            return jax.ShapeDtypeStruct((groups, *x.shape[1:]), x.dtype, sharding=sharding)
+
+        return jax.tree.map(shape, tree)
 
     @property
     def replicated(self) -> NamedSharding:
@@ -101,11 +129,18 @@ class PlacedMembers:
         """Copies the transition table to every device."""
         return jax.device_put(rows, self.replicated)
 
-    def _place(self, tree: Any, spec: PartitionSpec) -> Any:
-        axis = next((i for i, name in enumerate(spec) if name), None)
+    @property
+    def _frozen_spec(self) -> PartitionSpec:
+        return PartitionSpec("devices") if self.layout.sharded == "groups" else PartitionSpec()
+
+    def _sharding(self, spec: PartitionSpec) -> NamedSharding:
         # As JAX says it of results on one device. Said otherwise, the same arrays would need a program of their own,
         # and a run that is restored would not run the one of a run that was never stopped.
-        sharding = NamedSharding(self._mesh, spec) if self._mesh.size > 1 else self.replicated
+        return NamedSharding(self._mesh, spec) if self._mesh.size > 1 else self.replicated
+
+    def _place(self, tree: Any, spec: PartitionSpec) -> Any:
+        axis = next((i for i, name in enumerate(spec) if name), None)
+        sharding = self._sharding(spec)
 
         def place(x: Any) -> Array:
             if axis is not None and (missing := self.layout.padded - x.shape[axis]):

@@ -20,7 +20,7 @@ from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.published import METHODS, published_method, published_source
 from jaxrl_srpo.report.records import DATA, beta_text, read_evaluations, read_sweep
-from jaxrl_srpo.report.rows import Row, best_betas, collect, last_evaluation
+from jaxrl_srpo.report.rows import Row, best_betas, collect, last_evaluation, marked_dataset, origin_notes
 from jaxrl_srpo.report.table import markdown_line, provenance
 
 ALGORITHMS = ("srpo", "iql", "bc")
@@ -189,7 +189,7 @@ def _cells(line: Line, methods: Sequence[str]) -> list[str]:
     published = published_method("SRPO", line.dataset)
     difference = None if own is None or published is None else own.mean - published
     return [
-        line.dataset,
+        marked_dataset(next(iter(line.rows.values()))),
         "" if own is None else beta_text(own.beta),
         "" if own is None else str(own.seeds),
         "" if own is None else str(own.episodes),
@@ -247,11 +247,16 @@ def _notes(lines: Sequence[Line], sweep: dict[str, Any]) -> list[str]:
         notes.append(f"Columns of published methods are means over seeds from the literature. {published_source()}")
     else:
         notes.append("No dataset here is one of D4RL's, so nothing published stands beside it.")
+    notes += [f"(o) {note}." for note in _origins(lines)]
     if any(row.unfinished for line in lines for row in line.rows.values()):
         notes.append("(u): unfinished; the latest evaluation stands in.")
     if any(row.diverged for line in lines for row in line.rows.values()):
         notes.append("(d): members diverged and were frozen at their last good state.")
     return notes + [line.removeprefix("- ") for line in provenance(sweep)]
+
+
+def _origins(lines: Sequence[Line]) -> list[str]:
+    return origin_notes(row for line in lines for row in line.rows.values())
 
 
 def _markdown(lines: Sequence[Line], aggregates: Sequence[Aggregate], sweep: dict[str, Any]) -> str:
@@ -265,37 +270,44 @@ def _markdown(lines: Sequence[Line], aggregates: Sequence[Aggregate], sweep: dic
 
 
 def _latex(lines: Sequence[Line], aggregates: Sequence[Aggregate], sweep: dict[str, Any]) -> str:
-    """Two tabulars for `booktabs`; the notes are comments."""
+    """Two tabulars for `booktabs`; the notes are comments, but for those on the origin of data, which are printed."""
     titles, cells = _table(lines)
     head = ["datasets of", "algorithm", "datasets", "runs", "IQM [95\\%]", "mean [95\\%]"]
     text = [f"% {note}" for note in _notes(lines, sweep)]
     text += _tabular("l" + "r" * (len(titles) - 1), titles, cells)
+    text += [f"\\par{{\\footnotesize (o) {_escaped(note)}.}}" for note in _origins(lines)]
     text += ["", *_tabular("llrrrr", head, [_aggregate_cells(one) for one in aggregates])]
     return "\n".join(text) + "\n"
 
 
 def _tabular(columns: str, titles: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
     def line(row: Sequence[str]) -> str:
-        return " & ".join(cell.replace(" ± ", " $\\pm$ ").replace("_", "\\_") for cell in row) + " \\\\"
+        return " & ".join(map(_escaped, row)) + " \\\\"
 
     rules = ["\\toprule", line(titles), "\\midrule", *map(line, cells), "\\bottomrule"]
     return [f"\\begin{{tabular}}{{{columns}}}", *rules, "\\end{tabular}"]
+
+
+def _escaped(text: str) -> str:
+    return text.replace(" ± ", " $\\pm$ ").replace("_", "\\_")
 
 
 def _csv(lines: Sequence[Line]) -> str:
     """One row per dataset and algorithm of this run, and one per published score."""
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(["dataset", "algorithm", "source", "beta", "seeds", "episodes", "mean", "std", "best_mean"])
+    writer.writerow(
+        ["dataset", "algorithm", "source", "beta", "seeds", "episodes", "mean", "std", "best_mean", "origin"]
+    )
     for line in lines:
         for row in line.rows.values():
             beta = beta_text(row.beta)
             numbers = ("" if x is None else f"{x:.8g}" for x in (row.mean, row.std, row.best_mean))
-            writer.writerow([line.dataset, row.algorithm, "run", beta, row.seeds, row.episodes, *numbers])
+            writer.writerow([line.dataset, row.algorithm, "run", beta, row.seeds, row.episodes, *numbers, row.origin])
         for name in METHODS:
             score = published_method(name, line.dataset)
             if score is not None:
-                writer.writerow([line.dataset, name, "published", "", "", "", f"{score:g}", "", ""])
+                writer.writerow([line.dataset, name, "published", "", "", "", f"{score:g}", "", "", ""])
     return output.getvalue()
 
 

@@ -5,11 +5,12 @@ import math
 import os
 import pathlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrl_srpo.data.origins import origin
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.report.outcomes import Diverged, NotTrained
 from jaxrl_srpo.report.published import published_score
@@ -57,6 +58,7 @@ class Row:
       online: whether it learned from the environment.
       shared: which models its seeds share, as `behavior_seeds=1`, ';' between them; empty if none.
       not_trained: number of members that were not trained, because an earlier stage of theirs diverged.
+      origin: what its data are where they could be taken for D4RL's and are others, see `data.origins`; else empty.
     """
 
     dataset: str
@@ -81,6 +83,7 @@ class Row:
     online: bool = False
     shared: str = ""
     not_trained: int = 0
+    origin: str = ""
 
     @property
     def title(self) -> str:
@@ -119,7 +122,22 @@ def collect(run_dir: str | os.PathLike[str]) -> list[Row]:
             missing = sum(_key_of(result, context) == key for result in context.not_trained)
             row = _row(groups[key], context) if groups[key] else _empty_row(key, str(entry.get("metric", "")), context)
             rows.append(dataclasses.replace(row, not_trained=missing))
-    return rows
+    origins = {entry["name"]: origin(entry["name"], entry.get("source")) for entry in sweep["datasets"]}
+    return [dataclasses.replace(row, origin=origins[row.dataset]) for row in rows]
+
+
+def origin_notes(rows: Iterable[Row]) -> list[str]:
+    """A line for each origin of data that could be taken for D4RL's, with the datasets that have it."""
+    names: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.origin:
+            names.setdefault(row.origin, {})[row.dataset] = None
+    return [f"{', '.join(datasets)}: {words}" for words, datasets in names.items()]
+
+
+def marked_dataset(row: Row) -> str:
+    """What tables call a row's dataset, marked where a line says what its data are."""
+    return f"{row.dataset} (o)" if row.origin else row.dataset
 
 
 class _Key(NamedTuple):

@@ -19,7 +19,7 @@ from jaxrl_srpo.report.records import (
     beta_text,
     read_sweep,
 )
-from jaxrl_srpo.report.rows import Row, best_betas, collect
+from jaxrl_srpo.report.rows import Row, best_betas, collect, marked_dataset, origin_notes
 
 METRIC_LABELS = {
     "normalized_score": "D4RL-normalized score",
@@ -71,6 +71,7 @@ def format_table(rows: Sequence[Row]) -> str:
     text.append(f"{metrics}: mean +- std over seeds of each seed's last evaluation ({DATA_LABEL}: over its episodes)")
     if any(_has_own_references(row) for row in rows):
         text.append(_OWN_REFERENCES)
+    text += [f"(o) {note}" for note in origin_notes(rows)]
     if any(row.unfinished for row in rows):
         text.append("(u) unfinished: latest evaluation so far")
     if any(row.diverged for row in rows):
@@ -136,7 +137,7 @@ def _cells(row: Row) -> list[str]:
     marks = "".join(f" ({mark})" for mark, holds in notes.items() if holds)
     score = f"{_number(row.mean, row.metric)} ± {_number(row.std, row.metric)}" if row.seeds != 0 else "not trained"
     return [
-        row.dataset,
+        marked_dataset(row),
         row.title,
         beta_text(row.beta),
         row.setting,
@@ -225,7 +226,7 @@ def _protocol(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
 
 def _warnings(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
     """Lines about members that did not end as they should."""
-    lines = []
+    lines = [f"- (o): {note}." for note in origin_notes(rows)]
     if any(row.unfinished for row in rows):
         lines.append("- (u): **unfinished**; some seeds have not had their last evaluation, the latest stands in.")
     if diverged := Diverged(sweep).names:

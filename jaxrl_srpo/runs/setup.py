@@ -16,7 +16,7 @@ from jaxrl_srpo.nn import networks
 from jaxrl_srpo.population.agent import Agent
 from jaxrl_srpo.population.interaction import Loop
 from jaxrl_srpo.population.member import Members, make_members, stack
-from jaxrl_srpo.population.offline import OfflinePopulation
+from jaxrl_srpo.population.offline import OfflinePopulation, Outcome, Programs, compile_programs
 from jaxrl_srpo.population.online import GymnasiumRun, Progress
 from jaxrl_srpo.population.vectorize import Strategy
 from jaxrl_srpo.runs import distributed
@@ -27,12 +27,14 @@ from jaxrl_srpo.runs.sweep import Member, shared_groups
 class Population(Protocol):
     """A stage of a population between two chunks; arrays are [groups, members per group, ...]."""
 
-    def run(self, start: int, stop: int) -> Mapping[str, np.ndarray]:
-        """Steps `start` to `stop` of every member; returns means of what was measured."""
+    def launch(self, start: int, stop: int) -> Outcome:
+        """Starts steps `start` to `stop` of every member; what they give is for `fetch`."""
 
-    @property
-    def states(self) -> Any:
-        """The method's states on the host."""
+    def copy_of(self, part: Callable[[Any], Any]) -> Any:
+        """A copy of a part of the method's states, for `fetch`; the next steps leave it as it is."""
+
+    def fetch(self, tree: Any) -> Any:
+        """Arrays on the host of what `launch` or `copy_of` gave, once they are there."""
 
     @property
     def diverged_at(self) -> np.ndarray:
@@ -81,7 +83,12 @@ def in_groups(stage: Stage, members: Sequence[Member]) -> list[list[Member]]:
 
 
 def make_population(
-    run: RunDirectory, data: TrainingData, stage: Stage, groups: Sequence[Sequence[Member]], strategy: Strategy
+    run: RunDirectory,
+    data: TrainingData,
+    stage: Stage,
+    groups: Sequence[Sequence[Member]],
+    strategy: Strategy,
+    programs: Programs | None = None,
 ) -> Population:
     """A fresh population.
 
@@ -91,20 +98,46 @@ def make_population(
       stage: what it trains.
       groups: its members, see `in_groups`.
       strategy: see `population.vectorize`.
+      programs: what `programs_of` gave for the same population; compiled when first needed by default.
 
     Raises:
       UserError: it learns online and that is not possible here.
     """
     members = [member for group in groups for member in group]
     packed = data.pack(members)
-    keys = [jax.random.fold_in(jax.random.key(member.seed_of(stage)), stage.stream) for member in members]
-    settings = [stage.read(member.settings) for member in members]
-    described = make_members(keys, settings, packed.slices, len(groups))
+    described = _describe(stage, members, packed.slices, len(groups))
     frozen = stack([_frozen(run, stage, group[0]) for group in groups])
     if stage.online:
         return OnlinePopulation(stage, members, described, frozen, packed.rows, data.facts_of(members), strategy)
     spec = members[0].spec
-    return OfflinePopulation(stage.init, stage.update, spec, described, frozen, packed.rows, strategy)
+    return OfflinePopulation(
+        stage.init, stage.update, spec, described, frozen, packed.rows, strategy, programs=programs
+    )
+
+
+def programs_of(data: TrainingData, stage: Stage, groups: Sequence[Sequence[Member]], strategy: Strategy) -> Programs:
+    """What `make_population` would compile, also where the earlier results are not there yet.
+
+    Args:
+      data: what the population learns from.
+      stage: what it trains, offline.
+      groups: its members, see `in_groups`.
+      strategy: see `population.vectorize`.
+    """
+    members = [member for group in groups for member in group]
+    packed = data.pack(members)
+    described = _describe(stage, members, packed.slices, len(groups))
+    values, spec = members[0].settings, members[0].spec
+    earlier = {needed.name: needed.template(values, spec) for needed in stage.needs}
+    one = jax.eval_shape(lambda results: stage.make_frozen(values, results), earlier)
+    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(groups), *x.shape), x.dtype), one)
+    rows = jax.ShapeDtypeStruct(packed.rows.shape, packed.rows.dtype)
+    return compile_programs(stage.init, stage.update, spec, described, frozen, rows, strategy)
+
+
+def _describe(stage: Stage, members: Sequence[Member], slices: Sequence[table.Slice], groups: int) -> Members:
+    keys = [jax.random.fold_in(jax.random.key(member.seed_of(stage)), stage.stream) for member in members]
+    return make_members(keys, [stage.read(member.settings) for member in members], slices, groups)
 
 
 def _frozen(run: RunDirectory, stage: Stage, member: Member) -> Any:
@@ -188,16 +221,19 @@ class OnlinePopulation:
         )
         self._last: Progress | None = None
 
-    def run(self, start: int, stop: int) -> Mapping[str, np.ndarray]:
-        """See `Population`."""
+    def launch(self, start: int, stop: int) -> Outcome:
+        """See `Population`; waits for the steps, as the host steps the environments."""
         self._last = last = self._run.run(stop - start)
         episodes = {"episodes": last.episodes, "episode_return": last.returns, "episode_length": last.lengths}
-        return {name: np.asarray(values) for name, values in (last.metrics | episodes).items()}
+        return Outcome(last.metrics | episodes, last.diverged_at)
 
-    @property
-    def states(self) -> Any:
+    def copy_of(self, part: Callable[[Any], Any]) -> Any:
         """See `Population`."""
-        return self._run.states
+        return part(self._run.states)
+
+    def fetch(self, tree: Any) -> Any:
+        """See `Population`; it is on the host."""
+        return tree
 
     @property
     def diverged_at(self) -> np.ndarray:

@@ -1,9 +1,11 @@
-"""One stage of one population: chunks on the device, everything else between them on the host."""
+"""One stage of one population: chunks on the device, and beside them everything else on the host."""
 
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -13,6 +15,7 @@ from tqdm import tqdm
 from jaxrl_srpo.io.checkpoint import Saved
 from jaxrl_srpo.io.files import print_message
 from jaxrl_srpo.methods.contract import Stage
+from jaxrl_srpo.population.offline import Outcome, Programs
 from jaxrl_srpo.population.vectorize import Strategy
 from jaxrl_srpo.runs.distributed import broadcast, broadcast_tree, coordinator
 from jaxrl_srpo.runs.leases import LeaseLost
@@ -58,8 +61,30 @@ class Schedule(NamedTuple):
             start = stop
 
 
+class _Chunk(NamedTuple):
+    """A chunk that was launched.
+
+    Attributes:
+      begin: step that it starts from.
+      stop: step that it ends at.
+      launched: when, in seconds of `time.monotonic`; before it was compiled.
+      outcome: what it gives.
+      results: of the stage so far, if an evaluation is due at its end.
+      done: when the device was done with it, likewise in seconds.
+    """
+
+    begin: int
+    stop: int
+    launched: float
+    outcome: Outcome
+    results: Any
+    done: Future[float]
+
+
 class StageRun:
     """One stage of one population, from its last checkpoint (or the start) to its results.
+
+    While the device runs a chunk, the host fetches and writes what the chunk before gave, and has it evaluated.
 
     Args:
       how: how it is trained; the lease of the run directory is asked whether it may go on.
@@ -67,13 +92,19 @@ class StageRun:
       members: the population.
       sharers: for each of them members of other tasks on the same data, for which its rows are written and its results
         evaluated, too.
+      programs: of the population, if they are compiled already.
 
     Attributes:
       busy_seconds: how long the device compiled or trained so far.
     """
 
     def __init__(
-        self, how: How, stage: Stage, members: Sequence[Member], sharers: Mapping[Member, Sequence[Member]]
+        self,
+        how: How,
+        stage: Stage,
+        members: Sequence[Member],
+        sharers: Mapping[Member, Sequence[Member]],
+        programs: Programs | None = None,
     ) -> None:
         self.busy_seconds = 0.0
         self._stage, self._run, self._scorer = stage, how.run, how.scorer
@@ -90,35 +121,74 @@ class StageRun:
         self._places = np.array([*range(len(self._members)), *(i for i, _ in others)])
         # Fetching results takes all processes, of which one evaluates.
         self._evaluates = bool(broadcast(self._scorer is not None))
-        self._population = make_population(self._run, how.data, stage, groups, how.strategy)
+        self._population = make_population(self._run, how.data, stage, groups, how.strategy, programs)
+        self._free = self._saved = time.monotonic()
 
-    def train(self) -> None:
+    def train(self, beside: Callable[[], None] | None = None) -> None:
         """Runs to the end, saves the results and has them evaluated.
+
+        Args:
+          beside: called once, when the device has begun.
 
         Raises:
           LeaseLost: another worker took over.
         """
         with contextlib.closing(self._population):
             start = self._resume()
-            saved = time.monotonic()
-            with self._bar(start) as bar:
-                for begin, stop in self._schedule.chunks(start):
-                    began = time.monotonic()
-                    means = self._population.run(begin, stop)
-                    self.busy_seconds += time.monotonic() - began
-                    self._stop_if_lease_lost()
-                    self._log(stop, means, (stop - begin) * len(self._members), began, bar)
-                    if stop % self._schedule.evaluation == 0 or stop == self._schedule.total:
-                        self._evaluate(stop)
-                    due = time.monotonic() - saved >= self._checkpoint_seconds
-                    if broadcast(due and stop < self._schedule.total):
-                        self._save_checkpoint(stop)
-                        saved = time.monotonic()
+            self._saved = time.monotonic()
+            watch = ThreadPoolExecutor(1, thread_name_prefix="device")
+            try:
+                with self._bar(start) as bar:
+                    self._run_chunks(start, watch, bar, beside)
+            finally:
+                # Not until the device is done: whoever interrupts would wait for it.
+                watch.shutdown(wait=False, cancel_futures=True)
             self._save_results()
+
+    def _run_chunks(self, start: int, watch: ThreadPoolExecutor, bar: tqdm, beside: Callable[[], None] | None) -> None:
+        # What learns online is done when it returns; nothing would be gained by looking at it later.
+        ahead = 0 if self._stage.online else 1
+        under_way: deque[_Chunk] = deque()
+        for begin, stop in self._schedule.chunks(start):
+            saves = begin > start and self._checkpoint_is_due()
+            while saves and under_way:
+                self._settle(under_way.popleft(), bar)
+            host_copy = self._population.checkpoint() if saves else None
+            under_way.append(self._launch(begin, stop, watch))
+            if saves:
+                self._save_checkpoint(begin, host_copy)
+            if begin == start and beside is not None:
+                beside()
+            while len(under_way) > ahead:
+                self._settle(under_way.popleft(), bar)
+        while under_way:
+            self._settle(under_way.popleft(), bar)
+
+    def _launch(self, begin: int, stop: int, watch: ThreadPoolExecutor) -> _Chunk:
+        launched = time.monotonic()
+        outcome = self._population.launch(begin, stop)
+        due = self._evaluates and (stop % self._schedule.evaluation == 0 or stop == self._schedule.total)
+        # The next chunk overwrites the states.
+        results = self._population.copy_of(self._stage.result) if due else None
+        return _Chunk(begin, stop, launched, outcome, results, watch.submit(_done_at, outcome))
+
+    def _settle(self, chunk: _Chunk, bar: tqdm) -> None:
+        """Waits for a chunk, writes what it gave, and starts the evaluation that is due at its end."""
+        done = chunk.done.result()
+        seconds = max(done - max(chunk.launched, self._free), 1e-9)
+        self.busy_seconds += seconds
+        self._free = done
+        outcome = self._population.fetch(chunk.outcome)
+        results = None if chunk.results is None else self._population.fetch(chunk.results)
+        self._stop_if_lease_lost()
+        self._log(chunk, outcome, seconds, bar)
+        if self._scorer is not None and results is not None:
+            final = chunk.stop == self._schedule.total
+            self._scorer.submit(self._stage, self._told, chunk.stop, self._of_all(_of_members(results)), final=final)
 
     def _resume(self) -> int:
         """Goes back to the last whole checkpoint, if there is one; returns the step to go on from."""
-        saved = self._saved() if coordinator() else None
+        saved = self._last_checkpoint() if coordinator() else None
         step = broadcast(saved.step if saved else 0)
         if step:
             tree = saved.tree if saved else _zeros(self._population.checkpoint_shapes())
@@ -132,7 +202,7 @@ class StageRun:
                 self._scorer.resume(self._stage, self._told, step, self._of_all(results))
         return step
 
-    def _saved(self) -> Saved | None:
+    def _last_checkpoint(self) -> Saved | None:
         """The last whole checkpoint; damaged ones are told and passed over."""
         return self._progress.restore(
             lambda step: self._population.checkpoint_shapes(), print_message, self._schedule.total
@@ -155,18 +225,19 @@ class StageRun:
         if broadcast(lease is not None and lease.lost()):
             raise LeaseLost
 
-    def _log(self, step: int, means: Mapping[str, np.ndarray], steps: int, began: float, bar: tqdm) -> None:
+    def _log(self, chunk: _Chunk, outcome: Outcome, seconds: float, bar: tqdm) -> None:
         """Rows of a chunk, and messages on members that diverged or soon may."""
-        rate = steps / (time.monotonic() - began)
-        diverged_at = self._population.diverged_at.reshape(-1)
+        steps = (chunk.stop - chunk.begin) * len(self._members)
+        means: Mapping[str, Any] = outcome.metrics
+        diverged_at = np.asarray(outcome.diverged_at).reshape(-1)
         if coordinator():
             # JAX sorts the names; the method's file has them in an order that reads well.
             names = [*(name for name in self._stage.metrics if name in means), *means]
             values = {name: np.asarray(means[name]).reshape(-1) for name in dict.fromkeys(names)}
-            rows = []
+            rows, rate = [], f"{steps / seconds:.1f}"
             for i, member in zip(self._places, self._told, strict=True):
                 numbers = {name: f"{x[i]:.6g}" for name, x in values.items() if math.isfinite(x[i])}
-                rows.append(member.row(self._stage) | {"step": step, "updates_per_second": f"{rate:.1f}"} | numbers)
+                rows.append(member.row(self._stage) | {"step": chunk.stop, "updates_per_second": rate} | numbers)
             diverged = self._messages.diverged(diverged_at)
             entries = [
                 member.row(self._stage) | {"update": int(diverged_at[i])}
@@ -181,26 +252,20 @@ class StageRun:
                 bar.write(line)
         bar.update(steps)
 
-    def _evaluate(self, step: int) -> None:
-        if not self._evaluates:
-            return
-        results = self._results()
-        if self._scorer is not None:
-            final = step == self._schedule.total
-            self._scorer.submit(self._stage, self._told, step, self._of_all(results), final=final)
+    def _checkpoint_is_due(self) -> bool:
+        return bool(broadcast(time.monotonic() - self._saved >= self._checkpoint_seconds))
 
-    def _save_checkpoint(self, step: int) -> None:
+    def _save_checkpoint(self, step: int, host_copy: Any) -> None:
         # What a checkpoint promises is that everything before its step is on disk; evaluations under way are not.
         if self._scorer is not None:
             self._scorer.wait(before=step)
-        host_copy = self._population.checkpoint()
         if coordinator():
             self._progress.save(step, host_copy)
+        self._saved = time.monotonic()
 
     def _results(self) -> Any:
         """Results of all members on the host, leaves [members, ...]."""
-        results = self._stage.result(self._population.states)
-        return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), results)
+        return _of_members(self._population.fetch(self._population.copy_of(self._stage.result)))
 
     def _of_all(self, results: Any) -> Any:
         """Results [members, ...] of the population for all that rows are written for."""
@@ -251,3 +316,14 @@ def key_of(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _zeros(shapes: Any) -> Any:
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
+
+def _done_at(outcome: Outcome) -> float:
+    """When the device was done with a chunk, in seconds of `time.monotonic`."""
+    jax.block_until_ready(outcome)
+    return time.monotonic()
+
+
+def _of_members(tree: Any) -> Any:
+    """Leaves [groups, members, ...] as [members, ...]."""
+    return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), tree)

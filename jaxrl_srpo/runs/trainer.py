@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxrl_srpo.errors import UserError
@@ -12,6 +13,7 @@ from jaxrl_srpo.io.files import print_message
 from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.nn import precision
 from jaxrl_srpo.population.vectorize import Strategy
+from jaxrl_srpo.runs.ahead import CompileAhead
 from jaxrl_srpo.runs.distributed import broadcast, broadcast_tree, coordinator
 from jaxrl_srpo.runs.footprint import refuse_too_large
 from jaxrl_srpo.runs.leases import Lease, LeaseLost, Leases
@@ -78,6 +80,7 @@ class Trainer:
     ) -> None:
         self.run, self.scorer = run, scorer
         self._how = How(run, data, scorer, strategy, checkpoint_seconds)
+        self._ahead = CompileAhead(data, strategy)
         self._busy_seconds = 0.0
         self._size = members_per_population
         self._leases = Leases(run.path / "leases")
@@ -103,6 +106,8 @@ class Trainer:
         except (UserError, OSError):
             self.run.remove_remains()
             raise
+        finally:
+            self._ahead.close()
         if not any(unit.stage.online for unit in units):
             self._say_share(time.monotonic() - began)
 
@@ -132,7 +137,7 @@ class Trainer:
             if number == _WAIT:
                 time.sleep(_WAIT_SECONDS)
                 continue
-            self._work(units[number], choice.lease)
+            self._work(units[number], choice.lease, [units[other] for other in unfinished if other > number])
 
     def _say_share(self, seconds: float) -> None:
         """Says for how much of the time the device compiled or trained, if it did."""
@@ -140,36 +145,47 @@ class Trainer:
             share = self._busy_seconds / seconds
             print_message(f"the device compiled or trained for {share:.0%} of {seconds:,.0f} s")
 
-    def _work(self, unit: _Unit, lease: Lease | None) -> None:
+    def _work(self, unit: _Unit, lease: Lease | None, later: Sequence[_Unit]) -> None:
         """Finishes a unit; its last evaluation may go on beside the next one, and keeps the lease meanwhile."""
         kept = False
         try:
             with self.run.leased(lease):
-                self._finish(unit, lease)
+                self._finish(unit, lease, later)
             kept = lease is not None and self.scorer is not None and self.scorer.keep(lease)
         finally:
             if lease is not None and not kept:
                 lease.release()
 
-    def _finish(self, unit: _Unit, lease: Lease | None) -> None:
+    def _finish(self, unit: _Unit, lease: Lease | None, later: Sequence[_Unit]) -> None:
         """Trains what a unit lacks and has it evaluated, unless another worker takes over."""
         stage = unit.stage
         try:
             if to_train := self._to_train(unit):
                 with precision.using(to_train[0].settings["precision"]):
-                    self._train_stage(stage, to_train, unit.sharers)
+                    self._train_stage(unit, to_train, later)
             if self.scorer is not None:
                 self.scorer.finish(stage, self._trained(unit))
         except LeaseLost:
             if self.scorer is not None:
                 self.scorer.drop(lease)
 
-    def _train_stage(self, stage: Stage, members: Sequence[Member], sharers: Mapping[Member, list[Member]]) -> None:
-        stage_run = StageRun(self._how, stage, members, sharers)
+    def _train_stage(self, unit: _Unit, members: Sequence[Member], later: Sequence[_Unit]) -> None:
+        stage_run = StageRun(self._how, unit.stage, members, unit.sharers, self._ahead.take(unit.stage, members))
         try:
-            stage_run.train()
+            stage_run.train(beside=lambda: self._compile_next(later))
         finally:
             self._busy_seconds += stage_run.busy_seconds
+
+    def _compile_next(self, later: Sequence[_Unit]) -> None:
+        """Begins to compile what is trained next, if that is known here."""
+        # The processes of one program would have to compile in one order.
+        if jax.process_count() > 1:
+            return
+        for unit in later:
+            members = self._to_train(unit)
+            if members and not unit.stage.online:
+                self._ahead.begin(unit.stage, members)
+                return
 
     def _to_train(self, unit: _Unit) -> list[Member]:
         """The members to train now: all of a population if a kill came while its results were being saved.

@@ -11,6 +11,7 @@ import numpy as np
 from jaxrl_srpo import methods as methods_lib
 from jaxrl_srpo import report
 from jaxrl_srpo.data import d4rl
+from jaxrl_srpo.data.arrays import is_of_arrays
 from jaxrl_srpo.data.facts import DatasetFacts
 from jaxrl_srpo.data.packing import pack_dataset
 from jaxrl_srpo.envs.datasets import load_dataset
@@ -180,6 +181,11 @@ def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> 
     @functools.cache
     def rows(name: str) -> np.ndarray:
         fact = facts[name]
+        if fact.given is None and is_of_arrays(fact.source):
+            raise UserError(
+                f"{run.path}: the data of {name} were arrays of a Python program, which no other process has; go on "
+                "there: jaxrl_srpo.train with equal arrays and the same out"
+            )
         dataset = load_dataset(fact.given or fact.source, **options.reading())
         sizes = Spec(dataset.observation_size, dataset.action_size)
         if dataset.fingerprint != fact.fingerprint or sizes != Spec(fact.observation_size, fact.action_size):

@@ -2,6 +2,8 @@
 
 import errno
 import pathlib
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,7 +97,6 @@ def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
             "probe: memory does not suffice (none left); train fewer members together (--members_per_population), or "
             "choose smaller networks or batches\n",
         ),
-        (KeyboardInterrupt(), 130, "\nprobe: stopped\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "runs/x"),
             2,
@@ -115,6 +116,21 @@ def test_exit_codes(raised: BaseException | None, code: int, message: str, capsy
         command_line.exit_with("probe", command, ["a"], "stopped")
     assert (stop.value.code, given) == (code, [["a"]])
     assert capsys.readouterr().err == message
+
+
+def test_an_interrupt_waits_for_no_thread() -> None:
+    program = """
+import threading
+from jaxrl_srpo.cli import command_line
+
+def command(arguments):
+    threading.Thread(target=threading.Event().wait).start()
+    raise KeyboardInterrupt
+
+command_line.exit_with("probe", command, [], "stopped")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "\nprobe: stopped\n")
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("a bug"), OSError("no file"), ValueError("a bug")])

@@ -143,6 +143,26 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "data download made": (["data", "download", "regenerated/a/b-v0"], r"is made here, not downloaded: .*data make"),
     "data info unmade": (["data", "info", "regenerated/hopper/medium-v0"], r"make it with `jaxrl-srpo data make rege"),
     "data make steps": (["data", "make", "pointmaze/umaze", "--steps=9"], r"--steps: is for .data make regenerated/"),
+    "data make rows": (
+        ["data", "make", "regenerated/hopper/medium-v0", "--rows=9"],
+        r"--rows: is for .data make ogbench/",
+    ),
+    "data make ogbench": (["data", "make", "ogbench/cube-single-plai-v0"], r"closest: ogbench/cube-single-play-v0"),
+    "data make ant": (["data", "make", "ogbench/antmaze-large-navigate-v0"], r"the others need trained experts"),
+    "data make ogbench steps": (
+        ["data", "make", "ogbench/scene-play-v0", "--steps=9"],
+        r"--steps: is for .data make reg",
+    ),
+    "data make ogbench none": (
+        ["data", "make", "ogbench/scene-play-v0", "--episodes=0"],
+        r"--episodes=0: must be from 1",
+    ),
+    "data make ogbench short": (["data", "make", "ogbench/scene-play-v0", "--rows=1"], r"--rows=1: must be from 2"),
+    "data make ogbench by none": (
+        ["data", "make", "ogbench/scene-play-v0", "--processes=0"],
+        r"--processes=0: must be",
+    ),
+    "data make ogbench much": (["data", "make", "ogbench/scene-play-v0", "--episodes=many"], r"episodes"),
     "data info unknown": (["data", "info", "hoper-medium-v2"], r"unknown dataset 'hoper-medium-v2'; closest: hopper"),
 }
 

@@ -371,6 +371,18 @@ def test_a_host_that_does_not_answer_is_asked_for_one_address(tmp_path: pathlib.
     assert f"from {server.url}/missing.hdf5: the server answers 404 Not Found; name a mirror" in str(caught.value)
 
 
+def test_a_host_that_did_not_answer_for_another_file_is_not_asked(tmp_path: pathlib.Path) -> None:
+    silent: set[str] = set()
+    with serving() as down:
+        pass
+    with pytest.raises(DatasetError, match="refused"):
+        download([f"{down.url}/x.hdf5"], tmp_path / "x.hdf5", progress=False, retries=0, silent=silent)
+    with serving() as server:
+        urls = [f"{down.url}/x.hdf5", f"{server.url}/missing.hdf5"]
+        with pytest.raises(DatasetError, match=r"x\.hdf5: the server did not answer for another file; from .* 404"):
+            download(urls, tmp_path / "x.hdf5", progress=False, silent=silent)
+
+
 def test_no_file_is_put_together_from_those_of_two_servers(tmp_path: pathlib.Path) -> None:
     with serving(plan=["cut"] * 2) as first, serving() as second:
         second.content = CONTENT[::-1]

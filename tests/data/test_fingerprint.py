@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxrl_srpo.data.fingerprint import fingerprint, inputs_fingerprint
+from jaxrl_srpo.data.fingerprint import fingerprint, fingerprint_of, inputs_fingerprint, inputs_fingerprint_of
+from tests.data.arrays import random_dataset
 
 NAMES = ("observations", "actions", "rewards", "next_observations", "terminals", "action_low", "action_high")
 
@@ -32,6 +33,18 @@ def test_shape_and_type_count_but_the_layout_in_memory_does_not() -> None:
     assert fingerprint(**(arrays() | {"observations": np.asfortranarray(arrays()["observations"])})) == first
     assert fingerprint(**(arrays() | {"rewards": arrays()["rewards"][:, None]})) != first
     assert fingerprint(**(arrays() | {"rewards": arrays()["rewards"].astype(np.float64)})) != first
+
+
+def test_that_of_a_dataset_is_of_what_it_holds_now() -> None:
+    data = random_dataset(12)
+    found = fingerprint_of(data)
+    assert found == fingerprint(**{name: getattr(data, name) for name in NAMES})
+    shared = inputs_fingerprint_of(data)
+    data.rewards[3] += 1.0
+    assert fingerprint_of(data) != found
+    assert inputs_fingerprint_of(data) == shared
+    data.actions[3] += 1.0
+    assert inputs_fingerprint_of(data) != shared
 
 
 def test_that_of_the_inputs_is_the_same_whatever_is_earned() -> None:

@@ -38,8 +38,8 @@ def tar() -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "kind", "advice"),
     [
-        ("x.npz", npz(), "a NumPy archive (.npz)", "write its arrays, which numpy.load reads, to an HDF5 file"),
-        ("x.npz", npz()[:50], "a NumPy archive (.npz)", "write its arrays"),
+        ("x.npz", npz(), "a NumPy archive (.npz)", "load_dataset and --datasets read it by its path"),
+        ("x.npz", npz()[:50], "an archive that cannot be read", "get it again"),
         ("x.hdf5", b"\x93NUMPY" + bytes(40), "a NumPy array (.npy)", "write its arrays"),
         ("x.pt", archive("archive/data.pkl"), "a PyTorch file", "where you trust it"),
         ("x.zip", archive("a.hdf5"), "a zip archive", "unpack it first"),
@@ -52,7 +52,7 @@ def tar() -> bytes:
         ("x.pkl", pickle.dumps({"rewards": [1.0]}, protocol=0), "a pickle", "where you trust it"),
         ("x.hdf5", b"PAR1....PAR1", "Parquet", "pyarrow.parquet.read_table"),
         ("x.hdf5", b"ARROW1" + bytes(40), "Arrow", "pyarrow"),
-        ("x.csv", b"a,b\n1,2\n", "CSV", "write its arrays to an HDF5 file"),
+        ("x.csv", b"a,b\n1,2\n", "CSV", "write its arrays to an .npz file"),
         ("x.json", b"{}", "JSON", "write its arrays"),
         ("x.hdf5.gz", gzip.compress(b"x", mtime=0), "packed with gzip", "unpack it first"),
         ("x.tar", tar(), "a tar archive", "unpack it first"),

@@ -129,12 +129,12 @@ def test_unknown_names_show_the_closest_and_the_forms(cache: pathlib.Path) -> No
         read_dataset("hoper-medium-v2")
     message = str(caught.value)
     assert message.startswith("unknown dataset 'hoper-medium-v2'; closest: hopper-medium-v2")
-    assert "an .hdf5 file, a D4RL name" in message
-    with pytest.raises(DatasetError, match=r"unknown dataset 'xyzzy'; expected an .hdf5 file"):
+    assert "an .hdf5 or .npz file, a D4RL name" in message
+    with pytest.raises(DatasetError, match=r"unknown dataset 'xyzzy'; expected an .hdf5 or .npz file"):
         read_dataset("xyzzy")
 
 
-@pytest.mark.parametrize("name", ["missing.hdf5", "./missing", "/nowhere/missing.hdf5"])
+@pytest.mark.parametrize("name", ["missing.hdf5", "missing.npz", "./missing", "/nowhere/missing.hdf5"])
 def test_missing_file(name: str, cache: pathlib.Path) -> None:
     with pytest.raises(DatasetError, match=f"no dataset file at {name}; expected"):
         read_dataset(name)

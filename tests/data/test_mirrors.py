@@ -24,12 +24,15 @@ def test_a_mirror_is_the_only_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAXRL_SRPO_MIRROR", "http://v:80")
     assert mirrored(urls, "gym/a") == ("http://v:80/gym/a", "http://v:80/a")
     assert mirrored(urls, "a", "https://m") == ("https://m/a",)
+    assert mirrored(urls, "a", "https://m,http://n/d") == ("https://m/a", "http://n/d/a")
 
 
 @pytest.mark.parametrize(
     "root",
     [
         "example.org/d4rl",
+        "https://example.org,",
+        "https://example.org,example.org",
         "ftp://example.org",
         "file:///etc",
         "http://",

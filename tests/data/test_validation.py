@@ -13,6 +13,7 @@ import pytest
 from jaxrl_srpo.data import d4rl_files, validation
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.errors import DatasetError
+from tests.data.arrays import random_dataset
 
 
 @pytest.fixture
@@ -305,7 +306,7 @@ def test_a_file_in_which_no_episode_ends_is_told_of(
     [
         (
             lambda path: path.write_bytes(b"PK\x03\x04" + bytes(40)),
-            r"is a NumPy archive \(\.npz\), not HDF5; write its",
+            "is an archive that cannot be read, not HDF5; get it again",
         ),
         (lambda path: path.write_bytes(b"\x93NUMPY" + bytes(40)), r"is a NumPy array \(\.npy\), not HDF5"),
         (lambda path: path.write_bytes(pickle.dumps({"rewards": [1.0]})), r"is a pickle, which is not read because"),
@@ -316,3 +317,20 @@ def test_other_formats_are_named(tmp_path: pathlib.Path, write: Callable[[pathli
     write(tmp_path / "x.hdf5")
     with pytest.raises(DatasetError, match=message):
         d4rl_files.read_hdf5(tmp_path / "x.hdf5")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rewards": np.zeros(12)}, "rewards holds float64, not float32; Dataset.from_arrays converts"),
+        ({"rewards": [0.0] * 12}, "rewards holds list, not float32"),
+        ({"episode_ends": np.zeros(12, np.int64)}, "episode_ends holds int64, not bool"),
+        ({"terminals": np.zeros(11, bool)}, "terminals has 11 rows, observations has 12"),
+        ({"action_low": np.zeros(3, np.float32)}, "action_low and action_high need one number for each action"),
+    ],
+)
+def test_a_dataset_of_which_a_program_replaced_a_part(changes: dict[str, Any], message: str) -> None:
+    data = random_dataset(12)
+    validation.require_sound(data)
+    with pytest.raises(DatasetError, match=message):
+        validation.require_sound(dataclasses.replace(data, **changes))

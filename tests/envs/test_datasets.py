@@ -1,19 +1,24 @@
 """Datasets by any name: made, downloaded, or refused with the command that is right."""
 
+import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import gymnasium
 import h5py
+import minari
 import numpy as np
 import pytest
 
-from jaxrl_srpo.data import minari_files
-from jaxrl_srpo.envs.datasets import download_dataset, load_dataset, make_dataset
+from jaxrl_srpo.data import minari_files, minari_source
+from jaxrl_srpo.data.dataset import Dataset
+from jaxrl_srpo.envs.datasets import as_dataset, download_dataset, load_dataset, make_dataset, name_of
 from jaxrl_srpo.envs.rollouts import Rollouts
-from jaxrl_srpo.errors import DatasetError
+from jaxrl_srpo.errors import DatasetError, UserError
 from tests import own_tasks, synthetic
 from tests.data import ogbench_files
+from tests.data.swing import swing
 from tests.data.test_download import serving
 from tests.data.test_minari_source import edit, make
 
@@ -145,3 +150,63 @@ def test_an_environment_without_a_time_limit_gets_that_of_the_data(
     limited = load_dataset(path, env="LineVector-v0").environment
     assert limited is not None
     assert limited.max_episode_steps is None
+
+
+def test_arrays_are_given_as_a_dictionary_or_as_a_dataset(stores: pathlib.Path) -> None:
+    held = Dataset.from_arrays(**swing())
+    assert [name_of(given) for given in (swing(), held, stores / "x.npz")] == ["my-data", "my-data", f"{stores}/x.npz"]
+    read = as_dataset(swing())
+    assert (read.fingerprint, read.source, read.environment) == (held.fingerprint, held.source, held.environment)
+    named = as_dataset(held, env="MountainCarContinuous-v0").environment
+    assert named is not None
+    assert named.id == "MountainCarContinuous-v0"
+    assert as_dataset(swing(), env="Pendulum-v1").environment == held.environment
+    with pytest.raises(DatasetError, match=r"is outside \[-2, 2\]"):
+        as_dataset(swing() | {"actions": np.full((200, 1), 3.0)})
+    assert as_dataset(swing() | {"actions": np.full((200, 1), 3.0)}, allow_invalid=True).warnings
+
+
+def test_a_dataset_is_known_by_what_it_holds_now() -> None:
+    held = Dataset.from_arrays(**swing())
+    assert as_dataset(held).fingerprint == held.fingerprint
+    replaced = dataclasses.replace(held, rewards=held.rewards + 1.0)
+    assert replaced.fingerprint == held.fingerprint != as_dataset(replaced).fingerprint
+    with pytest.raises(DatasetError, match="rewards has 195 rows, observations has 196"):
+        as_dataset(dataclasses.replace(held, rewards=held.rewards[1:]))
+
+
+def test_arrays_of_an_environment_without_a_time_limit_get_that_of_the_data() -> None:
+    own_tasks.register()
+    for given in (swing() | {"env": "LineEndless-v0"}, Dataset.from_arrays(**swing() | {"env": "LineEndless-v0"})):
+        spec = as_dataset(given).environment
+        assert spec is not None
+        assert spec.max_episode_steps == 50
+
+
+def test_a_dataset_of_minari_may_be_its_own_object(stores: pathlib.Path) -> None:
+    make("mine/walk-v0", [3, 5, 2], terminated=(1,))
+    stored = minari.load_dataset("mine/walk-v0")
+    assert name_of(stored) == "mine/walk-v0"
+    whole = as_dataset(stored)
+    assert (whole.name, whole.source) == ("mine/walk-v0", "mine/walk-v0")
+    assert whole.fingerprint == load_dataset("mine/walk-v0").fingerprint
+    part = as_dataset(stored.filter_episodes(lambda episode: len(episode.rewards) > 2))
+    assert (part.size, part.episode_lengths.tolist()) == (8, [3, 5])
+    assert part.fingerprint != whole.fingerprint
+
+
+def test_an_object_of_minari_is_not_trusted_with_its_environment(stores: pathlib.Path) -> None:
+    make("made/swing-v0", [5])
+    own = json.loads(gymnasium.spec("Pendulum-v1").to_json())
+    for entry, expected in ((own["entry_point"], "Pendulum-v1"), ("os:system", None)):
+        spec = own | {"entry_point": entry}
+        edit(stores / "minari", "made/swing-v0", lambda metadata: metadata | {"env_spec": json.dumps(spec)})  # noqa: B023
+        found = as_dataset(minari.load_dataset("made/swing-v0")).environment
+        assert (found.id if found else None) == expected
+    assert not minari_source.is_object("made/swing-v0")
+
+
+@pytest.mark.parametrize("given", [3, None, np.zeros((3, 2)), b"x", iter("ab")])
+def test_what_is_no_dataset_is_named(given: Any) -> None:
+    with pytest.raises(UserError, match=f"datasets: {type(given).__name__} is no dataset; give a name, a path, a"):
+        as_dataset(given)

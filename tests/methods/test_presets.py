@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from jaxrl_srpo.data import d4rl
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import METHODS, awac, behavior, find_method, iql, presets, srpo
 from jaxrl_srpo.methods.contract import preset_values
@@ -89,6 +90,7 @@ def test_paper_is_the_published_protocol(name: str) -> None:
 
 def test_every_published_dataset_has_its_beta_and_no_other() -> None:
     assert srpo.PAPER_BETA == BETA
+    assert tuple(srpo.PAPER_BETA) == d4rl.PAPER
 
 
 def test_the_settings_reach_the_stages() -> None:

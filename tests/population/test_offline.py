@@ -14,7 +14,7 @@ from flax import struct
 from jaxrl_srpo.data import table
 from jaxrl_srpo.nn import optimizers
 from jaxrl_srpo.population.member import Carry, Members, make_members
-from jaxrl_srpo.population.offline import OfflinePopulation
+from jaxrl_srpo.population.offline import OfflinePopulation, compile_programs
 from jaxrl_srpo.population.vectorize import Strategy
 from jaxrl_srpo.types import Array, Batch, Spec
 
@@ -285,3 +285,36 @@ def test_a_program_can_be_compiled_apart_and_says_its_size() -> None:
     assert population.state_bytes == 2 * (3 * 4 * (24 + 16) + 3 * 4)
     population.block_until_ready()
     population.close()
+
+
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.many_devices)])
+def test_programs_compiled_before_the_inputs_are_there_are_the_same(strategy: Strategy, devices: int) -> None:
+    task, own, traces = problem(2, 3), jax.devices()[:devices], []
+
+    def counted(state: State, batch: Batch, key: Array, settings: Settings, frozen: Array) -> Any:
+        traces.append(1)
+        return update(state, batch, key, settings, frozen)
+
+    frozen, rows = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (task.frozen, task.rows))
+    programs = compile_programs(init, counted, SPEC, task.members, frozen, rows, strategy, own)
+    once = len(traces)
+    population = OfflinePopulation(
+        init, counted, SPEC, task.members, task.frozen, task.rows, strategy, own, programs=programs
+    )
+    run(population, (5,))
+    population.restore(population.checkpoint())
+    population.run(5, 12)
+    assert_equal(population.checkpoint(), plain(strategy=strategy, devices=devices)[0])
+    assert len(traces) == once
+
+
+def test_what_is_copied_stays_when_the_next_chunk_overwrites_the_states() -> None:
+    population = population_of(problem(2, 3))
+    first = population.launch(0, 5)
+    copied = population.copy_of(lambda state: {"step": state.step, "params": state.params})
+    population.launch(5, 12)
+    assert population.fetch(copied)["step"].tolist() == [[5] * 3] * 2
+    expected = population_of(problem(2, 3))
+    assert_equal(population.fetch(first).metrics, expected.run(0, 5))
+    assert_equal(population.fetch(copied)["params"], expected.states.params)

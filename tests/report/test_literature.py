@@ -116,3 +116,16 @@ def test_other_metrics_are_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match="has no D4RL-normalized score"):
         write_literature_table(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_data_of_others_are_marked(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    name = "D4RL/door/human_x-v2"
+    for file in ("sweep.json", "evaluations.csv"):
+        (run / file).write_text((run / file).read_text().replace("hopper-medium-v2", name))
+    markdown, table, latex, _ = [path.read_text() for path in write_literature_table(run, tmp_path / "out")]
+    words = "Minari's conversion of D4RL's Adroit data, for a later port of the environment"
+    assert f"| {name} (o) |" in markdown
+    assert f"- (o) {name}: {words}." in markdown
+    assert f"\\par{{\\footnotesize (o) D4RL/door/human\\_x-v2: {words}.}}" in latex
+    origins = {row["dataset"]: row["origin"] for row in csv.DictReader(io.StringIO(table))}
+    assert origins == {name: words, "halfcheetah-medium-v2": "", "antmaze-umaze-v2": ""}

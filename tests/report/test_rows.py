@@ -22,7 +22,7 @@ def test_rows_by_hand(tmp_path: pathlib.Path) -> None:
     assert list(rows[0]) == [
         *("dataset", "algorithm", "beta", "seeds", "episodes", "mean", "std", "published"),
         *("metric", "setting", "return_mean", "best_mean", "worst_seed", "diverged", "success_rate", "unfinished"),
-        *("effective_sample_size", "regret", "label", "online", "shared", "not_trained"),
+        *("effective_sample_size", "regret", "label", "online", "shared", "not_trained", "origin"),
     ]
     assert [(row["algorithm"], row["beta"]) for row in rows] == [
         ("data", ""),

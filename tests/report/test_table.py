@@ -120,3 +120,29 @@ def test_a_method_of_ones_own_is_in_the_table_by_its_label(tmp_path: pathlib.Pat
     run_dir = written_run.write(tmp_path, own, datasets=[maze], stages=written_run.OWN_STAGES)
     assert "| maze | My method, online | 1 | 5 | 0.900 ± 0.000 |" in written_run.markdown(run_dir)
     assert "My method, online" in format_table(collect(run_dir))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("D4RL/pointmaze/umaze-v2", "Minari's re-collected PointMaze, not D4RL's maze2d"),
+        ("hopper_medium-regen", "a regenerated look-alike, not D4RL's data"),
+        (HOPPER, ""),
+    ],
+)
+def test_data_that_could_be_taken_for_d4rls_are_marked_in_every_table(
+    tmp_path: pathlib.Path, name: str, words: str
+) -> None:
+    run = written_run.write(tmp_path, EVALUATIONS.replace(HOPPER, name), datasets=[written_run.dataset(name)])
+    markdown, plain = written_run.markdown(run), format_table(collect(run))
+    table = (run / "report" / "table.csv").read_text().splitlines()
+    assert table[0].endswith(",origin")
+    if not words:
+        assert "(o)" not in markdown + plain
+        assert table[1].endswith(",")
+        return
+    assert f"| {name} (o) |" in markdown
+    assert f"- (o): {name}: {words}." in markdown
+    assert f"\n{name} (o)  " in plain
+    assert f"\n(o) {name}: {words}" in plain
+    assert all(line.endswith(f',"{words}"' if "," in words else f",{words}") for line in table[1:])

@@ -56,7 +56,7 @@ def test_groups_share_what_is_frozen_and_results_come_back(
     for stage in (behavior.STAGE, iql.STAGE):
         firsts = members[::2]
         population = make_population(run, data, stage, in_groups(stage, firsts), "map")
-        results = stage.result(population.states)
+        results = population.fetch(population.copy_of(stage.result))
         for number, member in enumerate(firsts):
             own = jax.tree.map(lambda x, number=number: x[number, 0], results)
             checkpoint.save(run.artefact(stage, member.address(stage)), own)
@@ -67,11 +67,12 @@ def test_groups_share_what_is_frozen_and_results_come_back(
     groups = in_groups(srpo.STAGE, members)
     assert groups == [members[i : i + 2] for i in range(0, 8, 2)]
     population = make_population(run, data, srpo.STAGE, groups, "map")
-    metrics = population.run(0, 2)
-    assert metrics["loss"].shape == population.diverged_at.shape == (4, 2)
+    outcome = population.fetch(population.launch(0, 2))
+    assert outcome.metrics["loss"].shape == outcome.diverged_at.shape == (4, 2)
     # The actor starts as IQL's, for both temperatures.
     start = setup.load_result(run, iql.STAGE, members[0]).policy.params
-    fresh = make_population(run, data, srpo.STAGE, groups, "map").states.actor.params
+    population = make_population(run, data, srpo.STAGE, groups, "map")
+    fresh = population.fetch(population.copy_of(lambda state: state.actor.params))
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[0, 1], y), fresh, start)
 
 

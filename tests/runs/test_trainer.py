@@ -15,7 +15,7 @@ import pytest
 import jaxrl_srpo
 from jaxrl_srpo.io import csv_log
 from jaxrl_srpo.methods import srpo
-from jaxrl_srpo.population.offline import OfflinePopulation
+from jaxrl_srpo.population.offline import OfflinePopulation, compile_programs
 from jaxrl_srpo.runs import setup
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.setup import load_result
@@ -43,16 +43,20 @@ def traces() -> Iterator[Counter[str]]:
     """How often the update of each module was traced."""
     counts: Counter[str] = Counter()
 
-    def counting(init: Any, update: Any, *arguments: Any) -> OfflinePopulation:
-        @functools.wraps(update)
-        def counted(**declared: Any) -> Any:
-            counts[update.__module__] += 1
-            return update(**declared)
+    def counting(make: Callable[..., Any]) -> Callable[..., Any]:
+        def made(init: Any, update: Any, *arguments: Any, **options: Any) -> Any:
+            @functools.wraps(update)
+            def counted(**declared: Any) -> Any:
+                counts[update.__module__] += 1
+                return update(**declared)
 
-        return OfflinePopulation(init, counted, *arguments)
+            return make(init, counted, *arguments, **options)
+
+        return made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setup, "OfflinePopulation", counting)
+        patch.setattr(setup, "OfflinePopulation", counting(OfflinePopulation))
+        patch.setattr(setup, "compile_programs", counting(compile_programs))
         yield counts
 
 
@@ -152,8 +156,8 @@ class TestTraining:
         told = run.read()
         found = [(one["stage"], one["dataset"], one["seed"]) for one in told["diverged"]]
         assert sorted(found) == [("behavior", name, seed) for name in names for seed in (0, 1)]
-        stopped = [(one["stage"], one["dataset"], one["seed"], one["because"]) for one in told["not_trained"]]
-        assert sorted(stopped) == [("policy", name, seed, "behavior") for name in names for seed in (0, 1)]
+        without = [(one["stage"], one["dataset"], one["seed"], one["because"]) for one in told["not_trained"]]
+        assert sorted(without) == [("policy", name, seed, "behavior") for name in names for seed in (0, 1)]
 
     def test_tasks_that_share_a_result_are_evaluated_each_in_its_own(
         self, train: Train, tmp_path: pathlib.Path

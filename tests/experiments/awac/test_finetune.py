@@ -37,6 +37,8 @@ def test_published_scores_name_the_file_that_they_are_of() -> None:
     rows = [row("awac", 3.0, dataset="D4RL/door/human-v2", seeds=4, effective_sample_size=0.25)]
     line = finetune.offline_table(rows).splitlines()[-1]
     assert line == "| D4RL/door/human-v2 | AWAC |  | 4 | 3.0 ± 1.5 | 2.39 (door-human-v1) | 0.250 |"
+    marked = finetune.offline_table([dataclasses.replace(rows[0], origin="Minari's")]).splitlines()[-1]
+    assert marked.startswith("| D4RL/door/human-v2 (o) | AWAC")
 
 
 def test_a_directory_that_holds_no_run_is_refused(tmp_path: Path) -> None:

@@ -36,6 +36,15 @@ def test_every_policy_has_a_row(results: pathlib.Path) -> None:
     assert (results / "noise.png").stat().st_size > 10_000
 
 
+def test_data_that_could_be_taken_for_d4rls_are_marked(tmp_path: pathlib.Path) -> None:
+    plan = ablations.Plan((), (0,), "quick", 1.0, (0.1,), tmp_path, tmp_path)
+    scores = [ablations.Score("noise", "x", name, 0.1, 0, 1.0) for name in ("D4RL/door/human-v2", "hopper-medium-v2")]
+    text = ablations.format_markdown(scores, plan)
+    assert "| D4RL/door/human-v2 (o) |" in text
+    assert "(o) D4RL/door/human-v2: Minari's conversion" in text
+    assert "| hopper-medium-v2 |" in text
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -5,18 +5,19 @@ import pathlib
 import pytest
 
 from experiments.d4rl import table
+from jaxrl_srpo.data import d4rl
 from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods.srpo import PAPER_BETA
 from jaxrl_srpo.runs.sweep import Sweep, populations, stages_of, unique
 from tests import synthetic
+from tests.data.test_download import serving
 
 TINY = ("--preset=quick", "--budget=0.001", "--seeds=0:2", "--beta=0.1", "--episodes=1")
 
 
 def test_the_published_protocol_has_its_populations() -> None:
     """15 datasets x 6 seeds: Hopper, the two of 17 observations together, and the antmazes with deeper actors."""
-    names = tuple(PAPER_BETA)
+    names = d4rl.PAPER
     members = Sweep(names, tuple(range(6)), "paper").members([table.nominal(name) for name in names])
     for stage in stages_of(members):
         sizes = sorted(map(len, populations(unique(members, stage), stage)))
@@ -43,8 +44,25 @@ def test_missing_data_are_named_all_at_once(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(UserError) as caught:
         table.main([f"--out={tmp_path / 'run'}"])
     message = str(caught.value)
-    assert all(f"jaxrl-srpo data download {name}" in message for name in PAPER_BETA)
+    assert all(f"jaxrl-srpo data download {name}" in message for name in d4rl.PAPER)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_missing_is_fetched_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JAXRL_SRPO_CACHE", str(tmp_path / "cache"))
+    path = synthetic.write_pendulum(tmp_path / "x.hdf5")
+    with serving() as server:
+        server.content = path.read_bytes()
+        monkeypatch.setenv("JAXRL_SRPO_MIRROR", server.url)
+        names = "hopper-medium-v2,hopper-expert-v2,nowhere.hdf5"
+        # The last one is nobody's, so that nothing is trained.
+        with pytest.raises(UserError, match=r"not on this machine: nowhere.hdf5; --download fetches"):
+            table.main([f"--datasets={names}", "--download", f"--out={tmp_path / 'run'}"])
+    assert table.missing(["hopper-medium-v2", "hopper-expert-v2"]) == []
+    said = capsys.readouterr().err
+    assert f"hopper-medium-v2: {tmp_path / 'cache' / 'gym_mujoco_v2' / 'hopper_medium-v2.hdf5'}" in said
 
 
 @pytest.mark.parametrize(
