@@ -82,7 +82,10 @@ def test_download_verifies_against_a_file_of_checksums(
     ("arguments", "message"),
     [
         (["info", "hopper-medium-v2"], "--checksums: is for `data download` only"),
-        (["download", "D4RL/door/human-v2"], "--checksums=sums: is for D4RL's files; D4RL/door/human-v2 is Minari's"),
+        (
+            ["download", "D4RL/door/human-v2"],
+            "--checksums=sums: is for files of D4RL and OGBench; D4RL/door/human-v2 is Minari's",
+        ),
         (["download", "hopper-medium-v2"], "sums: cannot be read as checksums: .*No such file"),
     ],
 )
