@@ -48,7 +48,7 @@ def make_simulator(spec: EnvironmentSpec, count: int, workers: int | None = None
     task = _find_task(spec, environment, count)
     if task is not None:
         return MujocoSimulator(environment, task, count, workers or default_workers(environment))
-    if ogbench.is_ogbench(find_registered(spec.id).entry_point) and not spec.wrappers:
+    if ogbench.is_single_task(spec):
         places = min(workers or most_workers(), count)
         return ogbench.OGBenchSimulator([environment, *(make_environment(spec) for _ in range(places - 1))], count)
     spec = dataclasses.replace(spec, observation_keys=keys_of(environment))

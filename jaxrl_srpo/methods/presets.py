@@ -15,7 +15,7 @@ _QUICK: dict[str, Any] = {
 }
 
 
-OGBENCH_SOURCE = "protocol of arXiv 2502.02538, with ReLU"
+OGBENCH_SOURCE = "arXiv 2502.02538, with ReLU"
 """Where the presets `ogbench` come from."""
 
 _OGBENCH: dict[str, Any] = {

@@ -334,6 +334,6 @@ METHOD = Method(
     presets={
         "quick": Preset("small budgets for CPUs, docs/quick.md", _quick),
         "paper": Preset("arXiv 2310.07297 and thu-ml/SRPO, commit b3b916a", _paper, _paper_note),
-        "ogbench": Preset(f"{presets.OGBENCH_SOURCE}; SRPO as its paper has it in mazes", _ogbench, _ogbench_note),
+        "ogbench": Preset(f"{presets.OGBENCH_SOURCE}; SRPO as in mazes", _ogbench, _ogbench_note),
     },
 )

@@ -14,7 +14,7 @@ from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs import make, ogbench
 from jaxrl_srpo.envs.batched import make_simulator
 from jaxrl_srpo.envs.rollouts import Rollouts, scores
-from jaxrl_srpo.envs.simulator import VectorSimulator
+from jaxrl_srpo.envs.simulator import GymnasiumSimulator, VectorSimulator
 from jaxrl_srpo.errors import UserError
 
 pytest.importorskip("ogbench", reason="OGBench is not installed")
@@ -87,6 +87,16 @@ def test_starts_follow_from_their_seeds_alone(name: str) -> None:
     simulator.close()
 
 
+def test_environments_whose_goals_change_are_not_shared() -> None:
+    varied = spec_of("pointmaze-medium", kwargs={"add_noise_to_goal": True})
+    many = EnvironmentSpec("pointmaze-medium-v0")
+    assert not ogbench.is_single_task(varied)
+    assert not ogbench.is_single_task(many)
+    simulator = make_simulator(varied, 1)
+    assert isinstance(simulator, GymnasiumSimulator)
+    simulator.close()
+
+
 def test_some_rows_are_reset_while_others_stand_still() -> None:
     simulator = make_simulator(spec_of("scene"), 3, workers=1)
     first = simulator.reset([1, 2, 3]).observations
@@ -145,6 +155,8 @@ def test_nothing_is_said_and_nothing_is_imported_before_it_is_asked_for() -> Non
         "batched.make_simulator(EnvironmentSpec('cube-single-singletask-v0'), 2).close()\n"
         "import os\n"
         "assert 'MUJOCO_GL' not in os.environ\n"
+        "import mujoco\n"
+        "assert mujoco.get_mju_user_warning() is None\n"
     )
     environment = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "DISPLAY")}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)

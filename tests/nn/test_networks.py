@@ -59,10 +59,10 @@ def test_parameter_counts(network: nn.Module, inputs: tuple[jax.Array, ...], exp
 def test_layer_norm_comes_after_each_activation(batched: bool) -> None:
     network = networks.TwinQ(8, 2, layer_norm=True)
     observations, actions = (jax.random.normal(jax.random.key(i), (5, size)) for i, size in enumerate((3, 2)))
-    params = network.init(jax.random.key(2), observations, actions)["params"]
+    params: Any = network.init(jax.random.key(2), observations, actions)["params"]
     assert count(params) == 2 * (6 * 8 + 2 * 8 + 9 * 8 + 2 * 8 + 9)
     with kernels.batching(batched):
-        found = network.apply({"params": params}, observations, actions)
+        found: Any = network.apply({"params": params}, observations, actions)
     x = np.concatenate([observations, actions], axis=-1, dtype=np.float64)
     for head in range(2):
         own = jax.tree.map(lambda leaf, head=head: np.asarray(leaf[head], np.float64), params["heads"])
