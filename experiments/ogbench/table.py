@@ -7,6 +7,7 @@ The first makes the data if they are not here, and trains five tasks x 8 seeds x
 family share their behavior models. Killed and started again, it goes on where it was.
 """
 
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -64,6 +65,24 @@ def missing(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(absent))
 
 
+def settings_of(words: Sequence[str]) -> dict[str, Any]:
+    """Settings given as NAME=VALUE, values as in JSON or plain words.
+
+    Raises:
+      UserError: a word is not of this form.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise UserError(f"--settings={word}: give NAME=VALUE, such as critic_width=256")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
 def main(arguments: Sequence[str]) -> None:
     """Runs the command.
 
@@ -81,9 +100,7 @@ def main(arguments: Sequence[str]) -> None:
         made = make_dataset(f"ogbench/{file}", out=values.folder or None)
         print_message("\n".join(made.lines))
     options = Options(artefacts=line.artefacts, members_per_population=values.members_per_population)
-    overrides: dict[str, Any] = {"beta": line.betas} if line.betas else {}
-    if values.episodes:
-        overrides["episodes"] = values.episodes
+    overrides = settings_of(values.settings) | ({"beta": line.betas} if line.betas else {})
     api.train(
         names,
         out,
@@ -109,7 +126,7 @@ def _command_line() -> common.CommandLine:
     line.define_preset("ogbench", ["ogbench", "quick"])
     line.define_budget()
     line.define_betas([], "Betas of SRPO; 0.05 otherwise.")
-    line.whole("episodes", 0, "Episodes of an evaluation; 0: the preset's.", 0)
+    line.words("settings", [], "Values in place of the preset's: critic_width=256,episodes=20.")
     line.define_artefacts()
     line.whole("members_per_population", 0, "Most members trained together; 0: all that can be.", 0)
     line.switch("make", "Make the data that are not here, first.")

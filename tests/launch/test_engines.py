@@ -22,7 +22,7 @@ from jaxrl_srpo.errors import UserError
 from tests import run_comparison, synthetic
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
-LIMIT = 240.0
+LIMIT = 900.0
 # Two behavior models, two critics and four policies.
 RESULTS = 8
 SWEEP: dict[str, Any] = {

@@ -19,6 +19,14 @@ def test_families_and_tasks_make_names(tmp_path: pathlib.Path) -> None:
         table.names_of(["hopper"], ["1"])
 
 
+def test_settings_are_names_and_values() -> None:
+    given = ["critic_width=256", "awr_temperature=0.5", "critic_layer_norm=false", "weighting=one"]
+    expected = {"critic_width": 256, "awr_temperature": 0.5, "critic_layer_norm": False, "weighting": "one"}
+    assert table.settings_of(given) == expected
+    with pytest.raises(UserError, match=r"--settings=wide: give NAME=VALUE, such as critic_width=256"):
+        table.settings_of(["wide"])
+
+
 def test_each_missing_file_is_named_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ogbench.DIRECTORY_VARIABLE, str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -33,7 +41,7 @@ def test_the_command_trains_and_writes_the_table(tmp_path: pathlib.Path, capsys:
     name = "pointmaze-medium"
     ogbench_files.write(tmp_path / f"{name}-stitch-v0.npz", ogbench_files.solved_tasks(name, "stitch"))
     arguments = [f"--families={name}-stitch", f"--folder={tmp_path}", "--tasks=2,3", "--seeds=0", "--algorithm=iql"]
-    arguments += ["--preset=quick", "--budget=0.0001", "--episodes=1", f"--out={tmp_path / 'run'}"]
+    arguments += ["--preset=quick", "--budget=0.0001", "--settings=episodes=1", f"--out={tmp_path / 'run'}"]
     table.main(arguments)
     assert "| pointmaze-medium-stitch | mean of 2 | 0 |" in capsys.readouterr().out
     assert (tmp_path / "run" / "report" / "ogbench_table.tex").is_file()
