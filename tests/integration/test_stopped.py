@@ -113,3 +113,14 @@ def test_a_full_disk_is_told_in_one_line_and_the_same_command_goes_on(
     assert "File too large; files may not be as large here" in line
     assert "Traceback" not in result.stderr
     assert start(log, "-m", "jaxrl_srpo", *arguments).wait(synthetic.LIMIT) == 0, log.read_text()
+
+
+def test_a_place_that_cannot_be_written_or_named_is_one_line(dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    # Nobody makes a directory in /proc, a superuser neither.
+    for out in (pathlib.Path("/proc/run"), tmp_path / ("x" * 300)):
+        result = synthetic.python("-m", "jaxrl_srpo", *command(dataset, out, "srpo"))
+        assert result.returncode == 2, result.stderr
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("jaxrl-srpo: ")]
+        assert line.startswith(f"jaxrl-srpo: --out={out}: cannot be written (")
+        assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
