@@ -12,6 +12,7 @@ from jaxrl_srpo.data import (
     d4rl_files,
     hdf5,
     minari_source,
+    minari_store,
     mirrors,
     npz_columns,
     ogbench,
@@ -68,7 +69,7 @@ def read_dataset(
         return d4rl_files.read_hdf5(path, name, env=env, allow_invalid=allow_invalid, drop_reset_rows=drop_reset_rows)
     if name.endswith((".hdf5", ".h5", ".npz")) or name.startswith((".", "/", "~")) or os.path.isdir(name):
         raise DatasetError(f"no dataset file at {name}; expected {FORMS}")
-    if "/" not in name and not minari_source.is_here(name):
+    if "/" not in name and not minari_store.is_here(name):
         raise unknown_name(name)
     return minari_source.read_minari(name, env=env, allow_invalid=allow_invalid, env_time_limit=env_time_limit)
 

@@ -1,14 +1,10 @@
 """Minari datasets by id, through the `minari` package, which is imported only when one is asked for."""
 
-import contextlib
 import dataclasses
-import difflib
 import logging
-import os
 import pathlib
 import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,16 +14,13 @@ from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec, ReferenceReturns, 
 from jaxrl_srpo.data.fingerprint import fingerprint
 from jaxrl_srpo.data.minari_files import (
     environment_in,
-    folder_of,
-    local_ids,
     read_metadata,
     read_metadata_in,
-    require_whole,
 )
-from jaxrl_srpo.data.names import is_made_here
+from jaxrl_srpo.data.minari_store import open_dataset
 from jaxrl_srpo.data.observations import flatten_observation, observation_keys
 from jaxrl_srpo.data.reading import readable, require_text
-from jaxrl_srpo.errors import DatasetError, UserError, first_line
+from jaxrl_srpo.errors import DatasetError, UserError
 
 _LOG = logging.getLogger(__name__)
 _COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
@@ -64,7 +57,7 @@ def read_minari(
         fails validation.
     """
     require_text("the id of a dataset", dataset_id)
-    stored, metadata = _open(dataset_id)
+    stored, metadata = open_dataset(dataset_id)
     return _read(stored, metadata, dataset_id, name, env, allow_invalid, env_time_limit)
 
 
@@ -176,64 +169,6 @@ def _read(
     )
 
 
-def download_minari(dataset_id: str) -> None:
-    """Fetches a Minari dataset from its server into Minari's own directory; without a network this takes half a minute.
-
-    Raises:
-      DatasetError: no network, no such id on the server, it needs another version of Minari, or what came cannot be
-        read.
-    """
-    # Minari takes the folder of an interrupted download for the dataset, and goes on with it only by force.
-    for options in ({}, {"force_download": True}):
-        if _is_sound(dataset_id):
-            return
-        _fetch(dataset_id, **options)
-    _open(dataset_id)
-
-
-def _is_sound(dataset_id: str) -> bool:
-    if not is_here(dataset_id):
-        return False
-    try:
-        _open(dataset_id)
-    except DatasetError:
-        return False
-    return True
-
-
-def _fetch(dataset_id: str, **options: bool) -> None:
-    minari = _minari()
-    try:
-        with _quiet_client():
-            minari.download_dataset(dataset_id, **options)
-    # Minari lets the exceptions of whichever remote it uses through, which have no common base.
-    except Exception as error:
-        raise DatasetError(
-            f"cannot download Minari dataset {dataset_id}: {first_line(error)}; check the id and the network, or copy "
-            f"its directory to {folder_of(dataset_id).parent} by hand"
-        ) from error
-
-
-@contextlib.contextmanager
-def _quiet_client() -> Iterator[None]:
-    """Minari's messages on standard error, without the lines of its client on each attempt."""
-    from huggingface_hub.utils import logging as client
-
-    level = client.get_verbosity()
-    client.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Skipping Download")
-            yield
-    finally:
-        client.set_verbosity(level)
-
-
-def is_here(dataset_id: str) -> bool:
-    """Whether Minari's store on this machine has a dataset of this id; `walk-v0`, without a namespace, is one too."""
-    return os.path.isdir(folder_of(dataset_id))
-
-
 def entry_point(dataset_id: str) -> str | None:
     """The entry point that the metadata of a dataset on this machine give for its environment; nothing runs it.
 
@@ -247,41 +182,6 @@ def _entry_point(metadata: Mapping[str, Any], dataset_id: str) -> str | None:
     spec = environment_in(metadata, dataset_id)
     found = None if spec is None else spec.get("entry_point")
     return found if isinstance(found, str) else None
-
-
-def _minari() -> Any:
-    """The `minari` package."""
-    try:
-        import minari
-    except ImportError as error:
-        raise DatasetError(
-            f"Minari datasets need the minari package ({error}); install it with pip install 'minari[hdf5]'"
-        ) from error
-    return minari
-
-
-def _open(dataset_id: str) -> tuple[Any, dict[str, Any]]:
-    """The dataset as Minari's own object, once its files are known to run and to refer to nothing, and its metadata."""
-    minari = _minari()
-    if not is_here(dataset_id):
-        raise _absent(dataset_id)
-    metadata = read_metadata(dataset_id)
-    require_whole(dataset_id, metadata)
-    with readable(f"Minari dataset {dataset_id!r}"), warnings.catch_warnings():
-        # Gymnasium warns of spaces that are rounded.
-        warnings.simplefilter("ignore")
-        return minari.MinariDataset(str(folder_of(dataset_id))), metadata
-
-
-def _absent(dataset_id: str) -> DatasetError:
-    """The error for a dataset that is not on this machine, with the closest that are."""
-    here = difflib.get_close_matches(dataset_id, local_ids(), n=3, cutoff=0.4)
-    hint = f"; close to it here: {', '.join(here)}" if here else ""
-    verb, command = ("make", "make") if is_made_here(dataset_id) else ("fetch", "download")
-    return DatasetError(
-        f"Minari dataset {dataset_id!r} is not at {folder_of(dataset_id).parent}: {verb} it with "
-        f"`jaxrl-srpo data {command} {dataset_id}` or set MINARI_DATASETS_PATH{hint}"
-    )
 
 
 def _refuse_other_actions(stored: Any, dataset_id: str) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
-from jaxrl_srpo.data import arrays, d4rl, loading, minari_source, mirrors, ogbench, validation
+from jaxrl_srpo.data import arrays, d4rl, loading, minari_source, minari_store, mirrors, ogbench, validation
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.fingerprint import fingerprint_of, inputs_fingerprint_of
 from jaxrl_srpo.data.names import EMBEDDED, REGENERATED, is_made_here
@@ -228,7 +228,7 @@ def download_dataset(name: str, *, mirror: str | None = None, sums: str | os.Pat
         raise loading.unknown_name(name)
     if sums:
         raise DatasetError(f"--checksums={os.fspath(sums)}: is for files of D4RL and OGBench; {name} is Minari's")
-    minari_source.download_minari(name)
+    minari_store.download_minari(name)
     return name
 
 

@@ -35,10 +35,21 @@ def register(environment_id: str) -> None:
     Raises:
       UserError: it is not installed.
     """
-    if environment_id not in ogbench_tasks.environment_ids():
-        return
+    if environment_id in ogbench_tasks.environment_ids():
+        import_package(environment_id)
+
+
+def import_package(environment_id: str) -> None:
+    """Imports OGBench for one of its environments, without a display.
+
+    Raises:
+      UserError: it is not installed.
+    """
     try:
-        import ogbench  # noqa: F401
+        # It looks for a display, too, and complains where there is none.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import ogbench  # noqa: F401
 
         if environment_id.startswith(("cube", "scene", "puzzle")):
             _import_dm_control()
@@ -141,13 +152,7 @@ class OGBenchSimulator:
     def step(self, rows: np.ndarray, actions: np.ndarray) -> Transition:
         """See `VectorSimulator`."""
         count = len(rows)
-        result = Transition(
-            np.empty((count, self.observation_size), np.float32),
-            np.empty(count),
-            np.empty(count, bool),
-            np.zeros(count, bool),
-            np.empty(count, bool),
-        )
+        result = Transition.empty(count, self.observation_size)
 
         def work(thread: int, own: np.ndarray) -> None:
             for i in own:
@@ -155,8 +160,8 @@ class OGBenchSimulator:
 
         self._threads.share(work, count)
         self._steps[rows] += 1
-        if self.max_episode_steps is not None:
-            result.truncated[:] = self._steps[rows] >= self.max_episode_steps
+        limit = self.max_episode_steps
+        result.truncated[:] = False if limit is None else self._steps[rows] >= limit
         return result
 
     def close(self) -> None:

@@ -8,14 +8,14 @@ put back as they were when it was new: locks, handles and targets are kept from 
 import copy
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from jaxrl_srpo.envs.ogbench import import_package
 from jaxrl_srpo.envs.ogbench_recipes import LEAST_NORM, SMOOTHING, Recipe
-from jaxrl_srpo.errors import DatasetError, UserError, first_line
+from jaxrl_srpo.errors import DatasetError
 
 Cell = tuple[int, int]
 
@@ -104,28 +104,11 @@ def make_player(recipe: Recipe) -> Player:
     return _Walker(stage, recipe) if recipe.is_maze else _Manipulator(stage, recipe)
 
 
-def import_ogbench() -> None:
-    """Registers OGBench's environments.
-
-    Raises:
-      UserError: it is not installed.
-    """
-    try:
-        # It looks for a display and complains where there is none.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import ogbench  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"OGBench's data need OGBench ({first_line(error)}); install it: pip install 'jaxrl-srpo[ogbench]'"
-        ) from error
-
-
 class _Stage:
     """An environment that begins every episode as if it were new."""
 
     def __init__(self, recipe: Recipe) -> None:
-        import_ogbench()
+        import_package(recipe.environment_id)
         import gymnasium
 
         options: dict[str, Any] = {} if recipe.is_maze else {"mode": "data_collection"}

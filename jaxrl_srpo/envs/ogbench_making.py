@@ -33,6 +33,7 @@ import tqdm
 from jaxrl_srpo.data.checksums import sha256_of
 from jaxrl_srpo.data.download import cache_dir
 from jaxrl_srpo.envs import ogbench_checks
+from jaxrl_srpo.envs.ogbench import INSTALL
 from jaxrl_srpo.envs.ogbench_checks import Counts
 from jaxrl_srpo.envs.ogbench_episodes import Episode, Player, make_player, make_streams
 from jaxrl_srpo.envs.ogbench_recipes import LEAST_NORM, SMOOTHING, UNREAD, Recipe, find_recipe
@@ -41,7 +42,6 @@ from jaxrl_srpo.io.files import expand_home, locked, write_atomically
 from jaxrl_srpo.io.npz import Column, write_npz
 from jaxrl_srpo.io.processors import usable_cores
 
-INSTALL = "pip install 'jaxrl-srpo[ogbench]'"
 SPLITS = ("train", "val")
 
 _COLUMNS = ("observations", "actions", "terminals", "qpos", "qvel", "button_states")

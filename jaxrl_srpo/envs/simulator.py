@@ -46,6 +46,12 @@ class Transition(NamedTuple):
     truncated: np.ndarray
     successes: np.ndarray
 
+    @classmethod
+    def empty(cls, count: int, observation_size: int) -> "Transition":
+        """Arrays for `count` environments, to be filled."""
+        flags = (np.empty(count, bool) for _ in range(3))
+        return cls(np.empty((count, observation_size), np.float32), np.empty(count), *flags)
+
 
 class VectorSimulator(Protocol):
     """N environments of one kind, numbered 0 to N - 1; results do not depend on the number of threads.
@@ -141,13 +147,7 @@ class GymnasiumSimulator:
     def step(self, rows: np.ndarray, actions: np.ndarray) -> Transition:
         """See `VectorSimulator`."""
         count = len(rows)
-        result = Transition(
-            np.empty((count, self.observation_size), np.float32),
-            np.empty(count),
-            np.empty(count, bool),
-            np.empty(count, bool),
-            np.empty(count, bool),
-        )
+        result = Transition.empty(count, self.observation_size)
 
         def work(_: int, own: np.ndarray) -> None:
             for i in own:

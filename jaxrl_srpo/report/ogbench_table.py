@@ -71,12 +71,14 @@ class Published(NamedTuple):
     Attributes:
       method: as the literature calls it.
       mark: `t` transcribed, `r` recalled.
+      source: where its scores come from.
       of: what its scores are of: `default task` or `mean over five tasks`.
       scores: mean and perhaps deviation by environment (default tasks) or family.
     """
 
     method: str
     mark: str
+    source: str
     of: str
     scores: Mapping[str, Sequence[float]]
 
@@ -156,16 +158,14 @@ def published() -> tuple[Published, ...]:
     """All published columns."""
     text = importlib.resources.files("jaxrl_srpo.report").joinpath("published_ogbench.json").read_text(encoding="utf-8")
     return tuple(
-        Published(method, column["mark"], column["of"], scores)
+        Published(method, column["mark"], column["source"], column["of"], scores)
         for column in json.loads(text)["columns"]
         for method, scores in column["scores"].items()
     )
 
 
-@functools.cache
 def _sources() -> dict[str, str]:
-    text = importlib.resources.files("jaxrl_srpo.report").joinpath("published_ogbench.json").read_text(encoding="utf-8")
-    return {column["mark"]: column["source"] for column in json.loads(text)["columns"]}
+    return {column.mark: column.source for column in published()}
 
 
 def published_score(column: Published, task: str | None, family: str) -> Sequence[float] | None:

@@ -17,6 +17,7 @@ import pytest
 
 from jaxrl_srpo.cli import main
 from jaxrl_srpo.envs import ogbench_making
+from jaxrl_srpo.envs.ogbench import import_package
 from jaxrl_srpo.envs.ogbench_making import Made, make_dataset
 from jaxrl_srpo.envs.ogbench_recipes import find_recipe
 from jaxrl_srpo.errors import DatasetError, UserError
@@ -72,9 +73,7 @@ def test_the_files_are_ogbenchs(scene: Made) -> None:
 @pytest.mark.filterwarnings("ignore:.*precision lowered", "ignore:.*GLFW", "ignore:.*deprecated")
 def test_ogbenchs_own_loader_reads_them(scene: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "MUJOCO_GL", "disable")
-    from jaxrl_srpo.envs.ogbench_episodes import import_ogbench
-
-    import_ogbench()
+    import_package("scene-v0")
     from ogbench import utils
 
     with np.load(scene.train) as arrays:
