@@ -1,6 +1,7 @@
 """What a program or the command line asks for: train a sweep, evaluate it again, load one of its policies."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -74,12 +75,17 @@ def train(
     given = _several(datasets)
     prepared = _prepare(_sweep(given, seeds, preset, overrides, budget, algorithm), given, out, options, log)
     settings = {member.dataset: member.settings for member in prepared.members}
-    rows = {
-        dataset.name: pack_dataset(dataset, **data_settings(settings[dataset.name]))  # type: ignore[arg-type]
-        for dataset in prepared.datasets
-    }
+    by_name = {dataset.name: dataset for dataset in prepared.datasets}
+
+    @functools.cache
+    def rows(name: str, columns: tuple[str, ...]) -> np.ndarray:
+        return pack_dataset(by_name[name], columns=columns, **data_settings(settings[name]))  # type: ignore[arg-type]
+
+    # What does not fit a stage is told before anything is trained.
+    for name, stage in itertools.product(by_name, stages_of(prepared.members)):
+        rows(name, stage.columns)
     with trackers.exporting(prepared.run, options.track if coordinator() else (), log):
-        train_members(prepared.run, prepared.members, rows.__getitem__, prepared.usable, options)
+        train_members(prepared.run, prepared.members, rows, prepared.usable, options)
     if not coordinator():
         return []
     for path in report.write_report(prepared.run.path):
@@ -149,6 +155,7 @@ def evaluate(
     finished = [
         (stage, [member for member in unique(members, stage) if run.has_result(stage, member)])
         for stage in stages_of(members)
+        if stage.acts
     ]
     if not any(own for _, own in finished):
         raise UserError(f"{run_dir}: no stage is finished yet; continue it with the command that started it")

@@ -18,10 +18,20 @@ A deterministic policy needs no key: None will do.
 
 
 class Spec(NamedTuple):
-    """Sizes of a problem. They change shapes, so members of one population share them."""
+    """Sizes of a problem. They change shapes, so members of one population share them.
+
+    Attributes:
+      observation_size: width of one observation.
+      action_size: width of one action.
+      transitions: of the dataset; 0 for a stage that keeps nothing for each of them, so that members of datasets of
+        different sizes train together.
+      columns: further columns of the transition table that a stage reads, see `data.table.COLUMNS`.
+    """
 
     observation_size: int
     action_size: int
+    transitions: int = 0
+    columns: tuple[str, ...] = ()
 
 
 @struct.dataclass
@@ -34,6 +44,10 @@ class Batch:
       rewards: [B], after the dataset's reward transform.
       next_observations: [B, observation_size].
       discounts: [B], 0 where the transition terminated and 1 elsewhere (time-outs bootstrap).
+      index: [B] int32, numbers of the transitions within their dataset; None in a replay buffer.
+      next_actions: [B, action_size], the action that the data take in `next_observations`; at the end of an episode,
+        where there is none, the transition's own action. None unless the stage asks for this column.
+      steps_left: [B], transitions of the episode that follow this one; None unless the stage asks for this column.
     """
 
     observations: Array
@@ -41,6 +55,9 @@ class Batch:
     rewards: Array
     next_observations: Array
     discounts: Array
+    index: Array | None = None
+    next_actions: Array | None = None
+    steps_left: Array | None = None
 
 
 class ScoreModel(Protocol):

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 def draw_batch(rows: Tensor, spec: Spec, batch_size: int) -> Batch:
     """`batch_size` random rows of a packed table [N, 2 observation_size + action_size + 2]."""
     chosen = rows[torch.randint(len(rows), (batch_size,), device=rows.device)]
-    s, a = spec
+    s, a = spec.observation_size, spec.action_size
     return Batch(chosen[:, :s], chosen[:, s : s + a], chosen[:, s + a], chosen[:, s + a + 1 : -1], chosen[:, -1])
 
 
@@ -59,7 +59,7 @@ class TwinQ(nn.Module):
 
     def __init__(self, spec: Spec, width: int) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(mlp(sum(spec), 1, width, 2) for _ in range(2))
+        self.networks = nn.ModuleList(mlp(spec.observation_size + spec.action_size, 1, width, 2) for _ in range(2))
 
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
         """[B, 2] action values."""
@@ -90,7 +90,7 @@ class ScoreNetwork(nn.Module):
         super().__init__()
         self.register_buffer("frequencies", 30.0 * torch.randn(32))
         self.time = nn.Sequential(nn.Linear(64, 128), nn.Mish(), nn.Linear(128, 128))
-        self.inlet = nn.Linear(sum(spec) + 128, settings.width)
+        self.inlet = nn.Linear(spec.observation_size + spec.action_size + 128, settings.width)
         self.blocks = nn.Sequential(
             *(ResidualBlock(settings.width, settings.hidden, settings.dropout_rate) for _ in range(settings.blocks))
         )

@@ -1,18 +1,26 @@
 """All datasets of a population as one packed array on the device, and the shuffled walk through it.
 
-A row is `[s | a | r | s' | discount]` in float32. The table is an argument of the compiled chunk, never captured.
+A row is `[s | a | r | s' | discount]` in float32, and after these the columns that a stage asks for. The table is an
+argument of the compiled chunk, never captured.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.units import measure_units
 from jaxrl_srpo.types import Array, Batch, Spec
+
+COLUMNS: Mapping[str, str] = {
+    "next_actions": "the action that the data take next, in the units of the networks",
+    "steps_left": "transitions of the episode that follow",
+}
+"""What a stage may ask for beside the transitions themselves; fields of `types.Batch`."""
 
 # At least half of the values that are walked over arrive, so after these rounds one in 2^48 has not.
 _ROUNDS = 48
@@ -49,6 +57,17 @@ def pack_rows(dataset: Dataset, rewards: np.ndarray, normalize: bool = False) ->
         1.0 - dataset.terminals[:, None].astype(np.float32),
     )
     return np.concatenate(columns, axis=1, dtype=np.float32)
+
+
+def pack_column(dataset: Dataset, name: str) -> np.ndarray:
+    """One of `COLUMNS`, [N, width of the column] float32."""
+    ends = np.flatnonzero(dataset.episode_ends)
+    rows = np.arange(dataset.size)
+    end_of = ends[np.searchsorted(ends, rows)]
+    if name == "steps_left":
+        return (end_of - rows).astype(np.float32)[:, None]
+    actions: np.ndarray = measure_units(dataset).normalize_actions(dataset.actions)
+    return actions[np.minimum(rows + 1, end_of)]
 
 
 def pack(blocks: Sequence[np.ndarray]) -> PackedTable:
@@ -111,21 +130,75 @@ def sample(rows: Array, where: Slice, spec: Spec, batch_size: int, key: Array, s
     order = permute(positions.astype(jnp.uint32), size, jax.random.fold_in(key, epoch))
     # Without the barriers XLA draws the order and gathers the rows again for each of their readers.
     order = jax.lax.optimization_barrier(where.offset + order.astype(jnp.int32))
-    return unpack(jax.lax.optimization_barrier(jnp.take(rows, order, axis=0, mode="clip")), spec)
+    taken = jax.lax.optimization_barrier(jnp.take(rows, order, axis=0, mode="clip"))
+    return unpack(taken, spec, order - where.offset)
+
+
+@struct.dataclass
+class Transitions:
+    """All transitions of a member's dataset, in the order of the file, for a stage that looks beyond its batch.
+
+    Attributes:
+      rows: the packed table.
+      where: the member's slice of it.
+      spec: sizes of the problem, and the columns that the table has.
+    """
+
+    rows: Array
+    where: Slice
+    spec: Spec = struct.field(pytree_node=False)
+
+    @property
+    def size(self) -> Array:
+        """Number of transitions, int32 []."""
+        return jnp.asarray(self.where.size, jnp.int32)
+
+    def take(self, index: Array) -> Batch:
+        """The transitions `index` [B] int32; numbers outside the dataset stand for the nearest inside."""
+        inside = jnp.clip(index, 0, self.size - 1)
+        taken = jnp.take(self.rows, self.where.offset + inside, axis=0, mode="clip")
+        return unpack(taken, self.spec, inside)
+
+
+def _width(name: str, spec: Spec) -> int:
+    return spec.action_size if name == "next_actions" else 1
 
 
 def row_width(spec: Spec) -> int:
     """Numbers in a row."""
-    return 2 * spec.observation_size + spec.action_size + 2
+    own = 2 * spec.observation_size + spec.action_size + 2
+    return own + sum(_width(name, spec) for name in spec.columns)
 
 
-def unpack(rows: Array, spec: Spec) -> Batch:
-    """Rows [B, width] as a batch."""
-    s, a = spec
+def unpack(rows: Array, spec: Spec, index: Array | None = None) -> Batch:
+    """Rows [B, width] as a batch; `index` [B] are their numbers within their dataset."""
+    s, a = spec.observation_size, spec.action_size
+    place = 2 * s + a + 2
+    columns = {}
+    for name in spec.columns:
+        column = rows[:, place : place + _width(name, spec)]
+        columns[name] = column if name == "next_actions" else column[:, 0]
+        place += _width(name, spec)
     return Batch(
         observations=rows[:, :s],
         actions=rows[:, s : s + a],
         rewards=rows[:, s + a],
         next_observations=rows[:, s + a + 1 : 2 * s + a + 1],
-        discounts=rows[:, -1],
+        discounts=rows[:, 2 * s + a + 1],
+        index=index,
+        **columns,
     )
+
+
+class Example(NamedTuple):
+    """What an update gets of the data, for tracing it."""
+
+    batch: Batch
+    data: Transitions
+
+
+def example(spec: Spec, batch_size: int) -> Example:
+    """Zeros of the shapes that an update gets."""
+    rows = jnp.zeros((batch_size, row_width(spec)))
+    data = Transitions(rows, Slice(jnp.int32(0), jnp.int32(batch_size)), spec)
+    return Example(unpack(rows, spec, jnp.zeros((batch_size,), jnp.int32)), data)

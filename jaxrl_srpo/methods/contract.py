@@ -6,7 +6,8 @@ checkpoints, flags or tables: all of these follow from what is declared here.
 
 Functions declare the arguments that they take, by these names:
   init      key, spec, settings, frozen                 -> state
-  update    state, batch, key, settings, frozen         -> (state, metrics), scalars, `loss` among them
+  update    state, batch, key, settings, frozen, data   -> (state, metrics), scalars, `loss` among them; `data` are
+                                                           all `data.table.Transitions` of the member's dataset
   frozen    results, settings                           -> what `init` and `update` get of earlier stages
   result    state                                       -> what is kept of a finished stage
   policy    result, settings, spec                      -> what acts, a pytree
@@ -15,6 +16,7 @@ Functions declare the arguments that they take, by these names:
 """
 
 import dataclasses
+import itertools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl_srpo.data.table import COLUMNS
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods.settings import (
     DataSettings,
@@ -60,7 +63,8 @@ class Stage:
       init: fresh state.
       update: one update.
       result: what is kept of a finished state; a pytree. All of the state by default.
-      policy: what acts, made of a result; a pytree. The result itself by default.
+      policy: what acts, made of a result; a pytree. The result itself by default; None for a stage that does not act,
+        which is not evaluated either.
       act: how it acts; by default `policy.act(observations, key)`.
       needs: earlier stages whose results it uses.
       frozen: what `init` and `update` get of the results, a mapping by the names of `needs`.
@@ -75,6 +79,9 @@ class Stage:
       stream: number of its random stream; by default it follows from the name.
       version: raised whenever its code gives other numbers, so that older results are not taken for its own.
       metrics: what each scalar of `update` means, in one line.
+      columns: what its batches hold beside the transitions, names of `data.table.COLUMNS`.
+      per_transition: whether its state or result has something for each transition of the dataset, whose number `spec`
+        then tells.
       title: what pictures of its losses call it; the label by default.
     """
 
@@ -85,7 +92,7 @@ class Stage:
     init: Function
     update: Function
     result: Function = same
-    policy: Function = same
+    policy: Function | None = same
     act: Function = policies.act
     needs: tuple["Stage", ...] = ()
     frozen: Function | None = None
@@ -99,6 +106,8 @@ class Stage:
     stream: int = -1
     version: int = 1
     metrics: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    per_transition: bool = False
     title: str = ""
 
     def __post_init__(self) -> None:
@@ -111,6 +120,19 @@ class Stage:
     def online(self) -> bool:
         """Whether it learns in the environment."""
         return self.explore is not None
+
+    def spec(self, spec: Spec) -> Spec:
+        """The sizes of a problem as its functions and its transition table have them."""
+        return spec._replace(transitions=spec.transitions if self.per_transition else 0, columns=self.columns)
+
+    def sizes(self, spec: Spec) -> tuple[Spec, ...]:
+        """What members of one population have in common: its sizes, and those of the results that it gets."""
+        return (self.spec(spec), *itertools.chain(*(stage.sizes(spec) for stage in self.needs)))
+
+    @property
+    def acts(self) -> bool:
+        """Whether it gives a policy."""
+        return self.policy is not None
 
     def read(self, values: Mapping[str, Any]) -> Any:
         """Its settings out of a flat mapping, as the program gets them."""
@@ -152,7 +174,8 @@ class Stage:
 
     def make_policy(self, values: Mapping[str, Any], spec: Spec, result: Any) -> Any:
         """What acts, of a result; leading axes are kept."""
-        return call(self.policy, result=result, settings=self.read(values), spec=spec)
+        assert self.policy is not None
+        return call(self.policy, result=result, settings=self.read(values), spec=self.spec(spec))
 
     def template(self, values: Mapping[str, Any], spec: Spec) -> Any:
         """Shapes and types of a result, for restoring one."""
@@ -161,7 +184,8 @@ class Stage:
         def make(earlier: Mapping[str, Any]) -> Any:
             frozen = self.make_frozen(values, earlier)
             own = with_arrays(settings)
-            return self.result(call(self.init, key=jax.random.key(0), spec=spec, settings=own, frozen=frozen))
+            state = call(self.init, key=jax.random.key(0), spec=self.spec(spec), settings=own, frozen=frozen)
+            return self.result(state)
 
         return jax.eval_shape(make, {stage.name: stage.template(values, spec) for stage in self.needs})
 
@@ -259,10 +283,14 @@ def check_method(method: Any) -> Method:
     if not method.presets:
         raise UserError(f"--algorithm={method.name}: it has no preset; give at least one, named quick")
     for stage in method.all_stages:
-        names = {field.name for field in fields_of(stage.settings)}
         for name in ("batch_size", "online_steps" if stage.online else "steps"):
-            if name not in names:
+            if not hasattr(stage.settings, name):
                 raise UserError(f"--algorithm={method.name}: the settings of stage {stage.name} have no {name}")
+        if unknown := sorted(set(stage.columns) - set(COLUMNS)):
+            raise UserError(
+                f"--algorithm={method.name}: stage {stage.name} asks for the column {unknown[0]}; "
+                f"there are {', '.join(COLUMNS)}"
+            )
         if taken := sorted(_NAMING & set(stage.metrics)):
             raise UserError(f"--algorithm={method.name}: a metric may not be called {taken[0]}; give it another name")
     method.settings()

@@ -128,6 +128,7 @@ def run_updates(
     count: Array,
     settings: Any,
     frozen: Any,
+    data: table.Transitions | None = None,
 ) -> tuple[Carry, Totals]:
     """`count` updates of one member, and its totals with those added.
 
@@ -144,12 +145,13 @@ def run_updates(
       count: of updates; may be 0.
       settings: of the member.
       frozen: results of earlier stages.
+      data: all transitions of the member's dataset; None online.
     """
 
     def step(i: Array, carried: tuple[Any, Totals, Array]) -> tuple[Any, Totals, Array]:
         state, totals, failed_at = carried
         batch, key = batch_of(first + i)
-        state, metrics = call(update, state=state, batch=batch, key=key, settings=settings, frozen=frozen)
+        state, metrics = call(update, state=state, batch=batch, key=key, settings=settings, frozen=frozen, data=data)
         healthy = failed_at < 0
         good = healthy & jnp.isfinite(metrics["loss"])
         return state, totals.add(metrics, good), jnp.where(healthy & ~good, first + i, failed_at)
@@ -163,12 +165,12 @@ def run_updates(
 def empty_totals(update: Function, spec: Spec, state: Any, settings: Any, frozen: Any) -> Totals:
     """Totals of no update, with the metrics that `update` gives for this state."""
 
-    def metrics_of(state: Any, settings: Any, frozen: Any, rows: Array) -> Metrics:
-        batch, key = table.unpack(rows, spec), jax.random.key(0)
-        return call(update, state=state, batch=batch, key=key, settings=settings, frozen=frozen)[1]
+    def metrics_of(state: Any, settings: Any, frozen: Any) -> Metrics:
+        batch, data = table.example(spec, settings.batch_size)
+        given = {"batch": batch, "key": jax.random.key(0), "data": data}
+        return call(update, state=state, settings=settings, frozen=frozen, **given)[1]
 
-    rows = jnp.zeros((settings.batch_size, table.row_width(spec)))
-    return Totals.of(jax.eval_shape(metrics_of, state, settings, frozen, rows))
+    return Totals.of(jax.eval_shape(metrics_of, state, settings, frozen))
 
 
 def _all_finite(state: Any) -> Array:

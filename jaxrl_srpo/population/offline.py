@@ -53,7 +53,8 @@ def chunk(
         return batch, jax.random.fold_in(update_key, number)
 
     totals = empty_totals(update, spec, carry.state, settings, frozen)
-    carry, totals = run_updates(update, carry, totals, batch_of, start, steps, settings, frozen)
+    data = table.Transitions(rows, members.where, spec)
+    carry, totals = run_updates(update, carry, totals, batch_of, start, steps, settings, frozen, data)
     return carry, Outcome(totals.means(), carry.diverged_at)
 
 

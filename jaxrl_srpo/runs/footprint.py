@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxrl_srpo.data import table
 from jaxrl_srpo.errors import UserError
@@ -53,18 +52,17 @@ def refuse_too_large(stage: Stage, members: Sequence[Member]) -> None:
 @functools.lru_cache(maxsize=256)
 def footprint(stage: Stage, values: Values, spec: Spec) -> Footprint:
     """What one member of a stage needs; nothing is computed or compiled, but the update is traced."""
-    settings = stage.read(values)
-    own = with_arrays(settings)
+    own, sizes = with_arrays(stage.read(values)), stage.spec(spec)
 
-    def update(earlier: Mapping[str, Any], rows: Any) -> Any:
-        key, frozen = jax.random.key(0), stage.make_frozen(values, earlier)
-        state = call(stage.init, key=key, spec=spec, settings=own, frozen=frozen)
-        batch = table.unpack(rows, spec)
-        return state, call(stage.update, state=state, batch=batch, key=key, settings=own, frozen=frozen)
+    def update(earlier: Mapping[str, Any]) -> Any:
+        frozen = stage.make_frozen(values, earlier)
+        batch, data = table.example(sizes, own.batch_size)
+        given = {"key": jax.random.key(0), "settings": own, "frozen": frozen}
+        state = call(stage.init, spec=sizes, **given)
+        return state, call(stage.update, state=state, batch=batch, data=data, **given)
 
     earlier = {needed.name: needed.template(values, spec) for needed in stage.needs}
-    rows = jax.ShapeDtypeStruct((settings.batch_size, table.row_width(spec)), jnp.float32)
-    program, (state, _) = jax.make_jaxpr(update, return_shape=True)(earlier, rows)
+    program, (state, _) = jax.make_jaxpr(update, return_shape=True)(earlier)
     return Footprint(
         sum(_bytes(leaf) for leaf in jax.tree.leaves(state)),
         max((_bytes_of_product(equation) for equation in _products(program.jaxpr)), default=0),

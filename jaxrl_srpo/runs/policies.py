@@ -156,8 +156,8 @@ def _stage(members: Sequence[Member], algorithm: str | Method | None) -> Stage:
     """The stage whose policy is asked for."""
     if algorithm is None or isinstance(algorithm, Method):
         method = algorithm or members[0].method
-        return (method.stages or method.all_stages)[-1]
-    stages = {stage.algorithm: stage for stage in stages_of(members)}
+        return [stage for stage in method.stages or method.all_stages if stage.acts][-1]
+    stages = {stage.algorithm: stage for stage in stages_of(members) if stage.acts}
     if algorithm not in stages:
         raise UserError(f"algorithm {algorithm}: choose one of {', '.join(sorted(stages))}")
     return stages[algorithm]

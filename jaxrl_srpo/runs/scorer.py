@@ -72,7 +72,7 @@ class Scorer:
     ) -> None:
         """Starts an evaluation of stacked results, after the one under way; `again` numbers those after training."""
         indices = [i for i, member in enumerate(members) if member.dataset in self._facts]
-        if not indices:
+        if not stage.acts or not indices:
             return
         self.wait()
         chosen = [members[i] for i in indices]
@@ -120,7 +120,7 @@ class Scorer:
 
     def unfinished(self, stage: Stage, members: Sequence[Member]) -> list[Member]:
         """Members that have no final row in this run directory, and none under way."""
-        if not members:
+        if not stage.acts or not members:
             return []
         under_way = [member for job in self._jobs if job.final and job.stage is stage for member in job.members]
         missing = self._without_row(stage, members, stage.steps(members[0].settings), final="1")

@@ -53,21 +53,26 @@ class Population(Protocol):
         """Closes what is open."""
 
 
+Rows = Callable[[str, tuple[str, ...]], np.ndarray]
+"""The packed rows of a dataset by its name, with further columns."""
+
+
 class TrainingData:
     """What members of every dataset of a sweep learn from.
 
     Args:
-      rows: gives the packed rows [N, width] of a dataset by name, already reward-transformed.
+      rows: gives the packed rows [N, width] of a dataset, already reward-transformed, by its name and the names of the
+        further columns.
       facts: gives what the run directory keeps of the datasets, by name.
     """
 
-    def __init__(self, rows: Callable[[str], np.ndarray], facts: Callable[[], Mapping[str, DatasetFacts]]) -> None:
+    def __init__(self, rows: Rows, facts: Callable[[], Mapping[str, DatasetFacts]]) -> None:
         self._rows, self._facts = rows, facts
 
-    def pack(self, members: Sequence[Member]) -> table.PackedTable:
+    def pack(self, members: Sequence[Member], columns: tuple[str, ...] = ()) -> table.PackedTable:
         """One array of the datasets that some members use, and a slice per member."""
         names = list(dict.fromkeys(member.dataset for member in members))
-        packed = table.pack([self._rows(name) for name in names])
+        packed = table.pack([self._rows(name, columns) for name in names])
         where = dict(zip(names, packed.slices, strict=True))
         return table.PackedTable(packed.rows, [where[member.dataset] for member in members])
 
@@ -104,12 +109,12 @@ def make_population(
       UserError: it learns online and that is not possible here.
     """
     members = [member for group in groups for member in group]
-    packed = data.pack(members)
+    packed = data.pack(members, stage.columns)
     described = _describe(stage, members, packed.slices, len(groups))
     frozen = stack([_frozen(run, stage, group[0]) for group in groups])
     if stage.online:
         return OnlinePopulation(stage, members, described, frozen, packed.rows, data.facts_of(members), strategy)
-    spec = members[0].spec
+    spec = stage.spec(members[0].spec)
     return OfflinePopulation(
         stage.init, stage.update, spec, described, frozen, packed.rows, strategy, programs=programs
     )
@@ -125,14 +130,14 @@ def programs_of(data: TrainingData, stage: Stage, groups: Sequence[Sequence[Memb
       strategy: see `population.vectorize`.
     """
     members = [member for group in groups for member in group]
-    packed = data.pack(members)
+    packed = data.pack(members, stage.columns)
     described = _describe(stage, members, packed.slices, len(groups))
     values, spec = members[0].settings, members[0].spec
     earlier = {needed.name: needed.template(values, spec) for needed in stage.needs}
     one = jax.eval_shape(lambda results: stage.make_frozen(values, results), earlier)
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(groups), *x.shape), x.dtype), one)
     rows = jax.ShapeDtypeStruct(packed.rows.shape, packed.rows.dtype)
-    return compile_programs(stage.init, stage.update, spec, described, frozen, rows, strategy)
+    return compile_programs(stage.init, stage.update, stage.spec(spec), described, frozen, rows, strategy)
 
 
 def _describe(stage: Stage, members: Sequence[Member], slices: Sequence[table.Slice], groups: int) -> Members:

@@ -120,7 +120,7 @@ class StageRun:
         self._told = [*self._members, *(one for _, one in others)]
         self._places = np.array([*range(len(self._members)), *(i for i, _ in others)])
         # Fetching results takes all processes, of which one evaluates.
-        self._evaluates = bool(broadcast(self._scorer is not None))
+        self._evaluates = stage.acts and bool(broadcast(self._scorer is not None))
         self._population = make_population(self._run, how.data, stage, groups, how.strategy, programs)
         self._free = self._saved = time.monotonic()
 

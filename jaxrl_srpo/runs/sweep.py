@@ -200,7 +200,7 @@ class Sweep:
             Member(
                 dataset=dataset.name,
                 fingerprint=dataset.fingerprint,
-                spec=Spec(dataset.observation_size, dataset.action_size),
+                spec=Spec(dataset.observation_size, dataset.action_size, dataset.size),
                 seed=seed,
                 settings=Values({flag: settings[flag] for flag in method.settings()}),
                 method=method,
@@ -315,7 +315,7 @@ def _program(member: Member, stage: Stage) -> Any:
     )
     schedule = (stage.steps(values), stage.interval(values), values["log_interval"], values["episodes"])
     extra = (values[stage.warmup_steps],) if stage.online else ()
-    return member.spec, static, schedule, values["precision"], extra
+    return stage.sizes(member.spec), static, schedule, values["precision"], extra
 
 
 def _needed(stage: Stage) -> list[Stage]:

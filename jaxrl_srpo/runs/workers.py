@@ -26,7 +26,7 @@ from jaxrl_srpo.runs.leases import Leases
 from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.scorer import Scorer, usable_environments
-from jaxrl_srpo.runs.setup import TrainingData, load_results
+from jaxrl_srpo.runs.setup import Rows, TrainingData, load_results
 from jaxrl_srpo.runs.sweep import Member, by_training, populations, stages_of
 from jaxrl_srpo.runs.trainer import Trainer
 from jaxrl_srpo.types import Spec
@@ -49,7 +49,7 @@ def data_settings(settings: Values) -> dict[str, str | float | bool]:
 def train_members(
     run: RunDirectory,
     members: Sequence[Member],
-    rows: Callable[[str], np.ndarray],
+    rows: Rows,
     usable: Mapping[str, DatasetFacts],
     options: Options,
 ) -> None:
@@ -58,7 +58,7 @@ def train_members(
     Args:
       run: the run directory.
       members: the members to train.
-      rows: gives the packed rows of a dataset by name.
+      rows: gives the packed rows of a dataset by name, with further columns.
       usable: datasets by name whose members are evaluated.
       options: how to run.
     """
@@ -173,13 +173,13 @@ def _most_at_a_time(members: Sequence[Member], size: int) -> int:
     return max(map(len, itertools.chain(*groups)), default=1)
 
 
-def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> Callable[[str], np.ndarray]:
-    """Gives the packed rows of a dataset by name; each is loaded when it is first asked for."""
+def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> Rows:
+    """Gives the packed rows of a dataset; each is loaded when it is first asked for, and again for other columns."""
     settings = {member.dataset: member.settings for member in members}
     facts = run.facts()
 
     @functools.cache
-    def rows(name: str) -> np.ndarray:
+    def rows(name: str, columns: tuple[str, ...]) -> np.ndarray:
         fact = facts[name]
         if fact.given is None and is_of_arrays(fact.source):
             raise UserError(
@@ -190,7 +190,7 @@ def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> 
         sizes = Spec(dataset.observation_size, dataset.action_size)
         if dataset.fingerprint != fact.fingerprint or sizes != Spec(fact.observation_size, fact.action_size):
             raise UserError(f"{dataset.source}: holds other transitions than {name} in {run.path}/sweep.json")
-        return pack_dataset(dataset, **data_settings(settings[name]))  # type: ignore[arg-type]
+        return pack_dataset(dataset, columns=columns, **data_settings(settings[name]))  # type: ignore[arg-type]
 
     return rows
 

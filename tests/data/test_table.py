@@ -11,6 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaxrl_srpo.data import table
+from jaxrl_srpo.data.packing import pack_dataset
+from jaxrl_srpo.data.weighting import weighted_rows
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.types import Array, Batch, Spec
 from tests.data.arrays import random_dataset
 
@@ -151,3 +154,46 @@ def test_sampled_rows_belong_to_the_dataset() -> None:
         np.testing.assert_array_equal(batch.actions, data.actions[index])
         np.testing.assert_array_equal(batch.next_observations, data.next_observations[index])
         np.testing.assert_array_equal(batch.discounts, 1.0 - data.terminals[index])
+
+
+WIDE = SPEC._replace(columns=("next_actions", "steps_left"))
+
+
+def test_columns_follow_the_transitions_and_end_with_their_episodes() -> None:
+    data = random_dataset(12, low=-4.0, high=4.0)
+    rows = pack_dataset(data, reward_transform="none", columns=WIDE.columns)
+    assert rows.shape == (12, table.row_width(WIDE))
+    batch = table.unpack(jnp.asarray(rows), WIDE)
+    np.testing.assert_array_equal(batch.steps_left, [4, 3, 2, 1, 0, 4, 3, 2, 1, 0, 1, 0])
+    following = np.array([1, 2, 3, 4, 4, 6, 7, 8, 9, 9, 11, 11])
+    np.testing.assert_array_equal(batch.next_actions, np.asarray(batch.actions)[following])
+    plain = table.unpack(jnp.asarray(pack_dataset(data, reward_transform="none")), SPEC)
+    for name in ("observations", "actions", "rewards", "next_observations", "discounts"):
+        np.testing.assert_array_equal(getattr(batch, name), getattr(plain, name))
+
+
+def test_columns_go_with_the_rows_that_weighting_takes() -> None:
+    data = random_dataset(20)
+    chosen = weighted_rows(data, 20.0)
+    rows = pack_dataset(data, reward_transform="none", trajectory_weighting=20.0, columns=("next_actions",))
+    batch = table.unpack(jnp.asarray(rows), SPEC._replace(columns=("next_actions",)))
+    ends = data.episode_ends[chosen]
+    np.testing.assert_array_equal(batch.next_actions, data.actions[np.where(ends, chosen, chosen + 1)])
+
+
+def test_what_needs_the_order_of_episodes_refuses_weights() -> None:
+    with pytest.raises(UserError, match=r"--trajectory_weighting=10: x is learned from in the order of its episodes"):
+        pack_dataset(random_dataset(20), reward_transform="none", trajectory_weighting=10.0, columns=("steps_left",))
+
+
+def test_a_batch_knows_its_rows_and_all_transitions_are_at_hand() -> None:
+    packed = table.pack([table.pack_rows(data, data.rewards) for data in (random_dataset(9), random_dataset(20, 1))])
+    data = table.Transitions(jnp.asarray(packed.rows), packed.slices[1], SPEC)
+    batch = table.sample(data.rows, data.where, SPEC, 8, jax.random.key(0), jnp.int32(1))
+    assert batch.index is not None
+    assert len(np.unique(batch.index)) == 8
+    jax.tree.map(np.testing.assert_array_equal, data.take(batch.index), batch)
+    beyond = data.take(jnp.asarray([-5, 0, 19, 40]))
+    np.testing.assert_array_equal(beyond.index, [0, 0, 19, 19])
+    np.testing.assert_array_equal(beyond.rewards, random_dataset(20, 1).rewards[[0, 0, 19, 19]])
+    assert int(data.size) == 20

@@ -1,5 +1,6 @@
 """A method of a user's own, in a module of the current folder: what the package's methods get, it gets too."""
 
+import itertools
 import json
 import pathlib
 import sys
@@ -15,6 +16,8 @@ from jaxrl_srpo.methods import find_method
 from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.report import collect
 from jaxrl_srpo.report.curves import draw_learning_curves
+from jaxrl_srpo.runs.run_directory import RunDirectory
+from jaxrl_srpo.runs.setup import load_result
 from tests import run_comparison, synthetic
 from tests.integration import kills
 
@@ -252,3 +255,127 @@ def test_a_program_trains_it_as_the_command_does(folder: pathlib.Path, method: M
         options=jaxrl_srpo.Options(evaluate=False),
     )
     run_comparison.assert_same_results(tmp_path / "run", folder / "run", [method])
+
+
+RETURNS = '''
+"""Cloning towards what follows: a stage that keeps a number for each transition, and one that learns from these."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl_srpo.methods.contract import Method, Preset, Stage
+from jaxrl_srpo.methods.settings import setting
+from jaxrl_srpo.nn import networks
+from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.policies import DeterministicPolicy
+
+
+@struct.dataclass
+class TailSettings:
+    """Settings of the tails."""
+
+    prefix: ClassVar[str] = "tails"
+    batch_size: ClassVar[int] = 1
+
+    steps: int = setting(4, "updates in which all tails are summed", minimum=1)
+
+
+def init_tails(spec):
+    return {"tails": jnp.zeros(spec.transitions), "step": jnp.int32(0)}
+
+
+def update_tails(state, settings, data):
+    """Rewards of the transition and of the next two of its episode, a block of the dataset in each update."""
+    block = -(-len(state["tails"]) // settings.steps)
+    index = state["step"] * block + jnp.arange(block)
+    first = data.take(index)
+    following = [jnp.where(first.steps_left >= k, data.take(index + k).rewards, 0.0) for k in range(3)]
+    tails = state["tails"].at[index].set(sum(following), mode="drop")
+    return {"tails": tails, "step": state["step"] + 1}, {"loss": jnp.mean(tails)}
+
+
+TAILS = Stage(
+    name="tails",
+    algorithm="tails",
+    label="Tails",
+    settings=TailSettings,
+    init=init_tails,
+    update=update_tails,
+    result=lambda state: state["tails"],
+    policy=None,
+    columns=("steps_left",),
+    per_transition=True,
+)
+
+
+@struct.dataclass
+class Settings:
+    """Settings of the regression."""
+
+    prefix: ClassVar[str] = "follow"
+
+    steps: int = setting(8, "updates of the regression", minimum=1)
+    batch_size: int = setting(16, "batch size of the regression", minimum=1)
+
+
+def init(key, spec, settings):
+    return Learner.create(networks.Actor(spec.action_size, 8, 1), key, jnp.zeros((1, spec.observation_size)))
+
+
+def update(state, batch, settings, frozen):
+    """The metric shows that the numbers are those of the batch's own transitions."""
+    def loss(params):
+        return jnp.mean((state.apply(params, batch.observations) - batch.next_actions) ** 2)
+
+    value, grads = jax.value_and_grad(loss)(state.params)
+    wrong = jnp.sum(jnp.where(batch.steps_left == 0.0, jnp.abs(frozen[batch.index] - batch.rewards), 0.0))
+    return state.apply_gradients(grads, 1e-2), {"loss": value, "wrong": wrong}
+
+
+STAGE = Stage(
+    name="follow",
+    algorithm="follow",
+    label="Follow",
+    settings=Settings,
+    init=init,
+    update=update,
+    policy=lambda result: DeterministicPolicy(result.params, result.network),
+    needs=(TAILS,),
+    frozen=lambda results: results["tails"],
+    columns=("next_actions", "steps_left"),
+)
+METHOD = Method("follow", "a test", (TAILS, STAGE), {"quick": Preset("a test", lambda dataset, family: {})})
+'''
+
+
+def tails_of(data: jaxrl_srpo.Dataset) -> np.ndarray:
+    """Sums of up to three rewards from each transition on, within its episode."""
+    starts = np.append(0, np.flatnonzero(data.episode_ends) + 1)
+    episodes = [data.rewards[begin:end] for begin, end in itertools.pairwise(starts)]
+    return np.concatenate([[own[i : i + 3].sum() for i in range(len(own))] for own in episodes])
+
+
+def test_a_stage_may_keep_something_of_every_transition(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of datasets of different sizes, whose members then train in programs of their own; it gives no policy."""
+    (tmp_path / "tails_method.py").write_text(RETURNS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    method = find_method("tails_method:METHOD")
+    sizes = {"long": 4, "short": 3}
+    paths = [synthetic.write_pendulum(tmp_path / f"{name}.hdf5", episodes=count) for name, count in sizes.items()]
+    jaxrl_srpo.train(paths, tmp_path / "run", range(2), algorithm=method, episodes=1, log_interval=4)
+
+    run = RunDirectory(tmp_path / "run", methods=[method])
+    for member in run.members():
+        data = jaxrl_srpo.load_dataset(tmp_path / f"{member.dataset}.hdf5")
+        np.testing.assert_allclose(load_result(run, method.stages[0], member), tails_of(data), rtol=1e-5)
+    metrics = csv_log.read_rows(tmp_path / "run" / "metrics.csv")
+    assert [float(row["wrong"]) for row in metrics if row["stage"] == "follow"] == [0.0] * 8
+    assert {row["algorithm"] for row in csv_log.read_rows(tmp_path / "run" / "evaluations.csv")} == {"follow"}
+    policy = jaxrl_srpo.load_policy(tmp_path / "run", dataset="short", seed=1, algorithm=method)
+    assert policy(np.zeros(3, np.float32)).shape == (1,)

@@ -170,6 +170,10 @@ def test_what_a_stage_says_of_itself_is_enough_for_a_report() -> None:
             method(probe(settings=dataclasses.make_dataclass("Empty", []))),
             r"--algorithm=probe: the settings of stage probe have no batch_size",
         ),
+        (
+            method(probe(columns=("steps_left", "speed"))),
+            r"stage probe asks for the column speed; there are next_actions, steps_left",
+        ),
     ],
 )
 def test_methods_that_cannot_work_are_refused(given: Any, message: str) -> None:
@@ -200,3 +204,15 @@ def test_an_own_stage_needs_no_more_than_its_functions() -> None:
     assert stage.template({}, SPEC).shape == (2,)
     assert stage.make_policy({}, SPEC, "the result itself") == "the result itself"
     assert not stage.online
+
+
+def test_a_stage_is_told_the_sizes_that_it_asks_for() -> None:
+    plain, keeper = probe(), probe(per_transition=True, columns=("steps_left",))
+    follower = probe(needs=(keeper,))
+    whole = Spec(3, 2, 50)
+    assert plain.spec(whole) == Spec(3, 2)
+    assert keeper.spec(whole) == Spec(3, 2, 50, ("steps_left",))
+    # What stands on something of every transition has the number of these in its shapes, too.
+    assert plain.sizes(whole) == plain.sizes(Spec(3, 2, 60))
+    assert follower.spec(whole) == Spec(3, 2)
+    assert follower.sizes(whole) != follower.sizes(Spec(3, 2, 60))

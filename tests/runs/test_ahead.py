@@ -27,7 +27,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> jaxrl_srpo.Dataset:
 @pytest.fixture(scope="module")
 def data(dataset: jaxrl_srpo.Dataset) -> TrainingData:
     facts = {"one": dataset_facts(dataset, reward_transform="none")}
-    return TrainingData(lambda name: pack_dataset(dataset, reward_transform="none"), lambda: facts)
+    rows = pack_dataset(dataset, reward_transform="none")
+    return TrainingData(lambda name, columns: rows, lambda: facts)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,11 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, jaxrl_srpo.D
 @pytest.fixture(scope="module")
 def data(datasets: dict[str, jaxrl_srpo.Dataset]) -> TrainingData:
     facts = {name: dataset_facts(dataset, reward_transform="none") for name, dataset in datasets.items()}
-    return TrainingData(lambda name: pack_dataset(datasets[name], reward_transform="none"), lambda: facts)
+
+    def pack(name: str, columns: tuple[str, ...]) -> np.ndarray:
+        return pack_dataset(datasets[name], reward_transform="none", columns=columns)
+
+    return TrainingData(pack, lambda: facts)
 
 
 def members_of(datasets: dict[str, jaxrl_srpo.Dataset], algorithm: str, **overrides: Any) -> list[Member]:

@@ -22,7 +22,7 @@ TOTAL_STEPS = 6
 
 def batch_of(seed: int) -> Batch:
     random = np.random.default_rng(seed)
-    s, a = SPEC
+    s, a = SPEC.observation_size, SPEC.action_size
     arrays = {
         "observations": random.standard_normal((BATCH, s), np.float32),
         "actions": np.tanh(random.standard_normal((BATCH, a), np.float32)),
