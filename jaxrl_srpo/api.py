@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxrl_srpo import report
 from jaxrl_srpo.data.arrays import is_of_arrays
-from jaxrl_srpo.data.dataset import Dataset, has_maze_map
+from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.facts import DatasetFacts, dataset_facts
 from jaxrl_srpo.data.names import expand_ranges
 from jaxrl_srpo.data.packing import pack_dataset
@@ -24,6 +24,7 @@ from jaxrl_srpo.io.files import errors_told, print_message
 from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.monitor import trackers
 from jaxrl_srpo.report import Row
+from jaxrl_srpo.report.mazes import has_map
 from jaxrl_srpo.report.records import read_evaluations
 from jaxrl_srpo.runs.distributed import coordinator
 from jaxrl_srpo.runs.options import Options
@@ -268,8 +269,7 @@ def _prepare(
         run.describe(sweep, facts, members, command(), options.to_json())
         run.create()
         for dataset in loaded:
-            goal_task = dataset.environment is not None and dataset.environment.goal_task
-            if dataset.name in usable and goal_task and has_maze_map(dataset.family):
+            if dataset.name in usable and dataset.environment is not None and has_map(dataset.environment):
                 run.add_trajectories(dataset.name, _data_paths(dataset))
     return _Prepared(run, members, loaded, usable)
 

@@ -12,7 +12,7 @@ import pathlib
 import re
 from typing import Any
 
-from jaxrl_srpo.data import d4rl_layouts, mirrors
+from jaxrl_srpo.data import d4rl_layouts, mirrors, ogbench_tasks
 from jaxrl_srpo.data.dataset import EnvironmentSpec, ReferenceReturns
 from jaxrl_srpo.errors import DatasetError
 
@@ -210,7 +210,14 @@ def reference_for(name: str, environment_id: str | None) -> ReferenceReturns | N
 def environment_spec(
     environment_id: str, kwargs: dict[str, Any] | None = None, max_episode_steps: int | None = None
 ) -> EnvironmentSpec:
-    """A spec by Gymnasium id; mazes are goal tasks, in which successes are counted, unless D4RL's reward is dense."""
+    """A spec by Gymnasium id.
+
+    Mazes are goal tasks, in which successes are counted, unless D4RL's reward is dense; so are OGBench's single tasks,
+    with OGBench's time limit.
+    """
+    if task := ogbench_tasks.parse_environment(environment_id):
+        limit = max_episode_steps or ogbench_tasks.time_limit(task.environment)
+        return EnvironmentSpec(environment_id, kwargs or {}, limit, goal_task=True)
     goal_task = environment_family(environment_id) in ("antmaze", "pointmaze") and "-dense" not in environment_id
     return EnvironmentSpec(environment_id, kwargs or {}, max_episode_steps, goal_task)
 

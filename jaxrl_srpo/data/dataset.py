@@ -57,11 +57,6 @@ class EnvironmentSpec:
         return cls(**{**value, "wrappers": wrappers, "observation_keys": keys})
 
 
-def has_maze_map(family: str) -> bool:
-    """Whether pictures show where policies of a goal task go; of OGBench's environments no map is known here."""
-    return family != "ogbench"
-
-
 @dataclasses.dataclass(frozen=True)
 class ReferenceReturns:
     """Returns of a random and of an expert policy; D4RL's score is 100 (R - random) / (expert - random).
@@ -151,6 +146,7 @@ class Dataset:
         action_high: ArrayLike | None = None,
         name: str = "arrays",
         env: str | None = None,
+        env_time_limit: int | None = None,
         allow_invalid: bool = False,
         drop_reset_rows: bool = False,
     ) -> "Dataset":
@@ -170,6 +166,7 @@ class Dataset:
           action_high: upper bounds likewise.
           name: what tables call it.
           env: Gymnasium id of the environment in which policies are evaluated.
+          env_time_limit: time limit of `env` in steps, by which episodes end where there are no `timeouts`.
           allow_invalid: log what validation finds instead of raising.
           drop_reset_rows: leave out rows that are resets of a vector environment and no transitions.
 
@@ -189,6 +186,7 @@ class Dataset:
             action_high=action_high,
             name=name,
             env=env,
+            env_time_limit=env_time_limit,
             allow_invalid=allow_invalid,
             drop_reset_rows=drop_reset_rows,
         )

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxrl_srpo.data import checksums, d4rl, mirrors, npz, ogbench_tasks, validation
-from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
+from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.download import cache_dir, download
 from jaxrl_srpo.data.fingerprint import fingerprint, inputs_fingerprint
 from jaxrl_srpo.data.ogbench_tasks import Name
@@ -86,9 +86,6 @@ def read_ogbench(given: str, *, env: str | None = None, allow_invalid: bool = Fa
     starts = np.append(0, stops[:-1])
     high = np.ones(rows.actions.shape[1], np.float32)
     transitions = (rows.observations, rows.actions, rewards, rows.next_observations, solved)
-    own = EnvironmentSpec(
-        name.environment_id, max_episode_steps=ogbench_tasks.time_limit(name.environment), goal_task=True
-    )
     return Dataset(
         os.path.basename(given).removesuffix(".npz"),
         source,
@@ -102,7 +99,7 @@ def read_ogbench(given: str, *, env: str | None = None, allow_invalid: bool = Fa
         fingerprint=fingerprint(*transitions, -high, high),
         inputs_fingerprint=inputs_fingerprint(rows.observations, rows.actions, rows.next_observations, -high, high),
         family=FAMILY,
-        environment=d4rl.environment_spec(env) if env else own,
+        environment=d4rl.environment_spec(env or name.environment_id),
         warnings=findings,
     )
 

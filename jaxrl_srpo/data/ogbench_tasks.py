@@ -239,6 +239,14 @@ def parse(text: str) -> Name | None:
     return Name(match["environment"], match["kind"], large, task, validation)
 
 
+def parse_environment(environment_id: str) -> Name | None:
+    """The environment and the task of an id, as the name of some data of it; None where it is no single task's."""
+    if environment_id not in environment_ids():
+        return None
+    environment, single, task = environment_id.partition("-singletask")
+    return parse(f"{environment}-{_kinds(environment)[0]}{single}{task}")
+
+
 def environments() -> tuple[str, ...]:
     """The environments, without those of images."""
     mazes = [f"{body}-{maze}" for body in ("pointmaze", "antmaze", "humanoidmaze") for maze in _MAZES]

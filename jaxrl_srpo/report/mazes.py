@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxrl_srpo.data import d4rl_layouts as layouts
+from jaxrl_srpo.data import ogbench_mazes, ogbench_tasks
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.errors import UserError
 
@@ -55,14 +56,20 @@ class _Scene(NamedTuple):
     draw: Callable[["Axes"], None]
 
 
+def has_map(environment: EnvironmentSpec) -> bool:
+    """Whether pictures show where policies go: in mazes, where there is a goal; not in OGBench's tasks on a table."""
+    on_a_table = environment.id in ogbench_tasks.environment_ids() and ogbench_mazes.find(environment.id) is None
+    return environment.goal_task and not on_a_table
+
+
 def draw_maze_trajectories(
     environment: EnvironmentSpec, panels: Mapping[str, Sequence[np.ndarray]], path: str | os.PathLike[str]
 ) -> None:
     """Draws a PNG with one panel of trajectories per entry; dots are starts, the star is the goal, color is time.
 
     Args:
-      environment: a PointMaze or AntMaze, of Gymnasium-Robotics or D4RL's, or a star; a maze's map is taken from the
-        keyword arguments or, failing that, from the environment's registration, which needs Gymnasium.
+      environment: a PointMaze or AntMaze, of Gymnasium-Robotics, D4RL's or OGBench's, or a star; a maze's map is known
+        here, taken from the keyword arguments or, failing that, from the registration, which needs Gymnasium.
       panels: trajectories by panel title, each [T, 2] in meters as in the observations; a panel may be empty.
       path: where the PNG goes.
 
@@ -106,8 +113,11 @@ def _scene(environment: EnvironmentSpec) -> _Scene:
 
     if environment.id == STAR:
         return _star(**environment.kwargs)
-    maze_map = maze_of(environment)
-    places = _places(environment.id, maze_map)
+    if (maze := ogbench_mazes.find(environment.id)) is not None:
+        maze_map, places = maze.cells, _Places(ogbench_mazes.CELL, ogbench_mazes.center, 0.0, maze.radius)
+    else:
+        maze_map = maze_of(environment)
+        places = _places(environment.id, maze_map)
     return _Scene(*_view(maze_map, places), functools.partial(_draw_maze, maze_map=maze_map, places=places))
 
 

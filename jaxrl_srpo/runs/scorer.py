@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_srpo.data.dataset import EnvironmentSpec, has_maze_map
+from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.data.facts import DatasetFacts
 from jaxrl_srpo.envs import rollouts
 from jaxrl_srpo.envs.rollouts import BackgroundEvaluator, Episodes, Rollouts
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.population.vectorize import act_members
+from jaxrl_srpo.report.mazes import has_map
 from jaxrl_srpo.runs.leases import Lease
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.sweep import Member
@@ -149,7 +150,7 @@ class Scorer:
         return [member for member in own if tuple(map(str, member.row(stage).values())) not in found]
 
     def _is_drawn(self, member: Member) -> bool:
-        return self._environment(member).goal_task and has_maze_map(self._facts[member.dataset].family)
+        return has_map(self._environment(member))
 
     def _environment(self, member: Member) -> EnvironmentSpec:
         environment = self._facts[member.dataset].environment_spec

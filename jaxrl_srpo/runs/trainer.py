@@ -117,8 +117,7 @@ class Trainer:
                 refuse_too_large(unit.stage, unit.population)
         if coordinator():
             self._check_results(units)
-            if self.run.shares_artefacts:
-                self._adopt(units)
+            self._adopt(units)
         unfinished = list(range(len(units)))
         while True:
             if coordinator():
@@ -222,15 +221,17 @@ class Trainer:
                     self.run.check_result(unit.stage, member)
 
     def _adopt(self, units: Sequence[_Unit]) -> None:
-        """Adds the last metrics of results that other runs have trained, as tables show some of them."""
-        known = {key_of(row) for row in self.run.metrics.rows()}
-        found = [
-            {**kept, **member.row(unit.stage)}
-            for unit in units
-            for member in unit.members
-            if key_of(member.row(unit.stage)) not in known
-            and (kept := self.run.measured(unit.stage, member.address(unit.stage)))
-        ]
+        """Adds the last metrics of results that were trained for other tasks or runs, as tables show some of them."""
+        known = {key_of(row): row for row in self.run.metrics.rows()}
+        found = []
+        for unit in units:
+            for first in unit.population:
+                names = [member.row(unit.stage) for member in (first, *unit.sharers[first])]
+                if all(key_of(name) in known for name in names) or not self.run.has_result(unit.stage, first):
+                    continue
+                own = next((known[key_of(name)] for name in names if key_of(name) in known), None)
+                kept = own or self.run.measured(unit.stage, first.address(unit.stage))
+                found += [{**kept, **name} for name in names if kept and key_of(name) not in known]
         if found:
             self.run.metrics.append(found)
 

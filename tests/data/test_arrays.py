@@ -54,6 +54,14 @@ def test_a_name_is_not_needed() -> None:
     assert arrays.dataset_from_mapping(fields).fingerprint == data.fingerprint
 
 
+def test_a_time_limit_ends_episodes_where_the_arrays_say_no_time_outs() -> None:
+    fields = swing(episodes=3, steps=10)
+    without = {key: value for key, value in fields.items() if key != "timeouts"}
+    data = Dataset.from_arrays(**without, env_time_limit=10)
+    assert data.fingerprint == Dataset.from_arrays(**fields).fingerprint
+    assert data.episode_lengths.tolist() == [10, 10, 10]
+
+
 CASES: list[tuple[dict[str, Any], str]] = [
     ({"rewards": np.full(200, "1.0")}, "rewards holds <U3; expected real numbers"),
     ({"rewards": [None] * 200}, "rewards holds object; expected real numbers"),

@@ -86,6 +86,13 @@ def test_references_of_another_version_are_marked(name: str) -> None:
     assert not d4rl.environment_spec("Hopper-v4").goal_task
 
 
+def test_a_task_of_ogbench_is_a_goal_task_with_ogbenchs_time_limit_whoever_names_it() -> None:
+    own = d4rl.environment_spec("cube-single-singletask-task3-v0")
+    assert (own.goal_task, own.max_episode_steps) == (True, 200)
+    assert d4rl.environment_spec("pointmaze-giant-singletask-v0").max_episode_steps == 1000
+    assert d4rl.environment_spec("cube-single-singletask-task3-v0", max_episode_steps=50).max_episode_steps == 50
+
+
 @pytest.mark.filterwarnings("ignore:.*Ant-v4 is out of date:DeprecationWarning")
 def test_ant_of_d4rl_has_its_111_numbers_with_contact_forces_of_zero() -> None:
     pytest.importorskip("mujoco", reason="extra `mujoco` is not installed")

@@ -145,6 +145,9 @@ class TestTraining:
         assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
         assert_same_results(later, run)
         assert len(results(later.path)) == 5
+        rows = [row for row in csv_log.read_rows(later.path / "metrics.csv") if row["stage"] == "behavior"]
+        assert [(row["dataset"], row["step"]) for row in rows] == [(names[1], "4"), (names[1], "8"), (names[0], "8")]
+        assert rows[1]["loss"] == rows[2]["loss"]
 
     def test_a_shared_result_that_diverged_is_told_of_for_every_task(
         self, train: Train, tmp_path: pathlib.Path
@@ -173,7 +176,8 @@ class TestTraining:
         assert {(row["metric"], row["final"], row["return_mean"], row["length_mean"]) for row in rows} == {
             ("success_rate", "1", "-1000", "1000")
         }
-        assert not (run.path / "trajectories").exists()
+        drawn = {path.stem for path in (run.path / "trajectories").glob("[!.]*.npz")}
+        assert drawn == {path.name for path in paths.values()}
 
     def test_a_diverged_member_is_named_and_changes_no_other(
         self, train: Train, whole: tuple[RunDirectory, Counter[str]], tmp_path: pathlib.Path
