@@ -17,7 +17,7 @@ from jaxrl_srpo.types import Array, Params
 
 Mean = Literal["tanh", "linear"]
 LogStd = Literal["sigmoid", "clip"]
-Initialization = Literal["pytorch", "rlkit"]
+Initialization = Literal["pytorch", "rlkit", "glorot"]
 
 
 @jax.custom_jvp
@@ -56,7 +56,8 @@ def forward(network: nn.Module, params: Params, *inputs: Array) -> Array:
 class Dense(nn.Module):
     """Affine layer and its activation; it starts uniform in +-`bound`, by default PyTorch's 1/sqrt(fan_in).
 
-    rlkit's hidden layers start within 1/sqrt(features) and without bias; its output layers have a `bound`.
+    rlkit's hidden layers start within 1/sqrt(features) and without bias; its output layers have a `bound`. Glorot's
+    layers start within sqrt(6 / (fan_in + features)) and without bias.
 
     Its result has the type of hidden activations, float32 or bfloat16 (see `precision`); float32 if `hidden` is False.
     """
@@ -70,15 +71,25 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., fan_in] -> [..., features]."""
-        rlkit = self.initialization == "rlkit" and self.bound is None
-        bound = self.bound or 1.0 / math.sqrt(self.features if rlkit else x.shape[-1])
+        bound = self.bound or _initial_bound(self.initialization, x.shape[-1], self.features)
 
         def uniform(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
             return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-        bias_init = nn.initializers.zeros if rlkit else uniform
+        unbiased = self.initialization != "pytorch" and self.bound is None
+        bias_init = nn.initializers.zeros if unbiased else uniform
         dtype = precision.hidden_dtype() if self.hidden else jnp.float32
         return _Affine(self.features, uniform, bias_init, dtype, self.activation, name="Dense_0")(x)
+
+
+def _initial_bound(initialization: Initialization, fan_in: int, features: int) -> float:
+    match initialization:
+        case "pytorch":
+            return 1.0 / math.sqrt(fan_in)
+        case "rlkit":
+            return 1.0 / math.sqrt(features)
+        case "glorot":
+            return math.sqrt(6.0 / (fan_in + features))
 
 
 class _Affine(nn.Module):
@@ -99,7 +110,10 @@ class _Affine(nn.Module):
 
 
 class MLP(nn.Module):
-    """`layers` hidden layers of `width` with an activation and perhaps a LayerNorm after each, then a linear output."""
+    """`layers` hidden layers of `width` with an activation and perhaps a LayerNorm after each, then a linear output.
+
+    The last hidden layer has `last_width` unless that is 0.
+    """
 
     output_size: int
     width: int = 256
@@ -108,15 +122,20 @@ class MLP(nn.Module):
     output_bound: float | None = None
     initialization: Initialization = "pytorch"
     layer_norm: bool = False
+    last_width: int = 0
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., input] -> [..., output_size]."""
-        for _ in range(self.layers):
-            x = Dense(self.width, self.activation, initialization=self.initialization)(x)
+    def __call__(self, *inputs: Array) -> Array:
+        """One or several inputs [..., n], side by side -> [..., output_size]."""
+        x = jnp.concatenate(inputs, axis=-1)
+        for i in range(self.layers):
+            width = self.last_width or self.width if i + 1 == self.layers else self.width
+            x = Dense(width, self.activation, initialization=self.initialization)(x)
             if self.layer_norm:
                 x = _layer_norm(x)
-        return Dense(self.output_size, hidden=False, bound=self.output_bound)(x)
+        # Whoever wants rlkit's small outputs gives their bound.
+        last: Initialization = "glorot" if self.initialization == "glorot" else "pytorch"
+        return Dense(self.output_size, hidden=False, bound=self.output_bound, initialization=last)(x)
 
 
 def _layer_norm(x: Array) -> Array:
@@ -177,13 +196,15 @@ class TwinQ(nn.Module):
     output_bound: float | None = None
     initialization: Initialization = "pytorch"
     layer_norm: bool = False
+    activation: Callable[[Array], Array] = nn.relu
+    last_width: int = 0
 
     @nn.compact
     def __call__(self, observations: Array, actions: Array) -> Array:
         """[B, observation_size], [B, action_size] -> [B, 2]."""
         x = jnp.concatenate([observations, actions], axis=-1)
-        sizes = (1, self.width, self.layers, nn.relu)
-        network = MLP(*sizes, self.output_bound, self.initialization, self.layer_norm, parent=None)
+        form = (self.activation, self.output_bound, self.initialization, self.layer_norm, self.last_width)
+        network = MLP(1, self.width, self.layers, *form, parent=None)
 
         def heads(key: Array) -> Params:
             drawn = [network.init(jax.random.fold_in(key, i), x)["params"] for i in range(2)]

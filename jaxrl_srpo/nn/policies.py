@@ -22,6 +22,17 @@ def act(
     return policy.act(observations, key)
 
 
+def repeated(observations: Array, count: int) -> Array:
+    """Every row of [B, n] `count` times in a row: [B * count, n]."""
+    return jnp.repeat(observations, count, axis=0)
+
+
+def best(actions: Array, values: Array, count: int) -> Array:
+    """Of every `count` successive rows of `actions` [B * count, n] the one of the largest value [B * count]: [B, n]."""
+    index = jnp.argmax(values.reshape(-1, count), axis=1)
+    return jnp.take_along_axis(actions.reshape(-1, count, actions.shape[-1]), index[:, None, None], axis=1)[:, 0]
+
+
 @struct.dataclass
 class DeterministicPolicy:
     """a = tanh(MLP(s)), the policy of IQL, SRPO and TD3+BC."""

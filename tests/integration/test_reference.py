@@ -22,10 +22,15 @@ def assert_gradient(loss: Any, params: Any) -> None:
         np.testing.assert_allclose(gradient[name], numeric, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("function", [reference.relu, reference.tanh, reference.mish])
+@pytest.mark.parametrize("function", [reference.relu, reference.tanh, reference.mish, reference.gelu])
 def test_functions(function: Any) -> None:
     x = {"x": np.linspace(-3.1, 3.2, 11)}
     assert_gradient(lambda p: (function(p["x"]) * np.arange(11.0)).sum(), x)
+
+
+def test_a_clip_stops_gradients_outside() -> None:
+    x = {"x": np.linspace(-1.9, 1.8, 12)}
+    assert_gradient(lambda p: (reference.clip(p["x"], -1.0, 0.5) * np.arange(12.0)).sum(), x)
 
 
 def test_layers() -> None:

@@ -75,6 +75,44 @@ def test_layer_norm_comes_after_each_activation(batched: bool) -> None:
         np.testing.assert_allclose(found[:, head], (h @ last["kernel"] + last["bias"])[:, 0], rtol=1e-5, atol=1e-6)
 
 
+def test_several_inputs_are_taken_side_by_side() -> None:
+    network = networks.MLP(3, width=8)
+    parts = [jax.random.normal(jax.random.key(i), (5, size)) for i, size in enumerate((4, 2, 1))]
+    together = jnp.concatenate(parts, axis=-1)
+    variables = network.init(jax.random.key(3), *parts)
+    np.testing.assert_array_equal(network.apply(variables, *parts), network.apply(variables, together))
+
+
+def test_the_last_hidden_layer_may_have_a_width_of_its_own() -> None:
+    shapes = jax.eval_shape(networks.TwinQ(40, 3, last_width=30).init, jax.random.key(0), OBSERVATIONS, ACTIONS)
+    kernels = [kernel.shape[1:] for kernel in kernels_of(shapes["params"])]
+    assert sorted(kernels) == [(23, 40), (30, 1), (40, 30), (40, 40)]
+
+
+def test_glorots_layers_start_uniform_and_without_bias() -> None:
+    network = networks.MLP(20, width=60, layers=1, initialization="glorot")
+    params = network.init(jax.random.key(0), jnp.zeros((1, 90)))["params"]
+    for layer, (fan_in, features) in zip(params.values(), ((90, 60), (60, 20)), strict=True):
+        bound = np.sqrt(6.0 / (fan_in + features))
+        kernel = np.asarray(layer["Dense_0"]["kernel"])
+        assert 0.98 * bound < np.abs(kernel).max() <= 1.000001 * bound
+        assert abs(kernel.std() / bound - 1.0 / np.sqrt(3.0)) < 0.02
+        assert not np.asarray(layer["Dense_0"]["bias"]).any()
+
+
+@pytest.mark.parametrize("activation", [nn.gelu, networks.mish])
+def test_critics_take_another_activation(activation: Any) -> None:
+    network = networks.TwinQ(8, activation=activation)
+    inputs = [jax.random.normal(jax.random.key(i), (5, size)) for i, size in enumerate((3, 2))]
+    params = network.init(jax.random.key(2), *inputs)["params"]
+    for head in range(2):
+        own = jax.tree.map(lambda leaf, head=head: leaf[head], params["heads"])
+        expected = networks.forward(networks.MLP(1, 8, activation=activation), own, *inputs)
+        np.testing.assert_allclose(networks.forward(network, params, *inputs)[:, head], expected[:, 0], rtol=1e-5)
+    plain = networks.forward(networks.TwinQ(8), params, *inputs)
+    assert np.abs(plain - networks.forward(network, params, *inputs)).max() > 1e-3
+
+
 def test_output_shapes() -> None:
     observations, actions = jnp.zeros((7, 17)), jnp.zeros((7, 6))
 

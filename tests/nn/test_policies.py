@@ -78,3 +78,10 @@ def test_a_q_function_gives_what_its_network_gives() -> None:
     values = critic.q_values(OBSERVATIONS, actions)
     assert values.shape == (5, 2)
     np.testing.assert_array_equal(values, critic.network.apply({"params": critic.params}, OBSERVATIONS, actions))
+
+
+def test_of_every_few_candidates_the_best_is_taken() -> None:
+    observations = jnp.asarray([[1.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_array_equal(policies.repeated(observations, 2), [[1.0, 2.0], [1.0, 2.0], [3.0, 4.0], [3.0, 4.0]])
+    actions, values = jnp.arange(12.0).reshape(6, 2), jnp.asarray([0.0, 5.0, 1.0, -2.0, -3.0, -1.0])
+    np.testing.assert_array_equal(policies.best(actions, values, 3), [[2.0, 3.0], [10.0, 11.0]])
