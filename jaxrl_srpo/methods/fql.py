@@ -86,7 +86,7 @@ def vector_field(spec: Spec, width: int, layers: int) -> networks.MLP:
 def init(key: Array, spec: Spec, settings: Settings) -> State:
     """Fresh state of one member."""
     key_q, key_flow, key_actor = jax.random.split(key, 3)
-    observations, actions, times = (jnp.zeros((1, size)) for size in (*spec, 1))
+    observations, actions, times = (jnp.zeros((1, size)) for size in (spec.observation_size, spec.action_size, 1))
     twin_q = networks.TwinQ(
         settings.width, settings.layers, initialization="glorot", layer_norm=settings.layer_norm, activation=nn.gelu
     )
@@ -242,7 +242,7 @@ class BestOfFlow:
 
 def init_flow(key: Array, spec: Spec, settings: FlowSettings, frozen: QFunction) -> FlowState:
     """A fresh flow of one member, beside its finished critic."""
-    inputs = (jnp.zeros((1, size)) for size in (*spec, 1))
+    inputs = (jnp.zeros((1, size)) for size in (spec.observation_size, spec.action_size, 1))
     return FlowState(Learner.create(vector_field(spec, settings.width, settings.layers), key, *inputs), frozen)
 
 
