@@ -1,26 +1,26 @@
-"""How fast policies act: SRPO's actor beside diffusion policies with their published numbers of steps and candidates.
+"""How fast policies act: SRPO's actor beside the policies of the other methods.
 
-Every policy is compiled in JAX with the same score network, twin Q and precision, those of preset `paper`; only what is
-computed for an action differs. Weights are random, for speed does not depend on them. The policies take turns, so that
-all see the same machine.
+Every policy is that of its method in this package, compiled in JAX, at the sizes and with the numbers of steps and
+candidates of its preset `paper` for HalfCheetah, and with random weights, for speed does not depend on them; or with
+`--run` a policy that was trained. The policies take turns, so that all see the same machine.
 
     python -m experiments.benchmarks.sampling_speed --out=docs/results/sampling_speed
+    python -m experiments.benchmarks.sampling_speed --run=runs/all --out=runs/all/report
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from experiments import common
+from experiments.benchmarks import acting
+from experiments.benchmarks.acting import Acting
 from experiments.benchmarks.sampling_speed_report import (
     LOCOMOTION,
+    REFERENCE,
     Latency,
     Measurement,
     describe,
@@ -30,16 +30,12 @@ from experiments.benchmarks.sampling_speed_report import (
     write_csv,
 )
 from experiments.benchmarks.throughput import HALFCHEETAH
-from experiments.benchmarks.workload import matrix_flop
+from jaxrl_srpo import methods
 from jaxrl_srpo.cli.command_line import parse_words
+from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import write_atomically
-from jaxrl_srpo.methods import behavior, iql, srpo
-from jaxrl_srpo.methods.contract import preset_values
-from jaxrl_srpo.nn import diffusion
-from jaxrl_srpo.nn.policies import DeterministicPolicy, QFunction
-from jaxrl_srpo.report.published import published_average
-from jaxrl_srpo.runs.policies import act_on_host
-from jaxrl_srpo.types import Array, Critic, ScoreModel, Spec
+from jaxrl_srpo.report.published import published_average, published_name
+from jaxrl_srpo.types import Spec
 
 MODULE = "benchmarks.sampling_speed"
 DESCRIPTION = "Times policies and writes DIRECTORY/sampling_speed.csv, .md and .png."
@@ -48,51 +44,13 @@ NAME = "sampling_speed"
 BATCHES = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
 # Larger batches may be left out for their time; up to here policies are compared.
 _ALWAYS = 256
+_DATASET, _FAMILY = "halfcheetah-medium-v2", "locomotion"
+PRESET = "paper"
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """How a policy finds an action.
-
-    Attributes:
-      sampler: `ddpm`, `dpm_solver`, or `actor` for one pass of a deterministic network.
-      steps: evaluations of the score network for a candidate.
-      candidates: actions sampled for each observation, of which the highest min Q is taken.
-      guided: whether each step adds the gradient of Q to the score.
-      published: what the literature calls it.
-    """
-
-    sampler: Literal["actor", "ddpm", "dpm_solver"]
-    steps: int
-    candidates: int
-    guided: bool
-    published: str
-
-    def sentence(self) -> str:
-        """All of it in words."""
-        if self.sampler == "actor":
-            return "one pass of the actor"
-        name = {"ddpm": "DDPM", "dpm_solver": "DPM-Solver++"}[self.sampler]
-        guidance = " with Q gradient" if self.guided else ""
-        return f"{name}, {self.steps} steps{guidance}, {self.candidates} candidate{'s' if self.candidates > 1 else ''}"
-
-
-# Where papers and released codes differ, or do more than is timed here; it is printed below the table.
-NOTES = (
-    "Diffuser plans trajectories with a larger network, 64 at once; here it samples one action in 100 steps (its "
-    "released locomotion configuration takes 20). Diffusion-QL takes one of 50 candidates in its released code; x 1 "
-    "samples a single one. It draws by a softmax over Q, SfBC averages the best four; here the highest min Q is taken."
-)
-METHODS = {
-    "SRPO": Method("actor", 1, 1, False, "SRPO"),
-    "Diffusion-QL x 1": Method("ddpm", 5, 1, False, "Diffusion-QL"),
-    "QGPO": Method("dpm_solver", 15, 1, True, "QGPO"),
-    "Diffusion-QL": Method("ddpm", 5, 50, False, "Diffusion-QL"),
-    "IDQL": Method("ddpm", 5, 64, False, "IDQL"),
-    "Diffuser": Method("ddpm", 100, 1, True, "Diffuser"),
-    "SfBC": Method("dpm_solver", 15, 32, False, "SfBC"),
-}
-_SAMPLERS = {"ddpm": diffusion.sample_ddpm, "dpm_solver": diffusion.sample}
+def known() -> tuple[str, ...]:
+    """The methods that learn from a dataset and have published sizes, SRPO first."""
+    return tuple(method.name for method in methods.METHODS if method.stages and PRESET in method.presets)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,15 +58,17 @@ class Options:
     """What to measure.
 
     Attributes:
-      against: names out of `METHODS` that SRPO is compared with.
+      algorithms: methods whose policies are timed, SRPO's among them.
+      run: run directory whose trained policies are timed instead; "" for none.
       batches: observations acted on at once.
       seconds: how long a policy acts at each batch, from host to host and again on the device; a call may take longer.
       rounds: turns that these seconds are taken in.
       limit: seconds that a call may take at batches above 256; larger ones are left out.
-      spec: sizes of the problem.
+      spec: sizes of the problem where there is no run.
     """
 
-    against: tuple[str, ...] = tuple(METHODS)[1:]
+    algorithms: tuple[str, ...] = ()
+    run: str = ""
     batches: tuple[int, ...] = BATCHES
     seconds: float = 1.5
     rounds: int = 5
@@ -116,71 +76,19 @@ class Options:
     spec: Spec = HALFCHEETAH
 
 
-class Models(NamedTuple):
-    """What policies are made of."""
+def policies(options: Options) -> list[Acting]:
+    """What is timed, SRPO's policy first.
 
-    behavior: behavior.Model
-    critic: QFunction
-    actor: DeterministicPolicy
-
-
-@struct.dataclass
-class Guided:
-    """A score model pushed towards higher Q, satisfying `types.ScoreModel`: score + grad_a Q(s, a_t).
-
-    QGPO and Diffuser learn a value for every noise level; the twin Q at the noisy action costs about as much.
+    Raises:
+      UserError: a run has no policy of SRPO to compare with, or is none.
     """
-
-    model: ScoreModel
-    critic: Critic
-
-    def noise_prediction(self, noisy_actions: Array, times: Array, observations: Array) -> Array:
-        """[B, action_size]; in terms of noise the gradient counts -sigma_t."""
-        gradient = jax.grad(lambda a: jnp.sum(jnp.mean(self.critic.q_values(observations, a), axis=-1)))(noisy_actions)
-        noise = self.model.noise_prediction(noisy_actions, times, observations)
-        return noise - diffusion.marginal(times).sigma[:, None] * gradient
-
-
-def make_models(spec: Spec) -> Models:
-    """Untrained networks of preset `paper` for locomotion."""
-    values = preset_values([srpo.METHOD], "paper", "", "locomotion")
-
-    @jax.jit
-    def make(key: Array) -> Models:
-        key_behavior, key_critic = jax.random.split(key)
-        cloned = behavior.init(key_behavior, spec, behavior.STAGE.read(values))
-        # The IQL actor is the same network as SRPO's.
-        result = iql.result_of(iql.init(key_critic, spec, iql.STAGE.read(values)))
-        return Models(behavior.model_of(cloned), result.critic, result.policy)
-
-    return make(jax.random.key(0))
-
-
-def act(method: Method, models: Models, observations: Array, seed: Array | int = 0) -> Array:
-    """Actions [B, action_size] for observations [B, observation_size] as `method` finds them; actors need no seed."""
-    if method.sampler == "actor":
-        return models.actor.act(observations)
-    model = Guided(models.behavior, models.critic) if method.guided else models.behavior
-    repeated = jnp.repeat(observations, method.candidates, axis=0)
-    key, size = jax.random.key(seed), models.actor.network.action_size
-    actions = _SAMPLERS[method.sampler](model, key, repeated, size, method.steps)
-    if method.candidates == 1:
-        return actions
-    return best_candidates(models.critic, repeated, actions, method.candidates)
-
-
-def best_candidates(critic: Critic, repeated: Array, actions: Array, candidates: int) -> Array:
-    """The action of the highest min Q out of every `candidates` successive ones, which are for the same observation."""
-    q_values = jnp.min(critic.q_values(repeated, actions), axis=-1).reshape(-1, candidates)
-    best = jnp.argmax(q_values, axis=-1)
-    return actions.reshape(-1, candidates, actions.shape[-1])[jnp.arange(len(best)), best]
-
-
-def action_flop(method: Method, models: Models, spec: Spec) -> int:
-    """Matrix-product FLOP of one action, counted in the program that `act` traces to."""
-    observation = jnp.zeros((1, spec.observation_size))
-    traced = jax.make_jaxpr(functools.partial(act, method, models))(observation)
-    return matrix_flop(traced.jaxpr)
+    if options.run:
+        found = acting.trained(options.run)
+        if REFERENCE not in [one.algorithm for one in found]:
+            raise UserError(f"--run={options.run}: has no finished policy of SRPO, to which the others are compared")
+        return sorted(found, key=lambda one: one.algorithm != REFERENCE)
+    names = dict.fromkeys((REFERENCE, *options.algorithms))
+    return [acting.fresh(methods.find_method(name), options.spec, PRESET, _DATASET, _FAMILY) for name in names]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +97,7 @@ class Runner:
 
     Attributes:
       name: name of the policy.
-      how: how it finds an action.
+      algorithm: its word in tables.
       host: acts from a NumPy array to a NumPy array.
       device: acts from an array on the device to one that is ready there; None if it never runs there.
       host_seconds: seconds of each call of `host`.
@@ -197,7 +105,7 @@ class Runner:
     """
 
     name: str
-    how: str
+    algorithm: str
     host: Callable[[], object]
     device: Callable[[], object] | None
     host_seconds: list[float] = dataclasses.field(default_factory=list)
@@ -215,27 +123,23 @@ def random_observations(batch: int, spec: Spec) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, spec.observation_size), np.float32)
 
 
-def compile_runner(name: str, models: Models, batch: int, spec: Spec) -> Runner:
-    """A policy of `METHODS`, compiled for one batch; its weights are constants of the program."""
-    method = METHODS[name]
-    inputs: tuple[np.ndarray | np.uint32, ...] = (random_observations(batch, spec),)
-    if method.sampler != "actor":
-        inputs += (np.uint32(0),)
-    compiled = jax.jit(functools.partial(act, method, models)).lower(*inputs).compile()
+def compile_runner(one: Acting, batch: int) -> Runner:
+    """A policy compiled for one batch; its weights are constants of the program."""
+    inputs = (random_observations(batch, one.spec), np.uint32(0))
+    compiled = jax.jit(one.act).lower(*inputs).compile()
     placed = jax.device_put(inputs)
     return Runner(
-        name,
-        method.sentence(),
+        one.label,
+        one.algorithm,
         host=lambda: np.asarray(compiled(*inputs)),
         device=lambda: jax.block_until_ready(compiled(*placed)),
     )
 
 
-def loaded_runner(models: Models, batch: int, spec: Spec) -> Runner:
-    """SRPO's actor as `load_policy` runs it: on this CPU, a single observation in NumPy."""
-    on_host, observations = act_on_host(models.actor), random_observations(batch, spec)
-    how = "one pass of the actor in NumPy" if batch == 1 else "one pass of the actor"
-    return Runner("SRPO by load_policy", how, host=lambda: on_host(observations), device=None)
+def loaded_runner(one: Acting, batch: int) -> Runner:
+    """A policy as `load_policy` runs it: on this CPU, a single observation of a deterministic one in NumPy."""
+    on_host, observations = one.on_host(), random_observations(batch, one.spec)
+    return Runner(f"{one.label} by load_policy", "", host=lambda: on_host(observations), device=None)
 
 
 def time_calls(call: Callable[[], object], seconds: float) -> list[float]:
@@ -251,21 +155,25 @@ def time_calls(call: Callable[[], object], seconds: float) -> list[float]:
 
 
 def measure(options: Options, log: Callable[[str], None] = print) -> list[Measurement]:
-    """Measures every policy at every batch that it can act on within the limit, saying each figure as it comes."""
-    models = make_models(options.spec)
-    flop = {name: action_flop(METHODS[name], models, options.spec) for name in ("SRPO", *options.against)}
+    """Measures every policy at every batch that it can act on within the limit, saying each figure as it comes.
+
+    Raises:
+      UserError: as `policies`.
+    """
+    timed = policies(options)
+    flop = {one.label: one.flop() for one in timed}
     found: list[Measurement] = []
     for batch in sorted(options.batches):
-        names = [name for name in flop if batch <= _ALWAYS or expected_seconds(name, batch, found) <= options.limit]
-        runners = [compile_runner(name, models, batch, options.spec) for name in names]
-        runners.append(loaded_runner(models, batch, options.spec))
+        able = [one for one in timed if batch <= _ALWAYS or expected_seconds(one.label, batch, found) <= options.limit]
+        runners = [*(compile_runner(one, batch) for one in able), loaded_runner(timed[0], batch)]
         for runner in runners:
             runner.host()
         for _ in range(options.rounds):
             for runner in runners:
                 runner.turn(options.seconds / options.rounds, options.seconds)
         for runner in runners:
-            found.append(_measurement(runner, batch, flop.get(runner.name, flop["SRPO"])))
+            score = None if options.run else _score(runner.algorithm)
+            found.append(_measurement(runner, batch, flop.get(runner.name, flop[timed[0].label]), score))
             log(describe(found[-1], found))
     return found
 
@@ -276,19 +184,14 @@ def expected_seconds(name: str, batch: int, found: Sequence[Measurement]) -> flo
     return own[-1].host.median * batch / own[-1].batch if own else 0.0
 
 
-def _measurement(runner: Runner, batch: int, flop: int) -> Measurement:
-    method = METHODS.get(runner.name)
-    score = published_average(method.published, LOCOMOTION) if method else None
+def _score(algorithm: str) -> float | None:
+    name = published_name(algorithm)
+    return published_average(name, LOCOMOTION) if name else None
+
+
+def _measurement(runner: Runner, batch: int, flop: int, score: float | None) -> Measurement:
     device = Latency.of(runner.device_seconds) if runner.device else None
-    return Measurement(
-        method=runner.name,
-        how=runner.how,
-        batch=batch,
-        host=Latency.of(runner.host_seconds),
-        device=device,
-        flop=flop,
-        score=score,
-    )
+    return Measurement(runner.name, batch, Latency.of(runner.host_seconds), device, flop, score)
 
 
 def main(arguments: Sequence[str]) -> list[Measurement]:
@@ -306,17 +209,21 @@ def main(arguments: Sequence[str]) -> list[Measurement]:
     print(header())
     measurements = measure(options)
     write_csv(measurements, out / f"{NAME}.csv")
-    write_atomically(out / f"{NAME}.md", summarize(measurements, _how(options), NOTES))
+    write_atomically(out / f"{NAME}.md", summarize(measurements, _how(options)))
     draw(measurements).savefig(out / f"{NAME}.png", dpi=150)
     print(f"wrote {out / NAME}.csv, .md and .png")
     return measurements
 
 
 def _how(options: Options) -> str:
+    what = (
+        f"Trained policies of {options.run}."
+        if options.run
+        else f"Policies of preset `{PRESET}` for {_DATASET} with random weights, observations "
+        f"{options.spec.observation_size}, actions {options.spec.action_size}."
+    )
     return (
-        f"Networks of preset `paper` with random weights, observations {options.spec.observation_size}, actions "
-        f"{options.spec.action_size}: actor 2 x 256, score network 256 with 3 residual blocks of 1024, twin Q 2 x 256. "
-        f"The policies took turns in {options.rounds} rounds until each had acted for {options.seconds:g} s per batch, "
+        f"{what} They took turns in {options.rounds} rounds until each had acted for {options.seconds:g} s per batch, "
         f"at least once; batches above {_ALWAYS} are left out where a call would take more than {options.limit:g} s."
     )
 
@@ -324,7 +231,8 @@ def _how(options: Options) -> str:
 def _options(line: common.CommandLine) -> Options:
     values = line.values
     return Options(
-        against=parse_words("against", values.against, tuple(METHODS)[1:]),
+        algorithms=parse_words("algorithm", values.algorithm, known()),
+        run=values.run,
         batches=tuple(map(int, parse_words("batches", values.batches, tuple(map(str, BATCHES))))),
         seconds=values.seconds,
         rounds=values.rounds,
@@ -334,7 +242,8 @@ def _options(line: common.CommandLine) -> Options:
 
 def _command_line() -> common.CommandLine:
     line, default = common.CommandLine(MODULE, DESCRIPTION), Options()
-    line.text("against", ",".join(default.against), "Policies that SRPO is compared with.")
+    line.text("algorithm", ",".join(known()), "Methods whose policies are timed, SRPO's beside them.")
+    line.text("run", "", "Run directory whose trained policies are timed instead.")
     line.text("batches", ",".join(map(str, default.batches)), "Observations acted on at once.")
     line.number("seconds", default.seconds, "How long each policy acts at each batch.", 0.0)
     line.whole("rounds", default.rounds, "Turns that these seconds are taken in.", 1)

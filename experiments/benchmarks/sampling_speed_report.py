@@ -1,11 +1,10 @@
 """What `sampling_speed.py` found, as a table and a picture."""
 
-import itertools
 import math
 import pathlib
 import textwrap
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,16 +15,17 @@ from experiments import common
 from experiments.benchmarks.machine import conditions
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.methods.srpo import PAPER_BETA
-from jaxrl_srpo.report.published import published_average, published_source
+from jaxrl_srpo.report.published import published_source
 
 LOCOMOTION = tuple(name for name in PAPER_BETA if not name.startswith("antmaze"))
+REFERENCE = "srpo"
+"""The algorithm to which the others are compared."""
+_REFERENCE_LABEL = "SRPO"
 _COLORS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#E69F00", "0.45")
 _COMPARED = (1, 256)
-# Methods of figure 1 whose policy is a network of the size of SRPO's actor.
-_SAME_NETWORK = ("TD3+BC", "IQL")
 # Fewer calls have no 99th percentile to speak of.
 _ENOUGH_CALLS = 100
-_LABELS_BELOW = ("Diffuser", "QGPO", "TD3+BC")
+_MARKERS = "os^Dv"
 
 
 class Latency(NamedTuple):
@@ -47,7 +47,6 @@ class Measurement(NamedTuple):
 
     Attributes:
       method: the policy.
-      how: how it finds an action.
       batch: observations acted on at once.
       host: from a NumPy array to a NumPy array.
       device: from an array on the device to one that is ready there; None if it never runs there.
@@ -56,7 +55,6 @@ class Measurement(NamedTuple):
     """
 
     method: str
-    how: str
     batch: int
     host: Latency
     device: Latency | None
@@ -79,7 +77,7 @@ def header() -> str:
 
 def ratio(one: Measurement, measurements: Sequence[Measurement]) -> float:
     """How many times SRPO's latency at the same batch it takes, from host to host."""
-    srpo = next(other for other in measurements if (other.method, other.batch) == ("SRPO", one.batch))
+    srpo = next(other for other in measurements if (other.method, other.batch) == (_REFERENCE_LABEL, one.batch))
     return one.host.median / srpo.host.median
 
 
@@ -102,8 +100,8 @@ def _time(seconds: float) -> str:
     return f"{seconds / 1e-6:.3g} us"
 
 
-def summarize(measurements: Sequence[Measurement], how: str, notes: str) -> str:
-    """`sampling_speed.md`; `how` is a sentence on sizes and repetitions, `notes` one on the policies."""
+def summarize(measurements: Sequence[Measurement], how: str) -> str:
+    """`sampling_speed.md`; `how` is a sentence on sizes and repetitions."""
     lines = [
         "# Sampling speed",
         "",
@@ -121,33 +119,31 @@ def summarize(measurements: Sequence[Measurement], how: str, notes: str) -> str:
         *_rates(measurements),
         "",
         f"Published scores: means over D4RL's nine locomotion sets. {published_source()}",
-        "",
-        notes,
     ]
     return "\n".join(lines) + "\n"
 
 
 def _latencies(batch: int, measurements: Sequence[Measurement]) -> list[str]:
-    titles = ["policy", f"one action, batch {batch}", "median", "p99", "on the device", "p99", "times SRPO"]
+    titles = [f"policy, batch {batch}", "median", "p99", "on the device", "p99", "times SRPO"]
     titles += ["MFLOP per action", "published score"]
     rows = []
     for one in (one for one in measurements if one.batch == batch):
         device = [_time(one.device.median), _time(one.device.p99)] if one.device else ["", ""]
-        cells = [one.method, one.how, _time(one.host.median), _time(one.host.p99), *device]
+        cells = [one.method, _time(one.host.median), _time(one.host.p99), *device]
         cells += [f"{ratio(one, measurements):,.1f}", f"{one.flop / 1e6:,.2f}"]
         rows.append([*cells, "" if one.score is None else f"{one.score:.1f}"])
-    return common.markdown_table(titles, rows, words=2)
+    return common.markdown_table(titles, rows)
 
 
 def _verdict(batch: int, measurements: Sequence[Measurement]) -> str:
-    """How much sooner SRPO acts than the others, in one sentence."""
-    rivals = [one for one in measurements if one.batch == batch and not one.method.startswith("SRPO")]
+    """How much longer than SRPO the others take, in one sentence."""
+    rivals = [one for one in measurements if one.batch == batch and not one.method.startswith(_REFERENCE_LABEL)]
     if not rivals:
         return ""
     first, last = (pick(rivals, key=lambda one: ratio(one, measurements)) for pick in (min, max))
     return (
-        f"At batch {batch} SRPO acts {ratio(first, measurements):,.0f} times ({first.method}) to "
-        f"{ratio(last, measurements):,.0f} times ({last.method}) sooner than the diffusion policies."
+        f"At batch {batch} the others take {ratio(first, measurements):,.1f} ({first.method}) to "
+        f"{ratio(last, measurements):,.0f} ({last.method}) times as long as SRPO."
     )
 
 
@@ -164,7 +160,7 @@ def write_csv(measurements: Sequence[Measurement], path: pathlib.Path) -> None:
     where = header()
     rows = []
     for one in measurements:
-        row: dict[str, str | int] = {"method": one.method, "how": one.how, "batch": one.batch}
+        row: dict[str, str | int] = {"method": one.method, "batch": one.batch}
         row |= _csv_latency("host", one.host) | _csv_latency("device", one.device)
         row |= {"actions_per_second": f"{one.rate:.5g}", "mflop_per_action": f"{one.flop / 1e6:.6g}"}
         row |= {"published_score": "" if one.score is None else f"{one.score:.1f}", "conditions": where}
@@ -182,44 +178,53 @@ def _csv_latency(where: str, latency: Latency | None) -> dict[str, str]:
 
 def draw(measurements: Sequence[Measurement]) -> Figure:
     """Published scores over the cost of an action, as figure 1 of the SRPO paper, and actions per second."""
-    figure = Figure(figsize=(13.2, 4.8), layout="constrained")
-    by_flop, by_time, rates = figure.subplots(1, 3)
+    looks = _looks(measurements)
     first = min(one.batch for one in measurements)
-    scored = [one for one in measurements if one.score is not None]
-    own = [one for one in scored if one.batch == first]
-    _draw_scores(by_flop, own, [one.flop / 1e6 for one in own])
-    by_flop.set_xlabel("MFLOP per action")
-    _draw_scores(by_time, own, [one.host.median * 1e3 for one in own])
-    by_time.set_xlabel(f"milliseconds per call, batch {first}")
-    for color, method in zip(itertools.cycle(_COLORS), [one.method for one in own], strict=False):
-        _draw_rates(rates, [one for one in scored if one.method == method], color)
+    scored = [one for one in measurements if one.score is not None and one.batch == first]
+    figure = Figure(figsize=(13.2 if scored else 6.6, 4.8), layout="constrained")
+    *panels, rates = figure.subplots(1, 3 if scored else 1, squeeze=False)[0]
+    for panel, cost, text in zip(panels, (_mflop, _milliseconds), ("MFLOP per action", "ms per call"), strict=False):
+        _draw_scores(panel, scored, cost, looks)
+        panel.set_xlabel(text if cost is _mflop else f"{text}, batch {first}")
+    for name, look in looks.items():
+        line = [one for one in measurements if one.method == name]
+        rates.plot([one.batch for one in line], [one.rate for one in line], label=name, markersize=4, **look)
     rates.set(xlabel="batch", ylabel="actions per second", xscale="log", yscale="log")
-    rates.margins(x=0.25)
-    for panel in (by_flop, by_time, rates):
+    for panel in (*panels, rates):
         panel.spines[["top", "right"]].set_visible(False)
-    note = f"scores are published, costs are measured; {' and '.join(_SAME_NETWORK)} act by networks of SRPO's size"
-    figure.suptitle("\n".join([*textwrap.wrap(header(), 175), note]), fontsize=8)
+    figure.legend(*rates.get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
+    note = ["scores are published, costs are measured"] if scored else []
+    figure.suptitle("\n".join([*textwrap.wrap(header(), 175 if scored else 90), *note]), fontsize=8)
     return figure
 
 
-def _draw_scores(panel: Axes, own: Sequence[Measurement], costs: Sequence[float]) -> None:
-    """A named point for each policy; hollow ones, at SRPO's cost, for those that were not measured."""
-    points = [
-        (one.method, cost, one.score, color)
-        for one, cost, color in zip(own, costs, itertools.cycle(_COLORS), strict=False)
-    ]
-    points += [(name, costs[0], published_average(name, LOCOMOTION), "white") for name in _SAME_NETWORK]
-    for name, cost, score, color in points:
-        assert score is not None
-        panel.plot([cost], [score], "o", color=color, markeredgecolor="0.3", markersize=9)
-        offset, align = (-7, "top") if name in _LABELS_BELOW else (7, "bottom")
-        panel.annotate(name, (cost, score), (0, offset), textcoords="offset points", ha="center", va=align, fontsize=7)
-    panel.set(xscale="log", ylabel="published score, mean of 9 locomotion sets", ylim=(72.0, 92.0))
-    panel.margins(x=0.2)
+def _looks(measurements: Sequence[Measurement]) -> dict[str, dict[str, Any]]:
+    """Color and marker of each policy."""
+    names = dict.fromkeys(one.method for one in measurements)
+    count = len(_COLORS)
+    return {
+        name: {"color": _COLORS[i % count], "marker": _MARKERS[i // count % len(_MARKERS)]}
+        for i, name in enumerate(names)
+    }
 
 
-def _draw_rates(panel: Axes, line: Sequence[Measurement], color: str) -> None:
-    """One policy's line, with its name at the end."""
-    panel.plot([one.batch for one in line], [one.rate for one in line], color=color, marker="o", markersize=3.5)
-    end = (line[-1].batch, line[-1].rate)
-    panel.annotate(line[-1].method, end, (5, 0), textcoords="offset points", va="center", fontsize=7)
+def _mflop(one: Measurement) -> float:
+    return one.flop / 1e6
+
+
+def _milliseconds(one: Measurement) -> float:
+    return one.host.median * 1e3
+
+
+def _draw_scores(
+    panel: Axes,
+    scored: Sequence[Measurement],
+    cost: Callable[[Measurement], float],
+    looks: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """A point for each policy that has a published score."""
+    for one in scored:
+        assert one.score is not None
+        panel.plot([cost(one)], [one.score], markersize=8, linestyle="none", **looks[one.method])
+    panel.set(xscale="log", ylabel="published score, mean of 9 locomotion sets")
+    panel.margins(0.12)

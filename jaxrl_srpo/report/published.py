@@ -20,6 +20,11 @@ def _published() -> dict[str, Any]:
     return json.loads(text)
 
 
+def published_name(algorithm: str) -> str | None:
+    """What the literature calls an algorithm of `evaluations.csv`; None for one that it does not know."""
+    return _METHODS.get(algorithm)
+
+
 def published_score(dataset_name: str, algorithm: str) -> float | None:
     """The published D4RL-normalized score (0 random, 100 expert; a mean over seeds) of a method on a dataset.
 
@@ -31,7 +36,7 @@ def published_score(dataset_name: str, algorithm: str) -> float | None:
     Returns:
       The score, or None where the literature has none.
     """
-    method = _METHODS.get(algorithm)
+    method = published_name(algorithm)
     return None if method is None else published_method(method, dataset_name)
 
 
