@@ -151,11 +151,14 @@ def dense(params: Tree, x: Node) -> Node:
     return x @ inner["kernel"] + inner["bias"]
 
 
-def mlp(params: Tree, x: Node | np.ndarray) -> Node:
-    """Affine layers with ReLU between them."""
+def mlp(params: Tree, x: Node | np.ndarray, activation: Callable[[Node], Node] = relu) -> Node:
+    """Affine layers with an activation between them, and a LayerNorm after it where there are parameters of one."""
     x = _node(x)
-    for i in range(len(params)):
-        x = dense(params[f"Dense_{i}"], relu(x) if i else x)
+    for i in range(sum(name.startswith("Dense") for name in params)):
+        x = activation(x) if i else x
+        norm = params.get(f"LayerNorm_{i - 1}")
+        x = layer_norm(x, norm["scale"], norm["bias"]) if norm else x
+        x = dense(params[f"Dense_{i}"], x)
     return x
 
 
@@ -163,9 +166,14 @@ def actor(params: Tree, observations: np.ndarray) -> Node:
     return tanh(mlp(params["MLP_0"], observations))
 
 
-def twin_q(params: Tree, observations: np.ndarray, actions: Node | np.ndarray) -> Node:
+def twin_q(
+    params: Tree,
+    observations: np.ndarray,
+    actions: Node | np.ndarray,
+    activation: Callable[[Node], Node] = relu,
+) -> Node:
     x = concatenate([observations, actions])
-    return concatenate([mlp(params[f"MLP_{i}"], x) for i in range(2)])
+    return concatenate([mlp(params[f"MLP_{i}"], x, activation) for i in range(2)])
 
 
 def value(params: Tree, observations: np.ndarray) -> Node:
