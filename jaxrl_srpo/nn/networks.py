@@ -149,11 +149,13 @@ class Actor(nn.Module):
     action_size: int
     width: int = 256
     layers: int = 2
+    output_bound: float | None = None
 
     @nn.compact
     def __call__(self, observations: Array) -> Array:
         """[B, observation_size] -> [B, action_size] in (-1, 1)."""
-        return jnp.tanh(MLP(self.action_size, self.width, self.layers)(observations))
+        network = MLP(self.action_size, self.width, self.layers, output_bound=self.output_bound)
+        return jnp.tanh(network(observations))
 
 
 class GaussianActor(nn.Module):

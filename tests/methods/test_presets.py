@@ -229,7 +229,7 @@ def test_mazes_are_known_by_their_family() -> None:
     ]
 
 
-@pytest.mark.parametrize("method", ["srpo", "iql", "awac", "td3_bc"])
+@pytest.mark.parametrize("method", ["srpo", "iql", "awac", "td3_bc", "rebrac"])
 def test_that_of_ogbench_has_its_protocol(method: str) -> None:
     chosen = values_of(method, "ogbench", "cube-single-play-singletask-task1-v0", "ogbench")
     offline = {flag: chosen[flag] for flag in declared(*(stage.settings for stage in find_method(method).stages))}
@@ -251,6 +251,7 @@ BUDGETS = {
     "iql": ("critic_steps",),
     "awac": ("offline_steps",),
     "td3_bc": ("td3_bc_steps",),
+    "rebrac": ("rebrac_steps",),
 }
 
 
