@@ -1,5 +1,6 @@
 """Policies as they act: those of a run, and those of methods with fresh networks of published sizes."""
 
+import functools
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -8,11 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.workload import matrix_flop
+from experiments.benchmarks.workload import matrix_flop, untrained_result
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods.contract import Function, Method, preset_values
-from jaxrl_srpo.methods.settings import with_arrays
-from jaxrl_srpo.population.member import call
 from jaxrl_srpo.runs.policies import act_on_host
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.setup import load_result
@@ -62,18 +61,9 @@ def fresh(method: Method, spec: Spec, preset: str, dataset: str, family: str) ->
       family: of the dataset.
     """
     values = preset_values([method], preset, dataset, family)
-
-    @jax.jit
-    def results_of(key: Array) -> dict[str, Any]:
-        results: dict[str, Any] = {}
-        for number, stage in enumerate(method.stages):
-            given = {"settings": with_arrays(stage.read(values)), "frozen": stage.make_frozen(values, results)}
-            state = call(stage.init, key=jax.random.fold_in(key, number), spec=stage.spec(spec), **given)
-            results[stage.name] = stage.result(state)
-        return results
-
     last = [stage for stage in method.stages if stage.acts][-1]
-    policy = last.make_policy(values, spec, results_of(jax.random.key(0))[last.name])
+    make = jax.jit(functools.partial(untrained_result, last, values, spec))
+    policy = last.make_policy(values, spec, make(jax.random.key(0)))
     return Acting(last.algorithm, last.label, spec, policy, last.act)
 
 

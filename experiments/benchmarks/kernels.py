@@ -145,15 +145,15 @@ def _lower(workload: Workload) -> Any:
         found = jax.eval_shape(function, *arguments)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed.replicated), found)
 
-    start = vectorize_init(placed, workload.stage.init, workload.spec)
-    run: Any = vectorize_chunk(placed, workload.stage.update, workload.spec)
+    start = vectorize_init(placed, workload.stage.init, workload.sizes)
+    run: Any = vectorize_chunk(placed, workload.stage.update, workload.sizes)
     members, frozen = shapes(workload.describe), shapes(workload.untrained)
     number = shapes(lambda: jnp.int32(0))
     return run.lower(
         carry=shapes(lambda members, frozen: start(members=members, frozen=frozen), members, frozen),
         members=members,
         frozen=frozen,
-        rows=shapes(lambda: jnp.zeros((workload.rows, row_width(workload.spec)))),
+        rows=shapes(lambda: jnp.zeros((workload.rows, row_width(workload.sizes)))),
         start=number,
         steps=number,
     )

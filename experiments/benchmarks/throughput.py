@@ -30,12 +30,13 @@ from experiments.benchmarks.workload import (
     random_rows,
     update_flop,
 )
+from jaxrl_srpo import methods
 from jaxrl_srpo.cli.command_line import parse_words
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.io.processors import usable_cores
 from jaxrl_srpo.methods import srpo
-from jaxrl_srpo.methods.contract import Stage, preset_values
+from jaxrl_srpo.methods.contract import Method, Stage, preset_values
 from jaxrl_srpo.methods.settings import Values
 from jaxrl_srpo.nn.precision import Precision, using
 from jaxrl_srpo.population.vectorize import Strategy
@@ -46,7 +47,7 @@ DESCRIPTION = "Times the training stages and writes DIRECTORY/throughput.csv, th
 
 MEMBERS = (1, 2, 4, 8, 16, 32, 64, 90)
 HALFCHEETAH = Spec(17, 6)
-STAGES = {stage.name: stage for stage in srpo.METHOD.stages}
+STAGES = tuple(stage.name for stage in srpo.METHOD.stages)
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
 Rival = Literal["eager", "compiled"]
 # Updates that a profile takes the mean of.
@@ -58,7 +59,7 @@ class Options:
     """What to measure.
 
     Attributes:
-      stages: names out of `STAGES`.
+      stages: names of stages; SRPO's by default.
       members: population sizes.
       preset: preset that gives networks and batch sizes.
       precisions: precisions of matrix products, see `precision.using`.
@@ -73,7 +74,7 @@ class Options:
       profile: whether to show the kernels of an update, too.
     """
 
-    stages: tuple[str, ...] = tuple(STAGES)
+    stages: tuple[str, ...] = STAGES
     members: tuple[int, ...] = MEMBERS
     preset: str = "paper"
     precisions: tuple[Precision, ...] = ("float32",)
@@ -137,17 +138,17 @@ def measure(options: Options, log: Callable[[str], None] = print) -> list[Measur
             for name, strategy in itertools.product(options.stages, options.strategies):
                 first = precision == options.precisions[0] and strategy == options.strategies[0]
                 rivals = options.rivals if first else ()
-                for one in _measure_stage(STAGES[name], precision, strategy, rivals, limit, options):
+                for one in _measure_stage(name, precision, strategy, rivals, limit, options):
                     log(_line(one))
                     found.append(one)
     return found
 
 
 def _measure_stage(
-    stage: Stage, precision: Precision, strategy: Strategy, rivals: Sequence[Rival], limit: float, options: Options
+    name: str, precision: Precision, strategy: Strategy, rivals: Sequence[Rival], limit: float, options: Options
 ) -> Iterator[Measurement]:
-    settings = _settings(options)
-    flop = update_flop(stage, settings, options.spec)
+    stage, settings = _find(name, options)
+    flop = update_flop(stage, settings, options.spec._replace(transitions=options.rows))
     batch_size: int = stage.read(settings).batch_size
     torches: list[Runner] = [TorchRunner(stage, settings, rival, options) for rival in rivals]
     rate = math.inf
@@ -155,7 +156,7 @@ def _measure_stage(
         # Calibration takes two updates, a burst at least one.
         if members * (options.repetitions + 2) / rate > options.limit:
             break
-        runner = PopulationRunner(_workload(stage, members, strategy, options))
+        runner = PopulationRunner(_workload(name, members, strategy, options))
         rates, *torch_rates = alternate([runner, *torches], options)
         if runner.diverged():
             raise UserError(f"{stage.name} with {members} members diverged; its speed would mean nothing")
@@ -182,22 +183,35 @@ def _measure_stage(
             )
 
 
-def _settings(options: Options) -> Values:
-    return preset_values([srpo.METHOD], options.preset, "", "locomotion")
+def known_stages(preset: str) -> dict[str, Method]:
+    """The stages that learn from a dataset, by name, each with the first method that has it and the preset."""
+    found: dict[str, Method] = {}
+    for method in methods.METHODS:
+        for stage in method.stages if preset in method.presets else ():
+            found.setdefault(stage.name, method)
+    return found
 
 
-def _workload(stage: Stage, members: int, strategy: Strategy, options: Options) -> Workload:
-    # Only the policy stage has earlier results that members could share.
+def _find(name: str, options: Options) -> tuple[Stage, Values]:
+    """A stage, and the preset's settings of its method."""
+    method = known_stages(options.preset)[name]
+    stage = next(stage for stage in method.stages if stage.name == name)
+    return stage, preset_values([method], options.preset, "halfcheetah", "locomotion")
+
+
+def _workload(name: str, members: int, strategy: Strategy, options: Options) -> Workload:
+    stage, settings = _find(name, options)
+    # Only stages with earlier results have some that members could share.
     shared = min(members, options.betas) if stage.needs else 1
     groups = -(-members // shared)
-    return Workload(stage, _settings(options), options.spec, groups, shared, options.rows, strategy)
+    return Workload(stage, settings, options.spec, groups, shared, options.rows, strategy)
 
 
 def plan(options: Options, log: Callable[[str], None] = print) -> None:
     """Says what an H100 would run in an update of each stage, population size and precision."""
     for precision, name, members in itertools.product(options.precisions, options.stages, options.members):
         with using(precision):
-            found = kernels.planned(_workload(STAGES[name], members, "vmap", options))
+            found = kernels.planned(_workload(name, members, "vmap", options))
         log(f"{name}, {members} members, {precision}, planned for an H100:\n{kernels.describe(found)}")
 
 
@@ -257,7 +271,7 @@ def _options(line: common.CommandLine) -> Options:
     accelerator = jax.devices()[0].platform != "cpu"
     precisions = values.precisions or ("float32,tf32,bfloat16" if accelerator else "float32")
     options = Options(
-        stages=parse_words("stages", values.stages, tuple(STAGES)),
+        stages=parse_words("stages", values.stages, tuple(known_stages(values.preset))),
         members=tuple(sorted(_sizes(values.members))),
         preset=values.preset,
         precisions=parse_words("precisions", precisions, PRECISIONS),
@@ -290,7 +304,7 @@ def _sizes(text: str) -> list[int]:
 
 def _command_line() -> common.CommandLine:
     line, default = common.CommandLine(MODULE, DESCRIPTION), Options()
-    line.text("stages", ",".join(default.stages), "Stages.")
+    line.text("stages", ",".join(default.stages), "Stages of any methods, such as td3_bc; SRPO's unless given.")
     line.text("members", ",".join(map(str, default.members)), "Population sizes.")
     line.define_preset(default.preset, tuple(srpo.METHOD.presets), "Preset that gives networks and batch sizes.")
     line.text("precisions", None, "Precisions of matrix products; float32 on CPU, all three elsewhere.")

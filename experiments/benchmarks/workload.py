@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from jaxrl_srpo.data import table
 from jaxrl_srpo.data.table import Slice, row_width
 from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.methods.settings import Values, with_arrays
@@ -22,7 +23,7 @@ from jaxrl_srpo.nn.precision import affine, hidden_dtype
 from jaxrl_srpo.population.member import Members, call, make_members
 from jaxrl_srpo.population.offline import OfflinePopulation
 from jaxrl_srpo.population.vectorize import Strategy
-from jaxrl_srpo.types import Array, Batch, Spec
+from jaxrl_srpo.types import Array, Spec
 
 _BLOCK = 2**18
 
@@ -59,6 +60,11 @@ class Workload:
     strategy: Strategy = "auto"
 
     @property
+    def sizes(self) -> Spec:
+        """Sizes as the stage is told them."""
+        return self.stage.spec(self.spec._replace(transitions=self.rows))
+
+    @property
     def members(self) -> int:
         """Population size."""
         return self.groups * self.members_per_group
@@ -71,17 +77,17 @@ class Workload:
 
     def untrained(self) -> Any:
         """Untrained earlier results, leaves [groups, ...]: speed does not depend on their weights."""
-        return _untrained(self.stage, self.settings, self.spec, self.groups)
+        return _untrained(self.stage, self.settings, self.spec._replace(transitions=self.rows), self.groups)
 
     def population(self) -> OfflinePopulation:
         """The population as training runs it, on random transitions."""
         return OfflinePopulation(
             self.stage.init,
             self.stage.update,
-            self.spec,
+            self.sizes,
             self.describe(),
             self.untrained(),
-            random_rows(self.spec, self.rows),
+            random_rows(self.sizes, self.rows),
             self.strategy,
         )
 
@@ -123,11 +129,17 @@ class PopulationRunner:
 
 def random_rows(spec: Spec, rows: int) -> np.ndarray:
     """A packed table [rows, width] of random transitions without terminals; long ones repeat a block."""
-    random = np.random.default_rng(0)
-    block = random.standard_normal((min(rows, _BLOCK), row_width(spec)), np.float32)
+    size, width = min(rows, _BLOCK), row_width(spec._replace(columns=()))
+    block = np.random.default_rng(0).standard_normal((size, width), np.float32)
     actions = slice(spec.observation_size, spec.observation_size + spec.action_size)
     block[:, actions] = np.tanh(block[:, actions])
     block[:, -1] = 1.0
+    # A block is an episode.
+    more = {
+        "next_actions": np.roll(block[:, actions], -1, axis=0),
+        "steps_left": np.arange(size, dtype=np.float32)[::-1, None],
+    }
+    block = np.concatenate([block, *(more[name] for name in spec.columns)], axis=1)
     return np.resize(block, (rows, row_width(spec)))
 
 
@@ -135,21 +147,24 @@ def _untrained(stage: Stage, settings: Values, spec: Spec, groups: int) -> Any:
     """What a stage gets of untrained earlier results, leaves [groups, ...]."""
 
     def one(key: Array) -> Any:
-        return stage.make_frozen(settings, _untrained_results(stage, settings, spec, key))
+        return _frozen(stage, settings, spec, key)
 
     return jax.vmap(one)(jax.random.split(jax.random.key(1), groups))
 
 
-def _untrained_results(stage: Stage, settings: Values, spec: Spec, key: Array) -> dict[str, Any]:
-    """Untrained results of the stages that a stage needs, by name."""
-    results = {}
-    for number, earlier in enumerate(stage.needs):
-        key_own, key_earlier = jax.random.split(jax.random.fold_in(key, number))
-        frozen = earlier.make_frozen(settings, _untrained_results(earlier, settings, spec, key_earlier))
-        own = with_arrays(earlier.read(settings))
-        state = call(earlier.init, key=key_own, spec=spec, settings=own, frozen=frozen)
-        results[earlier.name] = earlier.result(state)
-    return results
+def _frozen(stage: Stage, settings: Values, spec: Spec, key: Array) -> Any:
+    results = {
+        earlier.name: untrained_result(earlier, settings, spec, jax.random.fold_in(key, number))
+        for number, earlier in enumerate(stage.needs)
+    }
+    return stage.make_frozen(settings, results)
+
+
+def untrained_result(stage: Stage, settings: Values, spec: Spec, key: Array) -> Any:
+    """The result of a stage of one member that has had no update, nor have those that it needs."""
+    key_own, key_earlier = jax.random.split(key)
+    given = {"settings": with_arrays(stage.read(settings)), "frozen": _frozen(stage, settings, spec, key_earlier)}
+    return stage.result(call(stage.init, key=key_own, spec=stage.spec(spec), **given))
 
 
 def chunk_memory(compiled: jax.stages.Compiled) -> float:
@@ -164,22 +179,19 @@ def chunk_memory(compiled: jax.stages.Compiled) -> float:
 @functools.lru_cache
 def update_flop(stage: Stage, settings: Values, spec: Spec) -> int:
     """Matrix-product FLOP of one member-update, counted in the program that `update` traces to."""
-    own = stage.read(settings)
+    own, sizes = with_arrays(stage.read(settings)), stage.spec(spec)
 
-    def one(key: Array, batch: Batch) -> Any:
-        frozen = jax.tree.map(lambda x: x[0], _untrained(stage, settings, spec, 1))
-        arrays = with_arrays(own)
-        state = call(stage.init, key=key, spec=spec, settings=arrays, frozen=frozen)
-        return call(stage.update, state=state, batch=batch, key=key, settings=arrays, frozen=frozen)
+    def one(key: Array) -> Any:
+        given = {"key": key, "settings": own, "frozen": _frozen(stage, settings, spec, key)}
+        state = call(stage.init, spec=sizes, **given)
+        batch, data = table.example(sizes, own.batch_size)
+        return call(stage.update, state=state, batch=batch, data=data, **given)
 
-    shapes = {"observations": (spec.observation_size,), "actions": (spec.action_size,), "rewards": ()}
-    shapes |= {"next_observations": (spec.observation_size,), "discounts": ()}
-    batch = Batch(**{name: jnp.zeros((own.batch_size, *shape)) for name, shape in shapes.items()})
-    return matrix_flop(jax.make_jaxpr(one)(jax.random.key(0), batch).jaxpr)
+    return matrix_flop(jax.make_jaxpr(one)(jax.random.key(0)).jaxpr)
 
 
 def matrix_flop(program: core.Jaxpr) -> int:
-    """FLOP of the matrix products of a traced program, two per multiplication and addition.
+    """FLOP of the matrix products and convolutions of a traced program, two per multiplication and addition.
 
     The body of a scan counts once per iteration; that of another loop, whose length is not known, once.
     """
@@ -189,6 +201,10 @@ def matrix_flop(program: core.Jaxpr) -> int:
             (contracted, _), (_, _) = equation.params["dimension_numbers"]
             left, product = (cast(Any, x.aval).shape for x in (equation.invars[0], equation.outvars[0]))
             total += 2 * math.prod(product) * math.prod(left[axis] for axis in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel, product = (cast(Any, x.aval).shape for x in (equation.invars[1], equation.outvars[0]))
+            features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            total += 2 * math.prod(product) * math.prod(kernel) // features
         iterations = equation.params["length"] if equation.primitive.name == "scan" else 1
         total += iterations * sum(matrix_flop(inner) for inner in core.jaxprs_in_params(equation.params))
     return total

@@ -51,3 +51,19 @@ def test_random_rows_are_transitions_without_terminals() -> None:
     assert rows.shape == (50, 2 * 5 + 3 + 2)
     assert np.abs(rows[:, 5:8]).max() <= 1.0
     np.testing.assert_array_equal(rows[:, -1], 1.0)
+
+
+def test_further_columns_of_random_rows_are_those_of_one_episode() -> None:
+    rows = random_rows(SPEC._replace(columns=("steps_left", "next_actions")), 50)
+    np.testing.assert_array_equal(rows[:, 14], 1.0)
+    np.testing.assert_array_equal(rows[:, 15], np.arange(50)[::-1])
+    np.testing.assert_array_equal(rows[:-1, 16:], rows[1:, 5:8])
+
+
+def test_convolutions_are_counted() -> None:
+    def program(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        layout = ("NWC", "WIO", "NWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=layout)
+
+    traced = jax.make_jaxpr(program)(jnp.zeros((2, 10, 4)), jnp.zeros((5, 4, 6)))
+    assert matrix_flop(traced.jaxpr) == 2 * (2 * 10 * 6) * (5 * 4)
