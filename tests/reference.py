@@ -118,6 +118,19 @@ def tanh(x: Node) -> Node:
     return x.elementwise(y, 1.0 - y**2)
 
 
+def sin(x: Node) -> Node:
+    return x.elementwise(np.sin(x.value), np.cos(x.value))
+
+
+def cos(x: Node) -> Node:
+    return x.elementwise(np.cos(x.value), -np.sin(x.value))
+
+
+def clip(x: Node) -> Node:
+    """To [-1, 1]; no gradient passes where it is clipped."""
+    return x.elementwise(np.clip(x.value, -1.0, 1.0), (np.abs(x.value) <= 1.0).astype(float))
+
+
 def mish(x: Node) -> Node:
     """x tanh(softplus(x)), with the derivative of its definition."""
     t = np.tanh(np.logaddexp(x.value, 0.0))
@@ -151,11 +164,11 @@ def dense(params: Tree, x: Node) -> Node:
     return x @ inner["kernel"] + inner["bias"]
 
 
-def mlp(params: Tree, x: Node | np.ndarray) -> Node:
-    """Affine layers with ReLU between them."""
+def mlp(params: Tree, x: Node | np.ndarray, activation: Callable[[Node], Node] = relu) -> Node:
+    """Affine layers with activations between them."""
     x = _node(x)
     for i in range(len(params)):
-        x = dense(params[f"Dense_{i}"], relu(x) if i else x)
+        x = dense(params[f"Dense_{i}"], activation(x) if i else x)
     return x
 
 
@@ -163,9 +176,11 @@ def actor(params: Tree, observations: np.ndarray) -> Node:
     return tanh(mlp(params["MLP_0"], observations))
 
 
-def twin_q(params: Tree, observations: np.ndarray, actions: Node | np.ndarray) -> Node:
+def twin_q(
+    params: Tree, observations: np.ndarray, actions: Node | np.ndarray, activation: Callable[[Node], Node] = relu
+) -> Node:
     x = concatenate([observations, actions])
-    return concatenate([mlp(params[f"MLP_{i}"], x) for i in range(2)])
+    return concatenate([mlp(params[f"MLP_{i}"], x, activation) for i in range(2)])
 
 
 def value(params: Tree, observations: np.ndarray) -> Node:
@@ -174,16 +189,20 @@ def value(params: Tree, observations: np.ndarray) -> Node:
 
 def score_network(
     params: Tree,
-    frequencies: np.ndarray,
+    frequencies: np.ndarray | None,
     noisy_actions: np.ndarray,
     times: np.ndarray,
     observations: np.ndarray,
     masks: Sequence[np.ndarray] = (),
     rate: float = 0.0,
 ) -> Node:
-    """The noise prediction; `masks` holds what each block's dropout keeps, none outside training."""
-    angles = 2.0 * np.pi * times[:, None] * frequencies[None]
-    time = Node(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1))
+    """The noise prediction; `masks` holds what each block's dropout keeps, none outside training.
+
+    Without `frequencies` they are among the parameters.
+    """
+    own = params["FourierFeatures_0"]["frequencies"] if frequencies is None else frequencies
+    angles = _node(own) * (2.0 * np.pi * times[:, None])
+    time = concatenate([sin(angles), cos(angles)])
     # Flax numbers layers as they are created, so the outer of two nested ones comes first.
     time = dense(params["Dense_0"], mish(dense(params["Dense_1"], time)))
     x = dense(params["Dense_2"], concatenate([noisy_actions, observations, time]))
@@ -193,6 +212,15 @@ def score_network(
         h = layer_norm(h, block["LayerNorm_0"]["scale"], block["LayerNorm_0"]["bias"])
         x = x + dense(block["Dense_0"], mish(dense(block["Dense_1"], h)))
     return dense(params["Dense_3"], mish(x))
+
+
+def noise_mlp(params: Tree, noisy_actions: Node | np.ndarray, steps: np.ndarray, observations: np.ndarray) -> Node:
+    """Diffusion-QL's noise prediction; `steps` are from 0."""
+    frequencies = np.exp(-np.log(1e4) / 7.0 * np.arange(8))
+    angles = steps[:, None] * frequencies
+    time = Node(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1))
+    time = dense(params["Dense_1"], mish(dense(params["Dense_0"], time)))
+    return mlp(params["MLP_0"], concatenate([noisy_actions, time, observations]), mish)
 
 
 def marginal(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

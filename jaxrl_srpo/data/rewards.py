@@ -5,8 +5,12 @@ import numpy as np
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.errors import DatasetError, UserError
 
-TRANSFORMS = ("d4rl-locomotion", "d4rl-antmaze", "none")
-"""`d4rl-locomotion`: r * 1000 / (best - worst return); `d4rl-antmaze`: r - 1; `none`: r."""
+TRANSFORMS = ("d4rl-locomotion", "d4rl-antmaze", "none", "cql-antmaze", "x100", "standardize")
+"""`d4rl-locomotion`: r * 1000 / (best - worst return); `d4rl-antmaze`: r - 1; `none`: r; `cql-antmaze`: 4 (r - 0.5);
+`x100`: 100 r; `standardize`: (r - mean) / standard deviation of the dataset's rewards."""
+
+# Scale and shift of those that do not look at the data.
+_FIXED = {"none": (1.0, 0.0), "d4rl-antmaze": (1.0, -1.0), "cql-antmaze": (4.0, -2.0), "x100": (100.0, 0.0)}
 
 _DEFAULTS = {"locomotion": "d4rl-locomotion", "antmaze": "d4rl-antmaze", "pointmaze": "d4rl-antmaze"}
 
@@ -54,14 +58,17 @@ def transform_rewards(dataset: Dataset, name: str) -> np.ndarray:
 
     Raises:
       UserError: there is no such transform.
-      DatasetError: `d4rl-locomotion` on data whose returns are all equal, or whose rewards become infinite.
+      DatasetError: `d4rl-locomotion` on data whose returns are all equal, `standardize` on data whose rewards are, or
+        rewards that become infinite.
     """
     _require_known(name)
     rewards = np.asarray(dataset.rewards, np.float32)
     if name == "none":
         return rewards
-    if name == "d4rl-antmaze":
-        return rewards - np.float32(1.0)
+    if name in _FIXED:
+        return _finite(dataset, name, *_FIXED[name])
+    if name == "standardize":
+        return _finite(dataset, name, *_standardizing(dataset))
     return _scaled(dataset, _spread_of_returns(dataset))
 
 
@@ -84,7 +91,9 @@ def reward_scale_and_shift(dataset: Dataset, name: str) -> tuple[float, float]:
         spread = _spread_of_returns(dataset)
         _scaled(dataset, spread)
         return 1000.0 / spread, 0.0
-    return 1.0, -1.0 if name == "d4rl-antmaze" else 0.0
+    scale, shift = _standardizing(dataset) if name == "standardize" else _FIXED[name]
+    _finite(dataset, name, scale, shift)
+    return scale, shift
 
 
 def _require_known(name: str) -> None:
@@ -111,14 +120,38 @@ def _spread_of_returns(dataset: Dataset) -> float:
     return high - low
 
 
+def _standardizing(dataset: Dataset) -> tuple[float, float]:
+    """Scale and shift to mean 0 and sample standard deviation 1."""
+    rewards = np.asarray(dataset.rewards, np.float64)
+    deviation = float(rewards.std(ddof=1)) if len(rewards) > 1 else 0.0
+    if deviation == 0.0:
+        raise DatasetError(
+            f"{dataset.name}: reward transform standardize divides by the rewards' deviation, but all are "
+            f"{rewards[0]:.6g}; choose none"
+        )
+    return 1.0 / deviation, -float(rewards.mean()) / deviation
+
+
 def _scaled(dataset: Dataset, spread: float) -> np.ndarray:
     """Rewards [N] float32 in thousandths of the range of returns."""
     rewards = np.asarray(dataset.rewards, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         scaled: np.ndarray = rewards / np.float32(spread) * np.float32(1000.0)
-    if lost := int((np.isfinite(rewards) & ~np.isfinite(scaled)).sum()):
+    _require_finite(dataset, "d4rl-locomotion", scaled)
+    return scaled
+
+
+def _finite(dataset: Dataset, name: str, scale: float, shift: float) -> np.ndarray:
+    """Rewards times `scale` plus `shift`, [N] float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled: np.ndarray = np.asarray(dataset.rewards, np.float32) * np.float32(scale) + np.float32(shift)
+    _require_finite(dataset, name, scaled)
+    return scaled
+
+
+def _require_finite(dataset: Dataset, name: str, scaled: np.ndarray) -> None:
+    if lost := int((np.isfinite(np.asarray(dataset.rewards, np.float32)) & ~np.isfinite(scaled)).sum()):
         raise DatasetError(
-            f"{dataset.name}: reward transform d4rl-locomotion makes {lost} rewards larger than float32 holds; choose "
+            f"{dataset.name}: reward transform {name} makes {lost} rewards larger than float32 holds; choose "
             "d4rl-antmaze or none"
         )
-    return scaled

@@ -22,6 +22,12 @@ def act(
     return policy.act(observations, key)
 
 
+def take_candidates(candidates: Array, chosen: Array) -> Array:
+    """Of candidates [B * n, action_size], n in a row for each observation, the `chosen` [B] ones, [B, action_size]."""
+    own = candidates.reshape(chosen.shape[0], -1, candidates.shape[-1])
+    return jnp.take_along_axis(own, chosen[:, None, None], axis=1)[:, 0]
+
+
 @struct.dataclass
 class DeterministicPolicy:
     """a = tanh(MLP(s)), the policy of IQL, SRPO and TD3+BC."""

@@ -63,7 +63,7 @@ def footprint(stage: Stage, values: Values, spec: Spec) -> Footprint:
         return state, call(stage.update, state=state, batch=batch, key=key, settings=own, frozen=frozen)
 
     earlier = {needed.name: needed.template(values, spec) for needed in stage.needs}
-    rows = jax.ShapeDtypeStruct((settings.batch_size, table.row_width(spec)), jnp.float32)
+    rows = jax.ShapeDtypeStruct((getattr(settings, "batch_size", 0), table.row_width(spec)), jnp.float32)
     program, (state, _) = jax.make_jaxpr(update, return_shape=True)(earlier, rows)
     return Footprint(
         sum(_bytes(leaf) for leaf in jax.tree.leaves(state)),

@@ -74,6 +74,23 @@ def test_antmaze_and_none_by_hand() -> None:
     assert transform_rewards(data, "d4rl-antmaze").dtype == np.float32
 
 
+def test_those_of_other_methods_by_hand() -> None:
+    data = dataset([0, 1, 0], [0, 1, 0])
+    np.testing.assert_array_equal(transform_rewards(data, "cql-antmaze"), [-2, 2, -2])
+    np.testing.assert_array_equal(transform_rewards(data, "x100"), [0, 100, 0])
+    # Mean 2; squared distances 1, 1, 4 and 4 over 4 - 1.
+    standardized = transform_rewards(dataset([1, 3, 0, 4], [0, 1, 0, 0]), "standardize")
+    np.testing.assert_allclose(standardized, np.array([-1, 1, -2, 2]) / np.sqrt(10 / 3), rtol=1e-6)
+    assert standardized.dtype == np.float32
+
+
+@pytest.mark.parametrize("rewards", [[2, 2, 2], [2]])
+def test_equal_rewards_cannot_be_standardized(rewards: list[float]) -> None:
+    for apply in (transform_rewards, reward_scale_and_shift):
+        with pytest.raises(DatasetError, match=r"^x: reward transform standardize .* all are 2; choose none$"):
+            apply(dataset(rewards, [0] * len(rewards)), "standardize")
+
+
 def test_windows_of_a_thousand_drift_over_episodes_of_999() -> None:
     # Three episodes of 999 kept steps, worth 1, 2 and 3 a step: the first window takes one step of the second episode,
     # the second window two steps of the third, and the third window is never finished.
@@ -117,6 +134,8 @@ def test_rewards_that_become_infinite_are_refused() -> None:
             DatasetError, match="makes 1 rewards larger than float32 holds; choose d4rl-antmaze or none"
         ):
             apply(late, "d4rl-locomotion")
+        with pytest.raises(DatasetError, match="transform x100 makes 1 rewards larger than float32 holds"):
+            apply(late, "x100")
 
 
 def test_unknown_transform() -> None:
