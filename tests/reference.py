@@ -118,6 +118,14 @@ def tanh(x: Node) -> Node:
     return x.elementwise(y, 1.0 - y**2)
 
 
+def sin(x: Node) -> Node:
+    return x.elementwise(np.sin(x.value), np.cos(x.value))
+
+
+def cos(x: Node) -> Node:
+    return x.elementwise(np.cos(x.value), -np.sin(x.value))
+
+
 def mish(x: Node) -> Node:
     """x tanh(softplus(x)), with the derivative of its definition."""
     t = np.tanh(np.logaddexp(x.value, 0.0))
@@ -133,7 +141,7 @@ def gelu(x: Node) -> Node:
     return x.elementwise(0.5 * x.value * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x.value * (1.0 - t**2) * slope)
 
 
-def clip(x: Node, low: float, high: float) -> Node:
+def clip(x: Node, low: float = -1.0, high: float = 1.0) -> Node:
     return x.elementwise(np.clip(x.value, low, high), ((x.value > low) & (x.value < high)).astype(float))
 
 
@@ -194,16 +202,20 @@ def value(params: Tree, observations: np.ndarray) -> Node:
 
 def score_network(
     params: Tree,
-    frequencies: np.ndarray,
+    frequencies: np.ndarray | None,
     noisy_actions: np.ndarray,
     times: np.ndarray,
     observations: np.ndarray,
     masks: Sequence[np.ndarray] = (),
     rate: float = 0.0,
 ) -> Node:
-    """The noise prediction; `masks` holds what each block's dropout keeps, none outside training."""
-    angles = 2.0 * np.pi * times[:, None] * frequencies[None]
-    time = Node(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1))
+    """The noise prediction; `masks` holds what each block's dropout keeps, none outside training.
+
+    Without `frequencies` they are among the parameters.
+    """
+    own = params["FourierFeatures_0"]["frequencies"] if frequencies is None else frequencies
+    angles = _node(own) * (2.0 * np.pi * times[:, None])
+    time = concatenate([sin(angles), cos(angles)])
     # Flax numbers layers as they are created, so the outer of two nested ones comes first.
     time = dense(params["Dense_0"], mish(dense(params["Dense_1"], time)))
     x = dense(params["Dense_2"], concatenate([noisy_actions, observations, time]))
@@ -213,6 +225,15 @@ def score_network(
         h = layer_norm(h, block["LayerNorm_0"]["scale"], block["LayerNorm_0"]["bias"])
         x = x + dense(block["Dense_0"], mish(dense(block["Dense_1"], h)))
     return dense(params["Dense_3"], mish(x))
+
+
+def noise_mlp(params: Tree, noisy_actions: Node | np.ndarray, steps: np.ndarray, observations: np.ndarray) -> Node:
+    """Diffusion-QL's noise prediction; `steps` are from 0."""
+    frequencies = np.exp(-np.log(1e4) / 7.0 * np.arange(8))
+    angles = steps[:, None] * frequencies
+    time = Node(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1))
+    time = dense(params["Dense_1"], mish(dense(params["Dense_0"], time)))
+    return mlp(params["MLP_0"], concatenate([noisy_actions, time, observations]), mish)
 
 
 def marginal(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

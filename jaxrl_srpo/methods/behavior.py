@@ -3,7 +3,7 @@
 loss = E |eps(a_t | s, t) - eps|^2 summed over action dimensions, with t ~ U(0.001, 1) and eps ~ N(0, I).
 """
 
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from jaxrl_srpo.methods.settings import setting
 from jaxrl_srpo.nn import diffusion, networks, optimizers
 from jaxrl_srpo.nn.learner import Learner
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
+
+Sampler = Literal["dpm_solver", "ddpm"]
 
 
 @struct.dataclass
@@ -80,16 +82,19 @@ class DiffusionPolicy:
     Attributes:
       model: what is sampled from.
       action_size: width of one action.
-      steps: of the solver.
+      steps: of the sampler.
+      sampler: the solver of the ODE or ancestral sampling.
     """
 
     model: Model
     action_size: int = struct.field(pytree_node=False)
     steps: int = struct.field(pytree_node=False)
+    sampler: Sampler = struct.field(pytree_node=False, default="dpm_solver")
 
     def act(self, observations: Array, key: Array) -> Array:
         """[B, observation_size] -> [B, action_size] in [-1, 1]."""
-        return diffusion.sample(self.model, key, observations, self.action_size, self.steps)
+        sample = diffusion.sample if self.sampler == "dpm_solver" else diffusion.sample_ddpm
+        return sample(self.model, key, observations, self.action_size, self.steps)
 
 
 @struct.dataclass

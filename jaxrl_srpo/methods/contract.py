@@ -50,6 +50,11 @@ def same(result: Any) -> Any:
     return result
 
 
+def unchanged(state: Any) -> tuple[Any, dict[str, Any]]:
+    """The update of stages that only combine earlier results; they have no steps, so it is never run."""
+    return state, {}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
     """One stage of a method: what a population trains from start to end, and the policy that it is judged by.
@@ -61,7 +66,7 @@ class Stage:
       settings: a class of settings, see `methods.settings`, with `batch_size` and `steps` (of an online stage
         `online_steps`); `evaluation_interval` asks for evaluations while it trains.
       init: fresh state.
-      update: one update.
+      update: one update. Left out, the stage has no steps: `init` makes all of its result out of earlier ones.
       result: what is kept of a finished state; a pytree. All of the state by default.
       policy: what acts, made of a result; a pytree. The result itself by default; None for a stage that does not act,
         which is not evaluated either.
@@ -90,7 +95,7 @@ class Stage:
     label: str
     settings: type
     init: Function
-    update: Function
+    update: Function = unchanged
     result: Function = same
     policy: Function | None = same
     act: Function = policies.act
@@ -134,13 +139,20 @@ class Stage:
         """Whether it gives a policy."""
         return self.policy is not None
 
+    @property
+    def learns(self) -> bool:
+        """Whether it has updates; one without only combines earlier results."""
+        return self.update is not unchanged
+
     def read(self, values: Mapping[str, Any]) -> Any:
         """Its settings out of a flat mapping, as the program gets them."""
         return self.adapt(read(self.settings, values))
 
     def steps(self, values: Mapping[str, Any]) -> int:
-        """Number of updates, or of environment steps of an online stage."""
+        """Number of updates, or of environment steps of an online stage; 0 of one that does not learn."""
         own: Any = read(self.settings, values)
+        if not self.learns:
+            return 0
         return own.online_steps if self.online else own.steps
 
     def interval(self, values: Mapping[str, Any]) -> int:
@@ -148,7 +160,7 @@ class Stage:
         own: Any = read(self.settings, values)
         if self.online:
             return own.online_evaluation_interval
-        return getattr(own, "evaluation_interval", own.steps)
+        return getattr(own, "evaluation_interval", self.steps(values))
 
     def seed(self, values: Mapping[str, Any], seed: int) -> int:
         """The seed of its random numbers for a member of a seed: seeds take turns where its settings have `seeds`."""
@@ -284,7 +296,7 @@ def check_method(method: Any) -> Method:
         raise UserError(f"--algorithm={method.name}: it has no preset; give at least one, named quick")
     for stage in method.all_stages:
         for name in ("batch_size", "online_steps" if stage.online else "steps"):
-            if not hasattr(stage.settings, name):
+            if stage.learns and not hasattr(stage.settings, name):
                 raise UserError(f"--algorithm={method.name}: the settings of stage {stage.name} have no {name}")
         if unknown := sorted(set(stage.columns) - set(COLUMNS)):
             raise UserError(

@@ -22,12 +22,11 @@ from flax import linen as nn
 from flax import struct
 
 from jaxrl_srpo.data.rewards import default_transform
-from jaxrl_srpo.methods import iql, presets
+from jaxrl_srpo.methods import idql, iql, presets
 from jaxrl_srpo.methods.contract import Method, Preset, Stage
-from jaxrl_srpo.methods.settings import ValueSettings, setting
-from jaxrl_srpo.nn import flow, networks, optimizers, policies
+from jaxrl_srpo.methods.settings import ValueSettings, borrowed, setting
+from jaxrl_srpo.nn import flow, networks, optimizers
 from jaxrl_srpo.nn.learner import Learner
-from jaxrl_srpo.nn.policies import QFunction
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
 
@@ -187,94 +186,97 @@ STAGE = Stage(
 
 @struct.dataclass
 class FlowSettings:
-    """Settings of IFQL's flow; its critic has those of IQL."""
+    """Settings of a flow that clones alone."""
+
+    prefix: ClassVar[str] = "flow"
+    title: ClassVar[str] = "IFQL's flow"
+
+    steps: int = setting(1_000_000, "updates of the flow stage", minimum=1, scaled=True)
+    batch_size: int = setting(256, "batch size of the flow stage", minimum=1)
+    learning_rate: float = setting(3e-4, "Adam learning rate of the flow", swept=True)
+    width: int = setting(512, "width of the flow", minimum=1)
+    layers: int = setting(4, "hidden layers of the flow", minimum=1, maximum=1000)
+    euler_steps: int = setting(10, "Euler steps of the flow", minimum=1, protocol=True)
+
+
+@struct.dataclass
+class Flow:
+    """A trained flow."""
+
+    params: Params
+    network: networks.MLP = struct.field(pytree_node=False)
+
+    def velocity(self, observations: Array, x: Array, times: Array) -> Array:
+        """v(s, x_t, t) [B, action_size]."""
+        return networks.forward(self.network, self.params, observations, x, times)
+
+
+@struct.dataclass
+class FlowPolicy:
+    """Behavior cloning by a flow in `steps` Euler steps."""
+
+    flow: Flow
+    steps: int = struct.field(pytree_node=False)
+
+    def act(self, observations: Array, key: Array) -> Array:
+        """[B, observation_size] -> [B, action_size] in [-1, 1]."""
+        noise = jax.random.normal(key, (observations.shape[0], self.flow.network.output_size))
+        return flow.euler(self.flow.velocity, observations, noise, self.steps)
+
+
+def init_flow(key: Array, spec: Spec, settings: FlowSettings) -> Learner:
+    """A fresh flow of one member."""
+    inputs = (jnp.zeros((1, size)) for size in (spec.observation_size, spec.action_size, 1))
+    return Learner.create(vector_field(spec, settings.width, settings.layers), key, *inputs)
+
+
+def clone(state: Learner, batch: Batch, key: Array, settings: FlowSettings) -> tuple[Learner, Metrics]:
+    """One step of flow matching."""
+    field, loss = update_flow(state, batch, key, settings.learning_rate)
+    return field, {"loss": loss}
+
+
+FLOW = Stage(
+    name="flow",
+    algorithm="flow",
+    label="flow cloning",
+    settings=FlowSettings,
+    init=init_flow,
+    update=clone,
+    result=lambda state: Flow(state.params, state.network),
+    policy=lambda result, settings: FlowPolicy(result, settings.euler_steps),
+    learns_values=False,
+    metrics={"loss": "squared error of the flow's velocity, mean over action dimensions"},
+)
+
+
+@struct.dataclass
+class ChoiceSettings:
+    """How IFQL chooses; it does not change what is learned."""
 
     prefix: ClassVar[str] = "ifql"
     title: ClassVar[str] = "IFQL"
 
-    steps: int = setting(1_000_000, "updates of IFQL's flow", minimum=1, scaled=True)
-    batch_size: int = setting(256, "batch size of IFQL's flow", minimum=1)
-    learning_rate: float = setting(3e-4, "Adam learning rate of IFQL's flow", swept=True)
-    width: int = setting(512, "width of IFQL's flow", minimum=1)
-    layers: int = setting(4, "hidden layers of IFQL's flow", minimum=1, maximum=1000)
-    euler_steps: int = setting(10, "Euler steps of IFQL's flow", minimum=1, protocol=True)
     candidates: int = setting(32, "actions of the flow that IFQL chooses from", minimum=1, protocol=True)
-    evaluation_interval: int = setting(
-        100_000, "updates between evaluations of IFQL", minimum=1, scaled=True, protocol=True
-    )
+    euler_steps: int = borrowed(FlowSettings, "euler_steps")
 
 
-@struct.dataclass
-class FlowState:
-    """A flow under way, and the finished critic by which its policy chooses."""
-
-    flow: Learner
-    critic: QFunction
-
-
-@struct.dataclass
-class Cloned:
-    """A finished flow, and the critic by which its policy chooses."""
-
-    flow: Params
-    critic: QFunction
-    network: networks.MLP = struct.field(pytree_node=False)
-
-
-@struct.dataclass
-class BestOfFlow:
-    """Takes of `candidates` actions of a flow the one of the largest min_i Q_i."""
-
-    cloned: Cloned
-    steps: int = struct.field(pytree_node=False)
-    candidates: int = struct.field(pytree_node=False)
-
-    def act(self, observations: Array, key: Array) -> Array:
-        """[B, observation_size] -> [B, action_size] in [-1, 1]."""
-        states = policies.repeated(observations, self.candidates)
-        noise = jax.random.normal(key, (states.shape[0], self.cloned.network.output_size))
-        actions = flow.euler(self._velocity, states, noise, self.steps)
-        return policies.best(actions, jnp.min(self.cloned.critic.q_values(states, actions), axis=-1), self.candidates)
-
-    def _velocity(self, observations: Array, x: Array, times: Array) -> Array:
-        return networks.forward(self.cloned.network, self.cloned.flow, observations, x, times)
-
-
-def init_flow(key: Array, spec: Spec, settings: FlowSettings, frozen: QFunction) -> FlowState:
-    """A fresh flow of one member, beside its finished critic."""
-    inputs = (jnp.zeros((1, size)) for size in (spec.observation_size, spec.action_size, 1))
-    return FlowState(Learner.create(vector_field(spec, settings.width, settings.layers), key, *inputs), frozen)
-
-
-def clone(state: FlowState, batch: Batch, key: Array, settings: FlowSettings) -> tuple[FlowState, Metrics]:
-    """One step of flow matching."""
-    field, loss = update_flow(state.flow, batch, key, settings.learning_rate)
-    return FlowState(field, state.critic), {"loss": loss}
-
-
-def result_of_flow(state: FlowState) -> Cloned:
-    """What is kept of a finished flow."""
-    return Cloned(state.flow.params, state.critic, state.flow.network)
-
-
-def policy_of_flow(result: Cloned, settings: FlowSettings) -> BestOfFlow:
-    """IFQL's policy."""
-    return BestOfFlow(result, settings.euler_steps, settings.candidates)
+def policy_of_ifql(result: idql.Combined, settings: ChoiceSettings) -> idql.BestOfPolicy:
+    """The best of actions of the flow."""
+    return idql.BestOfPolicy(FlowPolicy(result.behavior, settings.euler_steps), result.critic, settings.candidates)
 
 
 IFQL = Stage(
     name="ifql",
     algorithm="ifql",
     label="IFQL",
-    settings=FlowSettings,
-    init=init_flow,
-    update=clone,
-    result=result_of_flow,
-    policy=policy_of_flow,
-    needs=(iql.STAGE,),
-    frozen=lambda results: results["critic"].critic,
+    settings=ChoiceSettings,
+    init=idql.init,
+    policy=policy_of_ifql,
+    needs=(FLOW, iql.STAGE),
+    frozen=lambda results: idql.Combined(results["flow"], results["critic"].critic),
     learns_values=False,
-    metrics={"loss": "squared error of the flow's velocity, mean over action dimensions"},
+    cloning=FLOW,
 )
 
 SOURCE = "arXiv 2502.02538 and seohongpark/fql, commit 719d044"
@@ -362,19 +364,19 @@ _CRITIC = iql.OGBENCH | {"critic_steps": 500_000}
 
 
 def _ifql_quick(dataset: str, family: str) -> dict[str, Any]:
-    budget = {"ifql_steps": 10_000, "ifql_evaluation_interval": 5_000, "ifql_width": 256, "ifql_layers": 2}
+    budget = {"flow_steps": 10_000, "flow_width": 256, "flow_layers": 2}
     return {**iql.METHOD.presets["quick"].values(dataset, family), **budget, "expectile": 0.9}
 
 
 def _ifql_paper(dataset: str, family: str) -> dict[str, Any]:
-    return _CRITIC | {"ifql_steps": 500_000} | _d4rl(family)
+    return _CRITIC | {"flow_steps": 500_000} | _d4rl(family)
 
 
 METHOD_IFQL = Method(
     name="ifql",
     title="IFQL",
     source=f"{SOURCE}, agents/ifql.py",
-    stages=(iql.STAGE, IFQL),
+    stages=(FLOW, iql.STAGE, IFQL),
     presets={
         "quick": Preset("small budgets for CPUs", _ifql_quick),
         "paper": Preset(f"{SOURCE}, D4RL; IQL with ReLU", _ifql_paper),

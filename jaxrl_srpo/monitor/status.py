@@ -50,8 +50,8 @@ class Status:
 
     @property
     def finished(self) -> bool:
-        """Whether all its updates are done."""
-        return self.step >= self.total
+        """Whether all its updates are done; without any, whether it was evaluated."""
+        return self.step >= self.total and (self.total > 0 or self.evaluation is not None)
 
 
 class MemberStage(NamedTuple):

@@ -155,7 +155,8 @@ def _progress(members: Sequence[Status]) -> str:
     done, total = sum(status.step for status in members), sum(status.total for status in members)
     diverged = sum(status.diverged for status in members)
     # Rounded down, so that 100% is never said of what is not finished.
-    text = f"{100 * done // total}%" if done else "waiting"
+    finished = all(status.finished for status in members)
+    text = f"{100 * done // total}%" if done else "evaluated" if finished else "waiting"
     if not_trained := sum(status.not_trained for status in members):
         text = "not trained" if not_trained == len(members) else f"{text}, {not_trained} not trained"
     if not diverged:

@@ -268,10 +268,11 @@ class Value(nn.Module):
 
 
 class FourierFeatures(nn.Module):
-    """Random features of the diffusion time: sin and cos of 2 pi t W, W ~ N(0, 30^2) fixed at initialization."""
+    """Features of the diffusion time: sin and cos of 2 pi t W, W ~ N(0, scale^2) fixed at initialization or learned."""
 
     frequencies: int = 32
     scale: float = 30.0
+    learned: bool = False
 
     @nn.compact
     def __call__(self, times: Array) -> Array:
@@ -280,7 +281,11 @@ class FourierFeatures(nn.Module):
         def draw() -> Array:
             return self.scale * jax.random.normal(self.make_rng("params"), (self.frequencies,))
 
-        frequencies = self.variable("constants", "frequencies", draw).value
+        if self.learned:
+            initializer = nn.initializers.normal(self.scale)
+            frequencies = self.param("frequencies", initializer, (self.frequencies,), jnp.float32)
+        else:
+            frequencies = self.variable("constants", "frequencies", draw).value
         angles = (2.0 * jnp.pi) * times[:, None] * frequencies[None, :]
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
@@ -316,18 +321,46 @@ class ResidualBlock(nn.Module):
 
 
 class ScoreNetwork(nn.Module):
-    """Noise prediction eps(a_t | s, t) of the behavior diffusion model."""
+    """Noise prediction eps(a_t | s, t) of the behavior diffusion model.
+
+    The frequencies of the time are SRPO's, fixed, or IDQL's, learned and for whole steps 0, 1 ... in place of [0, 1].
+    """
 
     width: int = 256
     hidden: int = 1024
     blocks: int = 3
     dropout_rate: float = 0.1
+    learned_frequencies: bool = False
 
     @nn.compact
     def __call__(self, noisy_actions: Array, times: Array, observations: Array, train: bool = False) -> Array:
         """[B, action_size], [B], [B, observation_size] -> [B, action_size]; dropout only if `train`."""
-        time = Dense(128, hidden=False)(Dense(128, mish)(FourierFeatures()(times)))
+        features = FourierFeatures(scale=0.2, learned=True) if self.learned_frequencies else FourierFeatures()
+        time = Dense(128, hidden=False)(Dense(128, mish)(features(times)))
         x = Dense(self.width)(jnp.concatenate([noisy_actions, observations, time], axis=-1))
         for _ in range(self.blocks):
             x = ResidualBlock(self.hidden, self.dropout_rate)(x, train)
         return Dense(noisy_actions.shape[-1], hidden=False)(mish(x))
+
+
+def sinusoidal_features(steps: Array, size: int) -> Array:
+    """Sines and cosines of `steps` [B] at frequencies from 1 down to 1/10000, [B, size]."""
+    half = size // 2
+    frequencies = jnp.exp(-math.log(10_000.0) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
+    angles = steps[:, None] * frequencies[None, :]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class NoiseMLP(nn.Module):
+    """Noise prediction eps(a_t | s, t) of Diffusion-QL: a plain network with Mish; t counts steps from 0."""
+
+    width: int = 256
+    layers: int = 3
+    time_size: int = 16
+
+    @nn.compact
+    def __call__(self, noisy_actions: Array, steps: Array, observations: Array) -> Array:
+        """[B, action_size], [B], [B, observation_size] -> [B, action_size]."""
+        hidden = Dense(2 * self.time_size, mish)(sinusoidal_features(steps, self.time_size))
+        x = jnp.concatenate([noisy_actions, Dense(self.time_size, hidden=False)(hidden), observations], axis=-1)
+        return MLP(noisy_actions.shape[-1], self.width, self.layers, mish)(x)

@@ -55,6 +55,13 @@ def _bias_correction(decay: float, count: Array) -> Array:
     return -jnp.expm1(count.astype(jnp.float32) * math.log(decay))
 
 
+def clip_norm(grads: Params, limit: Array | float) -> Params:
+    """Gradients scaled so that their common norm is at most `limit`; left alone where that is 0. As PyTorch does it."""
+    norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads)))
+    scale = jnp.where(limit > 0.0, jnp.minimum(1.0, limit / (norm + 1e-6)), 1.0)
+    return jax.tree.map(lambda g: scale * g, grads)
+
+
 def cosine(step: Array, total_steps: Array | float) -> Array:
     """Factor of a cosine schedule from 1 at step 0 to 0 at `total_steps` (arXiv 1608.03983, one cycle)."""
     progress = jnp.minimum(step.astype(jnp.float32) / total_steps, 1.0)

@@ -29,8 +29,13 @@ def repeated(observations: Array, count: int) -> Array:
 
 def best(actions: Array, values: Array, count: int) -> Array:
     """Of every `count` successive rows of `actions` [B * count, n] the one of the largest value [B * count]: [B, n]."""
-    index = jnp.argmax(values.reshape(-1, count), axis=1)
-    return jnp.take_along_axis(actions.reshape(-1, count, actions.shape[-1]), index[:, None, None], axis=1)[:, 0]
+    return take_candidates(actions, jnp.argmax(values.reshape(-1, count), axis=1))
+
+
+def take_candidates(candidates: Array, chosen: Array) -> Array:
+    """Of candidates [B * n, action_size], n in a row for each observation, the `chosen` [B] ones, [B, action_size]."""
+    own = candidates.reshape(chosen.shape[0], -1, candidates.shape[-1])
+    return jnp.take_along_axis(own, chosen[:, None, None], axis=1)[:, 0]
 
 
 @struct.dataclass

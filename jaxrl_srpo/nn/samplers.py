@@ -173,7 +173,7 @@ def dpm_solver(
 
 
 def orders_of(steps: int, order: int) -> list[int]:
-    """The orders of the singlestep solver's steps, `steps` in all; after arXiv 2206.00927, appendix D.1."""
+    """The orders of the singlestep solver's steps, `steps` in all, as its released code has them."""
     whole, left = divmod(steps, order)
     if order == 3 and left == 0:
         return [3] * (whole - 1) + [2, 1]

@@ -56,7 +56,7 @@ def footprint(stage: Stage, values: Values, spec: Spec) -> Footprint:
 
     def update(earlier: Mapping[str, Any]) -> Any:
         frozen = stage.make_frozen(values, earlier)
-        batch, data = table.example(sizes, own.batch_size)
+        batch, data = table.example(sizes, getattr(own, "batch_size", 1))
         given = {"key": jax.random.key(0), "settings": own, "frozen": frozen}
         state = call(stage.init, spec=sizes, **given)
         return state, call(stage.update, state=state, batch=batch, data=data, **given)

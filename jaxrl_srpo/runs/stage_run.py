@@ -305,7 +305,7 @@ class StageRun:
             unit=" steps" if self._stage.online else " updates",
             unit_scale=True,
             dynamic_ncols=True,
-            disable=not coordinator(),
+            disable=not (coordinator() and self._stage.learns),
         )
 
 

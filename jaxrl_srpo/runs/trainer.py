@@ -182,7 +182,7 @@ class Trainer:
             return
         for unit in later:
             members = self._to_train(unit)
-            if members and not unit.stage.online:
+            if members and unit.stage.learns and not unit.stage.online:
                 self._ahead.begin(unit.stage, members)
                 return
 

@@ -198,6 +198,17 @@ def test_presets_that_disagree_are_refused_unless_the_value_is_given() -> None:
     assert read(iql.Settings, chosen).steps == find_method("iql").preset("quick", "", "locomotion")["critic_steps"]
 
 
+def test_a_stage_that_only_combines_needs_no_budget() -> None:
+    empty = dataclasses.make_dataclass("Empty", [])
+    stage = Stage(
+        name="mix", algorithm="mix", label="Mix", settings=empty, init=lambda frozen: frozen, needs=(probe(),)
+    )
+    assert check_method(method(probe(), stage)).stages[-1] is stage
+    assert not stage.learns
+    assert (stage.steps({}), stage.interval({})) == (0, 0)
+    assert probe().learns
+
+
 def test_an_own_stage_needs_no_more_than_its_functions() -> None:
     stage = probe()
     assert stage.make_frozen({}, {}).shape == ()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.envs import bandits
-from jaxrl_srpo.methods import fql, iql
+from jaxrl_srpo.methods import fql, idql, iql
 from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.nn import networks
 from jaxrl_srpo.nn.policies import QFunction
@@ -161,10 +161,12 @@ def learned(alpha: float) -> fql.State:
     return train(fql.init(jax.random.key(2), Spec(1, 2), settings), eight(), settings)
 
 
-def best_of(state: fql.State, candidates: int) -> fql.BestOfFlow:
+def best_of(state: fql.State, candidates: int) -> idql.BestOfPolicy:
     """IFQL's policy of the flow and of the critic that FQL learned."""
-    critic = QFunction(state.q.params, state.q.network)
-    return fql.BestOfFlow(fql.Cloned(state.flow.params, critic, state.flow.network), 10, candidates)
+    combined = idql.Combined(
+        fql.Flow(state.flow.params, state.flow.network), QFunction(state.q.params, state.q.network)
+    )
+    return fql.policy_of_ifql(combined, fql.ChoiceSettings(candidates=candidates, euler_steps=10))
 
 
 def test_a_large_alpha_keeps_every_mode_and_a_small_one_takes_the_best() -> None:
@@ -197,17 +199,18 @@ def test_ifql_takes_the_best_of_its_candidates() -> None:
     np.testing.assert_allclose(actions, chosen, atol=1e-6)
 
 
-def test_ifqls_flow_learns_as_fqls_and_its_critic_stays() -> None:
+def test_ifqls_flow_learns_as_fqls_and_reads_no_rewards() -> None:
     settings = with_arrays(fql.FlowSettings(width=16, layers=2, learning_rate=1e-3))
-    critic = iql.result_of(iql.init(jax.random.key(0), SPEC, iql.Settings(width=8))).critic
-    state = fql.init_flow(jax.random.key(1), SPEC, settings, critic)
+    state = fql.init_flow(jax.random.key(1), SPEC, settings)
     batch, key = batch_of(0), jax.random.key(2)
     after, metrics = jax.jit(fql.clone)(state, batch, key, settings)
-    expected, loss = jax.jit(fql.update_flow)(state.flow, batch, key, 1e-3)
-    jax.tree.map(np.testing.assert_array_equal, after.flow.params, expected.params)
+    expected, loss = jax.jit(fql.update_flow)(state, batch, key, 1e-3)
+    jax.tree.map(np.testing.assert_array_equal, after.params, expected.params)
     np.testing.assert_array_equal(metrics["loss"], loss)
-    jax.tree.map(np.testing.assert_array_equal, after.critic.params, critic.params)
-    assert fql.IFQL.needs == (iql.STAGE,)
+    # Tasks on the same data share it, as it stands on no critic.
+    assert not fql.FLOW.learns_values
+    assert not fql.FLOW.needs
+    assert fql.IFQL.needs == (fql.FLOW, iql.STAGE)
 
 
 def test_values_of_a_chain() -> None:
@@ -289,19 +292,19 @@ def test_presets_of_ifql_are_those_of_the_source(preset: str, steps: int) -> Non
     values = defaults | fql.METHOD_IFQL.preset(preset, "antmaze-large-play-v2", "antmaze")
     published = {
         "critic_steps": steps,
-        "ifql_steps": steps,
+        "flow_steps": steps,
         "critic_width": 512,
-        "ifql_width": 512,
+        "flow_width": 512,
         "critic_layers": 4,
-        "ifql_layers": 4,
+        "flow_layers": 4,
         "critic_layer_norm": True,
         "critic_batch_size": 256,
-        "ifql_batch_size": 256,
+        "flow_batch_size": 256,
         "critic_learning_rate": 3e-4,
-        "ifql_learning_rate": 3e-4,
+        "flow_learning_rate": 3e-4,
         "expectile": 0.9,
         "ifql_candidates": 32,
-        "ifql_euler_steps": 10,
+        "flow_euler_steps": 10,
         "episodes": 50,
     }
     assert {name: values[name] for name in published} == published
