@@ -25,9 +25,9 @@ from jaxrl_srpo.data.rewards import default_transform
 from jaxrl_srpo.methods import iql, presets
 from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import ValueSettings, setting
-from jaxrl_srpo.nn import flow, networks, optimizers, policies
+from jaxrl_srpo.nn import flow, networks, optimizers
 from jaxrl_srpo.nn.learner import Learner
-from jaxrl_srpo.nn.policies import QFunction
+from jaxrl_srpo.nn.policies import BestOf, QFunction
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
 
@@ -222,22 +222,20 @@ class Cloned:
 
 
 @struct.dataclass
-class BestOfFlow:
-    """Takes of `candidates` actions of a flow the one of the largest min_i Q_i."""
+class FlowPolicy:
+    """Cloning by sampling: what `steps` Euler steps of a flow make of noise."""
 
-    cloned: Cloned
+    params: Params
+    network: networks.MLP = struct.field(pytree_node=False)
     steps: int = struct.field(pytree_node=False)
-    candidates: int = struct.field(pytree_node=False)
 
     def act(self, observations: Array, key: Array) -> Array:
         """[B, observation_size] -> [B, action_size] in [-1, 1]."""
-        states = policies.repeated(observations, self.candidates)
-        noise = jax.random.normal(key, (states.shape[0], self.cloned.network.output_size))
-        actions = flow.euler(self._velocity, states, noise, self.steps)
-        return policies.best(actions, jnp.min(self.cloned.critic.q_values(states, actions), axis=-1), self.candidates)
+        noise = jax.random.normal(key, (observations.shape[0], self.network.output_size))
+        return flow.euler(self._velocity, observations, noise, self.steps)
 
     def _velocity(self, observations: Array, x: Array, times: Array) -> Array:
-        return networks.forward(self.cloned.network, self.cloned.flow, observations, x, times)
+        return networks.forward(self.network, self.params, observations, x, times)
 
 
 def init_flow(key: Array, spec: Spec, settings: FlowSettings, frozen: QFunction) -> FlowState:
@@ -257,9 +255,10 @@ def result_of_flow(state: FlowState) -> Cloned:
     return Cloned(state.flow.params, state.critic, state.flow.network)
 
 
-def policy_of_flow(result: Cloned, settings: FlowSettings) -> BestOfFlow:
-    """IFQL's policy."""
-    return BestOfFlow(result, settings.euler_steps, settings.candidates)
+def policy_of_flow(result: Cloned, settings: FlowSettings) -> BestOf:
+    """IFQL's policy: of several actions of the flow that of the largest min_i Q_i."""
+    drawn = FlowPolicy(result.flow, result.network, settings.euler_steps)
+    return BestOf(drawn, result.critic, settings.candidates, smaller=True)
 
 
 IFQL = Stage(
