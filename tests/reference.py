@@ -141,6 +141,20 @@ def gelu(x: Node) -> Node:
     return x.elementwise(0.5 * x.value * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x.value * (1.0 - t**2) * slope)
 
 
+def exp(x: Node) -> Node:
+    y = np.exp(x.value)
+    return x.elementwise(y, y)
+
+
+def sqrt(x: Node) -> Node:
+    y = np.sqrt(x.value)
+    return x.elementwise(y, 0.5 / y)
+
+
+def absolute(x: Node) -> Node:
+    return x.elementwise(np.abs(x.value), np.sign(x.value))
+
+
 def clip(x: Node, low: float = -1.0, high: float = 1.0) -> Node:
     return x.elementwise(np.clip(x.value, low, high), ((x.value > low) & (x.value < high)).astype(float))
 

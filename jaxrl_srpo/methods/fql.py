@@ -27,6 +27,7 @@ from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import ValueSettings, borrowed, setting
 from jaxrl_srpo.nn import flow, networks, optimizers
 from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.policies import BestOf
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
 
@@ -261,9 +262,10 @@ class ChoiceSettings:
     euler_steps: int = borrowed(FlowSettings, "euler_steps")
 
 
-def policy_of_ifql(result: idql.Combined, settings: ChoiceSettings) -> idql.BestOfPolicy:
+def policy_of_ifql(result: idql.Combined, settings: ChoiceSettings) -> BestOf:
     """The best of actions of the flow."""
-    return idql.BestOfPolicy(FlowPolicy(result.behavior, settings.euler_steps), result.critic, settings.candidates)
+    drawn = FlowPolicy(result.behavior, settings.euler_steps)
+    return BestOf(drawn, result.critic, settings.candidates, smaller=True)
 
 
 IFQL = Stage(

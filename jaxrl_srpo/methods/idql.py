@@ -8,7 +8,7 @@ takes SRPO's behavior model and critic, and costs nothing beside SRPO. `idql_ddp
 loss = E |eps(a_t | s, t) - eps|^2 summed over action dimensions, with t uniform in 1 ... 5, schedule "vp"
 """
 
-from typing import Any, ClassVar, Protocol, get_args
+from typing import Any, ClassVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +18,11 @@ from jaxrl_srpo.data.rewards import default_transform
 from jaxrl_srpo.methods import behavior, iql, presets
 from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import setting
-from jaxrl_srpo.nn import networks, optimizers, policies, samplers
+from jaxrl_srpo.nn import networks, optimizers, samplers
 from jaxrl_srpo.nn.learner import Learner
-from jaxrl_srpo.nn.policies import QFunction
+from jaxrl_srpo.nn.policies import BestOf, QFunction
 from jaxrl_srpo.nn.schedules import Discrete
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
-
-
-class Cloning(Protocol):
-    """What candidates come from."""
-
-    def act(self, observations: Array, key: Array) -> Array:
-        """[B, observation_size] -> [B, action_size] in [-1, 1]."""
 
 
 @struct.dataclass
@@ -63,38 +56,17 @@ class Combined:
     critic: QFunction
 
 
-@struct.dataclass
-class BestOfPolicy:
-    """The best of several cloned actions.
-
-    Attributes:
-      cloning: what draws them.
-      critic: what judges them, by the smaller of its values.
-      candidates: how many there are for each observation.
-    """
-
-    cloning: Cloning
-    critic: QFunction
-    candidates: int = struct.field(pytree_node=False)
-
-    def act(self, observations: Array, key: Array) -> Array:
-        """[B, observation_size] -> [B, action_size] in [-1, 1]."""
-        states = policies.repeated(observations, self.candidates)
-        actions = self.cloning.act(states, key)
-        return policies.best(actions, jnp.min(self.critic.q_values(states, actions), axis=-1), self.candidates)
-
-
 def init(frozen: Combined) -> Combined:
     """All that there is to do."""
     return frozen
 
 
-def policy_of(result: Combined, settings: Settings, spec: Spec) -> BestOfPolicy:
+def policy_of(result: Combined, settings: Settings, spec: Spec) -> BestOf:
     """The best of actions drawn from SRPO's behavior model."""
     cloning = behavior.DiffusionPolicy(
         result.behavior, spec.action_size, settings.sampler_steps, sampler=settings.sampler
     )
-    return BestOfPolicy(cloning, result.critic, settings.candidates)
+    return BestOf(cloning, result.critic, settings.candidates, smaller=True)
 
 
 STAGE = Stage(
@@ -220,9 +192,10 @@ DDPM = Stage(
 )
 
 
-def policy_with_ddpm(result: Combined, settings: Choice, spec: Spec) -> BestOfPolicy:
+def policy_with_ddpm(result: Combined, settings: Choice, spec: Spec) -> BestOf:
     """The best of actions drawn in few steps."""
-    return BestOfPolicy(DdpmPolicy(result.behavior, spec.action_size), result.critic, settings.candidates)
+    cloning = DdpmPolicy(result.behavior, spec.action_size)
+    return BestOf(cloning, result.critic, settings.candidates, smaller=True)
 
 
 STAGE_DDPM = Stage(

@@ -1,7 +1,7 @@
 """Trained networks that act: pytrees with one method, `act(observations, key)`."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -150,3 +150,34 @@ class QFunction:
     def q_values(self, observations: Array, actions: Array) -> Array:
         """[B, 2] action values of observations [B, observation_size] and actions [B, action_size]."""
         return networks.forward(self.network, self.params, observations, actions)
+
+
+class Drawn(Protocol):
+    """A policy that draws its actions."""
+
+    def act(self, observations: Array, key: Array) -> Array:
+        """[B, observation_size] -> actions [B, action_size] in [-1, 1], one each."""
+
+
+@struct.dataclass
+class BestOf:
+    """Takes of several actions that a policy draws the one that a critic values most.
+
+    Attributes:
+      drawn: what draws them, a pytree.
+      critic: what values them.
+      candidates: their number.
+      smaller: whether by the smaller of both Q; by the first otherwise.
+    """
+
+    drawn: Drawn
+    critic: QFunction
+    candidates: int = struct.field(pytree_node=False)
+    smaller: bool = struct.field(pytree_node=False, default=False)
+
+    def act(self, observations: Array, key: Array) -> Array:
+        """[B, observation_size] -> [B, action_size] in [-1, 1]."""
+        states = repeated(observations, self.candidates)
+        actions = self.drawn.act(states, key)
+        values = self.critic.q_values(states, actions)
+        return best(actions, jnp.min(values, axis=-1) if self.smaller else values[:, 0], self.candidates)

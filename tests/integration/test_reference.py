@@ -28,6 +28,12 @@ def test_functions(function: Any) -> None:
     assert_gradient(lambda p: (function(p["x"]) * np.arange(11.0)).sum(), x)
 
 
+@pytest.mark.parametrize("function", [reference.exp, reference.sqrt, reference.absolute])
+def test_functions_of_positive_numbers(function: Any) -> None:
+    x = {"x": np.linspace(0.3, 2.2, 11)}
+    assert_gradient(lambda p: (function(p["x"]) * np.arange(11.0)).sum(), x)
+
+
 def test_a_clip_stops_gradients_outside() -> None:
     x = {"x": np.linspace(-1.9, 1.8, 12)}
     assert_gradient(lambda p: (reference.clip(p["x"], -1.0, 0.5) * np.arange(12.0)).sum(), x)

@@ -12,41 +12,14 @@ import pytest
 from jaxrl_srpo.envs import bandits
 from jaxrl_srpo.methods import fql, idql, iql
 from jaxrl_srpo.methods.settings import with_arrays
-from jaxrl_srpo.nn import networks
-from jaxrl_srpo.nn.policies import QFunction
+from jaxrl_srpo.nn.policies import BestOf, QFunction
 from jaxrl_srpo.types import Array, Batch, Spec
 from tests import reference
+from tests.methods.updates import batch_of, reference_learner, to_numpy, warm
 
 SPEC = Spec(4, 2)
 SETTINGS: Any = with_arrays(fql.Settings(batch_size=16, width=16, layers=2, learning_rate=1e-3, alpha=3.0))
 UPDATE = jax.jit(fql.update)
-
-
-def batch_of(seed: int, spec: Spec = SPEC, size: int = 16) -> Batch:
-    keys = jax.random.split(jax.random.key(seed), 5)
-    return Batch(
-        observations=jax.random.normal(keys[0], (size, spec.observation_size)),
-        actions=jax.random.uniform(keys[1], (size, spec.action_size), minval=-1.0, maxval=1.0),
-        rewards=jax.random.normal(keys[2], (size,)),
-        next_observations=jax.random.normal(keys[3], (size, spec.observation_size)),
-        discounts=jax.random.bernoulli(keys[4], 0.8, (size,)).astype(jnp.float32),
-    )
-
-
-def to_numpy(tree: Any) -> Any:
-    return jax.tree.map(lambda x: np.asarray(x, np.float64), networks.split_heads(tree))
-
-
-def warm(learner: Any) -> Any:
-    """Adam's first step is the sign of the gradient, which rounding alone decides where the gradient is nearly 0."""
-    old = learner.opt_state
-    nu = jax.tree.map(lambda x: x + 1e-6, old.nu)
-    return learner.replace(opt_state=old._replace(nu=nu, count=old.count + 2))
-
-
-def reference_learner(learner: Any) -> reference.Learner:
-    first, second = to_numpy(learner.opt_state.mu), to_numpy(learner.opt_state.nu)
-    return reference.Learner(to_numpy(learner.params), reference.Moments(first, second, int(learner.opt_state.count)))
 
 
 def wide_actor(state: Any) -> Any:
@@ -73,7 +46,7 @@ def test_two_updates_agree_with_plain_numpy(aggregation: str, normalize_q: bool)
     q, flow, actor = (reference_learner(one) for one in (state.q, state.flow, state.actor))
     target = to_numpy(state.target_q)
     for number in range(2):
-        batch, key = batch_of(number), jax.random.key(10 + number)
+        batch, key = batch_of(number, SPEC, 16), jax.random.key(10 + number)
         key_next, key_flow, key_noise = jax.random.split(key, 3)
         key_path, key_times = jax.random.split(key_flow)
         shape = batch.actions.shape
@@ -161,7 +134,7 @@ def learned(alpha: float) -> fql.State:
     return train(fql.init(jax.random.key(2), Spec(1, 2), settings), eight(), settings)
 
 
-def best_of(state: fql.State, candidates: int) -> idql.BestOfPolicy:
+def best_of(state: fql.State, candidates: int) -> BestOf:
     """IFQL's policy of the flow and of the critic that FQL learned."""
     combined = idql.Combined(
         fql.Flow(state.flow.params, state.flow.network), QFunction(state.q.params, state.q.network)
@@ -202,7 +175,7 @@ def test_ifql_takes_the_best_of_its_candidates() -> None:
 def test_ifqls_flow_learns_as_fqls_and_reads_no_rewards() -> None:
     settings = with_arrays(fql.FlowSettings(width=16, layers=2, learning_rate=1e-3))
     state = fql.init_flow(jax.random.key(1), SPEC, settings)
-    batch, key = batch_of(0), jax.random.key(2)
+    batch, key = batch_of(0, SPEC, 16), jax.random.key(2)
     after, metrics = jax.jit(fql.clone)(state, batch, key, settings)
     expected, loss = jax.jit(fql.update_flow)(state, batch, key, 1e-3)
     jax.tree.map(np.testing.assert_array_equal, after.params, expected.params)

@@ -13,7 +13,7 @@ from jaxrl_srpo.envs.bandits import eight_gaussians
 from jaxrl_srpo.methods import behavior, idql, iql
 from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.nn import diffusion, networks
-from jaxrl_srpo.nn.policies import QFunction
+from jaxrl_srpo.nn.policies import BestOf, QFunction
 from jaxrl_srpo.nn.schedules import betas
 from jaxrl_srpo.types import Array, Batch, Spec
 from tests import reference
@@ -52,8 +52,8 @@ class Linear:
         return jnp.stack([first, jnp.ones_like(first)], axis=-1)
 
 
-def best_of(cloning: Any, critic: Any, candidates: int) -> idql.BestOfPolicy:
-    return idql.BestOfPolicy(cloning, critic, candidates)
+def best_of(cloning: Any, critic: Any, candidates: int) -> BestOf:
+    return BestOf(cloning, critic, candidates, smaller=True)
 
 
 @pytest.mark.parametrize("candidates", [1, 4, 16])

@@ -10,6 +10,7 @@ from scipy import stats
 
 from jaxrl_srpo.nn import networks, policies
 from jaxrl_srpo.nn.policies import (
+    BestOf,
     DeterministicPolicy,
     Gaussian,
     GaussianPolicy,
@@ -85,3 +86,20 @@ def test_of_every_few_candidates_the_best_is_taken() -> None:
     np.testing.assert_array_equal(policies.repeated(observations, 2), [[1.0, 2.0], [1.0, 2.0], [3.0, 4.0], [3.0, 4.0]])
     actions, values = jnp.arange(12.0).reshape(6, 2), jnp.asarray([0.0, 5.0, 1.0, -2.0, -3.0, -1.0])
     np.testing.assert_array_equal(policies.best(actions, values, 3), [[2.0, 3.0], [10.0, 11.0]])
+
+
+class Uniform:
+    def act(self, observations: Array, key: Array) -> Array:
+        return jax.random.uniform(key, (observations.shape[0], 2), minval=-1.0, maxval=1.0)
+
+
+@pytest.mark.parametrize("smaller", [False, True])
+def test_the_best_of_several_is_by_the_first_or_by_the_smaller_q(smaller: bool) -> None:
+    network = networks.TwinQ(8)
+    critic = QFunction(network.init(jax.random.key(1), OBSERVATIONS, jnp.zeros((5, 2)))["params"], network)
+    found = BestOf(Uniform(), critic, 16, smaller).act(OBSERVATIONS, jax.random.key(2))
+    states = jnp.repeat(OBSERVATIONS, 16, axis=0)
+    candidates = Uniform().act(states, jax.random.key(2))
+    values = np.asarray(critic.q_values(states, candidates))
+    ranked = (values.min(axis=1) if smaller else values[:, 0]).reshape(5, 16).argmax(axis=1)
+    np.testing.assert_array_equal(found, candidates.reshape(5, 16, 2)[np.arange(5), ranked])
