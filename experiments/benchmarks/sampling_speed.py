@@ -278,7 +278,8 @@ def expected_seconds(name: str, batch: int, found: Sequence[Measurement]) -> flo
 
 def _measurement(runner: Runner, batch: int, flop: int) -> Measurement:
     method = METHODS.get(runner.name)
-    score = published_average(method.published, LOCOMOTION) if method else None
+    average = published_average(method.published, LOCOMOTION) if method else None
+    score = average.mean if average else None
     device = Latency.of(runner.device_seconds) if runner.device else None
     return Measurement(
         method=runner.name,

@@ -16,7 +16,7 @@ from experiments import common
 from experiments.benchmarks.machine import conditions
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.methods.srpo import PAPER_BETA
-from jaxrl_srpo.report.published import published_average, published_source
+from jaxrl_srpo.report.published import explain, published_average
 
 LOCOMOTION = tuple(name for name in PAPER_BETA if not name.startswith("antmaze"))
 _COLORS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#E69F00", "0.45")
@@ -120,11 +120,17 @@ def summarize(measurements: Sequence[Measurement], how: str, notes: str) -> str:
         "",
         *_rates(measurements),
         "",
-        f"Published scores: means over D4RL's nine locomotion sets. {published_source()}",
+        f"Published scores: means over D4RL's nine locomotion sets. {' '.join(_sources(measurements))}",
         "",
         notes,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sources(measurements: Sequence[Measurement]) -> list[str]:
+    """What the published scores are and where they stand."""
+    names = dict.fromkeys([*(one.method for one in measurements if one.score is not None), *_SAME_NETWORK])
+    return explain(average for name in names if (average := published_average(name, LOCOMOTION)))
 
 
 def _latencies(batch: int, measurements: Sequence[Measurement]) -> list[str]:
@@ -208,7 +214,8 @@ def _draw_scores(panel: Axes, own: Sequence[Measurement], costs: Sequence[float]
         (one.method, cost, one.score, color)
         for one, cost, color in zip(own, costs, itertools.cycle(_COLORS), strict=False)
     ]
-    points += [(name, costs[0], published_average(name, LOCOMOTION), "white") for name in _SAME_NETWORK]
+    averages = [(name, published_average(name, LOCOMOTION)) for name in _SAME_NETWORK]
+    points += [(name, costs[0], average.mean, "white") for name, average in averages if average]
     for name, cost, score, color in points:
         assert score is not None
         panel.plot([cost], [score], "o", color=color, markeredgecolor="0.3", markersize=9)
