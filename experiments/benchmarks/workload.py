@@ -15,16 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from jaxrl_srpo.data.table import Slice, row_width
+from jaxrl_srpo.data.table import Example, Slice, example, row_width, unpack
 from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.methods.settings import Values, with_arrays
 from jaxrl_srpo.nn.precision import affine, hidden_dtype
 from jaxrl_srpo.population.member import Members, call, make_members
 from jaxrl_srpo.population.offline import OfflinePopulation
 from jaxrl_srpo.population.vectorize import Strategy
-from jaxrl_srpo.types import Array, Batch, Spec
+from jaxrl_srpo.types import Array, Spec
 
 _BLOCK = 2**18
+# Rows of an episode; it divides a block.
+_EPISODE = 2**9
 
 
 class Runner(Protocol):
@@ -71,17 +73,22 @@ class Workload:
 
     def untrained(self) -> Any:
         """Untrained earlier results, leaves [groups, ...]: speed does not depend on their weights."""
-        return _untrained(self.stage, self.settings, self.spec, self.groups)
+        return _untrained(self.stage, self.settings, self._sizes, self.groups)
+
+    @property
+    def _sizes(self) -> Spec:
+        return self.spec._replace(transitions=self.rows)
 
     def population(self) -> OfflinePopulation:
         """The population as training runs it, on random transitions."""
+        spec = self.stage.spec(self._sizes)
         return OfflinePopulation(
             self.stage.init,
             self.stage.update,
-            self.spec,
+            spec,
             self.describe(),
             self.untrained(),
-            random_rows(self.spec, self.rows),
+            random_rows(spec, self.rows),
             self.strategy,
         )
 
@@ -122,12 +129,19 @@ class PopulationRunner:
 
 
 def random_rows(spec: Spec, rows: int) -> np.ndarray:
-    """A packed table [rows, width] of random transitions without terminals; long ones repeat a block."""
+    """A packed table [rows, width] of random transitions without terminals; long ones repeat a block.
+
+    Columns that stages ask for are those of episodes of `_EPISODE` rows.
+    """
     random = np.random.default_rng(0)
     block = random.standard_normal((min(rows, _BLOCK), row_width(spec)), np.float32)
-    actions = slice(spec.observation_size, spec.observation_size + spec.action_size)
-    block[:, actions] = np.tanh(block[:, actions])
-    block[:, -1] = 1.0
+    transitions: Any = unpack(cast(Any, block), spec)
+    for actions in (transitions.actions, transitions.next_actions):
+        if actions is not None:
+            np.tanh(actions, out=actions)
+    transitions.discounts[:] = 1.0
+    if transitions.steps_left is not None:
+        transitions.steps_left[:] = _EPISODE - 1 - np.arange(len(block)) % _EPISODE
     return np.resize(block, (rows, row_width(spec)))
 
 
@@ -147,7 +161,7 @@ def _untrained_results(stage: Stage, settings: Values, spec: Spec, key: Array) -
         key_own, key_earlier = jax.random.split(jax.random.fold_in(key, number))
         frozen = earlier.make_frozen(settings, _untrained_results(earlier, settings, spec, key_earlier))
         own = with_arrays(earlier.read(settings))
-        state = call(earlier.init, key=key_own, spec=spec, settings=own, frozen=frozen)
+        state = call(earlier.init, key=key_own, spec=earlier.spec(spec), settings=own, frozen=frozen)
         results[earlier.name] = earlier.result(state)
     return results
 
@@ -165,17 +179,16 @@ def chunk_memory(compiled: jax.stages.Compiled) -> float:
 def update_flop(stage: Stage, settings: Values, spec: Spec) -> int:
     """Matrix-product FLOP of one member-update, counted in the program that `update` traces to."""
     own = stage.read(settings)
+    sizes = spec._replace(transitions=max(spec.transitions, own.batch_size))
 
-    def one(key: Array, batch: Batch) -> Any:
-        frozen = jax.tree.map(lambda x: x[0], _untrained(stage, settings, spec, 1))
+    def one(key: Array, given: Example) -> Any:
+        frozen = jax.tree.map(lambda x: x[0], _untrained(stage, settings, sizes, 1))
         arrays = with_arrays(own)
-        state = call(stage.init, key=key, spec=spec, settings=arrays, frozen=frozen)
-        return call(stage.update, state=state, batch=batch, key=key, settings=arrays, frozen=frozen)
+        state = call(stage.init, key=key, spec=stage.spec(sizes), settings=arrays, frozen=frozen)
+        learned = {"batch": given.batch, "key": key, "settings": arrays, "frozen": frozen, "data": given.data}
+        return call(stage.update, state=state, **learned)
 
-    shapes = {"observations": (spec.observation_size,), "actions": (spec.action_size,), "rewards": ()}
-    shapes |= {"next_observations": (spec.observation_size,), "discounts": ()}
-    batch = Batch(**{name: jnp.zeros((own.batch_size, *shape)) for name, shape in shapes.items()})
-    return matrix_flop(jax.make_jaxpr(one)(jax.random.key(0), batch).jaxpr)
+    return matrix_flop(jax.make_jaxpr(one)(jax.random.key(0), example(stage.spec(sizes), own.batch_size)).jaxpr)
 
 
 def matrix_flop(program: core.Jaxpr) -> int:

@@ -6,7 +6,8 @@ import numpy as np
 
 from experiments.benchmarks import workload
 from experiments.benchmarks.workload import Workload, matrix_flop, random_rows, update_flop
-from jaxrl_srpo.methods import awac, srpo
+from jaxrl_srpo.data.table import unpack
+from jaxrl_srpo.methods import awac, srpo, td3_bc
 from jaxrl_srpo.methods.contract import preset_values
 from jaxrl_srpo.methods.settings import Values
 from jaxrl_srpo.types import Spec
@@ -51,3 +52,16 @@ def test_random_rows_are_transitions_without_terminals() -> None:
     assert rows.shape == (50, 2 * 5 + 3 + 2)
     assert np.abs(rows[:, 5:8]).max() <= 1.0
     np.testing.assert_array_equal(rows[:, -1], 1.0)
+
+
+def test_stages_get_the_columns_that_they_ask_for() -> None:
+    spec = td3_bc.REBRAC.spec(SPEC)
+    batch = unpack(jnp.asarray(random_rows(spec, 600)), spec)
+    assert batch.next_actions is not None
+    assert batch.steps_left is not None
+    assert float(jnp.abs(batch.next_actions).max()) <= 1.0
+    np.testing.assert_array_equal(batch.steps_left[510:514], [1, 0, 511, 510])
+    np.testing.assert_array_equal(batch.discounts, 1.0)
+    own = Values({"rebrac_batch_size": 4, "rebrac_width": 8, "rebrac_layers": 1})
+    assert update_flop(td3_bc.REBRAC, own, SPEC) > 0
+    assert Workload(td3_bc.REBRAC, own, SPEC, groups=1, members_per_group=1, rows=20).population().state_bytes > 0
