@@ -60,8 +60,9 @@ def train(
       preset: a preset that every method has.
       options: how to run.
       log: receives messages; they go to standard error by default.
-      algorithm: name of a method, a `Method` of your own or its `package.module:METHOD`, or several of these; with
-        `online_steps` each goes on in the environment.
+      algorithm: name of a method, a `Method` of your own or its `package.module:METHOD`, or several of these; `all`
+        for every method of this package that the preset and the settings allow. With `online_steps` each goes on in
+        the environment.
       budget: share of the preset's updates to train, evaluations and log rows closer together likewise.
       **overrides: settings in place of the preset's, for instance `beta=[0.05, 0.1]` or `policy_steps=1000`; a
         sequence makes members of all its values.

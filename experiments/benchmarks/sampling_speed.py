@@ -34,7 +34,7 @@ from jaxrl_srpo import methods
 from jaxrl_srpo.cli.command_line import parse_words
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import write_atomically
-from jaxrl_srpo.report.published import published_average, published_name
+from jaxrl_srpo.report.published import Score, method_of, published_average
 from jaxrl_srpo.types import Spec
 
 MODULE = "benchmarks.sampling_speed"
@@ -184,12 +184,12 @@ def expected_seconds(name: str, batch: int, found: Sequence[Measurement]) -> flo
     return own[-1].host.median * batch / own[-1].batch if own else 0.0
 
 
-def _score(algorithm: str) -> float | None:
-    name = published_name(algorithm)
+def _score(algorithm: str) -> Score | None:
+    name = method_of(algorithm)
     return published_average(name, LOCOMOTION) if name else None
 
 
-def _measurement(runner: Runner, batch: int, flop: int, score: float | None) -> Measurement:
+def _measurement(runner: Runner, batch: int, flop: int, score: Score | None) -> Measurement:
     device = Latency.of(runner.device_seconds) if runner.device else None
     return Measurement(runner.name, batch, Latency.of(runner.host_seconds), device, flop, score)
 

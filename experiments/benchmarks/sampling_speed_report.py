@@ -15,7 +15,7 @@ from experiments import common
 from experiments.benchmarks.machine import conditions
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.methods.srpo import PAPER_BETA
-from jaxrl_srpo.report.published import published_source
+from jaxrl_srpo.report.published import Score, explain
 
 LOCOMOTION = tuple(name for name in PAPER_BETA if not name.startswith("antmaze"))
 REFERENCE = "srpo"
@@ -59,7 +59,7 @@ class Measurement(NamedTuple):
     host: Latency
     device: Latency | None
     flop: int
-    score: float | None
+    score: Score | None
 
     @property
     def rate(self) -> float:
@@ -118,9 +118,14 @@ def summarize(measurements: Sequence[Measurement], how: str) -> str:
         "",
         *_rates(measurements),
         "",
-        f"Published scores: means over D4RL's nine locomotion sets. {published_source()}",
+        f"Published scores: means over D4RL's nine locomotion sets. {' '.join(_sources(measurements))}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sources(measurements: Sequence[Measurement]) -> list[str]:
+    """What the published scores are and where they stand."""
+    return explain({one.method: one.score for one in measurements if one.score is not None}.values())
 
 
 def _latencies(batch: int, measurements: Sequence[Measurement]) -> list[str]:
@@ -131,7 +136,7 @@ def _latencies(batch: int, measurements: Sequence[Measurement]) -> list[str]:
         device = [_time(one.device.median), _time(one.device.p99)] if one.device else ["", ""]
         cells = [one.method, _time(one.host.median), _time(one.host.p99), *device]
         cells += [f"{ratio(one, measurements):,.1f}", f"{one.flop / 1e6:,.2f}"]
-        rows.append([*cells, "" if one.score is None else f"{one.score:.1f}"])
+        rows.append([*cells, "" if one.score is None else one.score.short()])
     return common.markdown_table(titles, rows)
 
 
@@ -163,7 +168,7 @@ def write_csv(measurements: Sequence[Measurement], path: pathlib.Path) -> None:
         row: dict[str, str | int] = {"method": one.method, "batch": one.batch}
         row |= _csv_latency("host", one.host) | _csv_latency("device", one.device)
         row |= {"actions_per_second": f"{one.rate:.5g}", "mflop_per_action": f"{one.flop / 1e6:.6g}"}
-        row |= {"published_score": "" if one.score is None else f"{one.score:.1f}", "conditions": where}
+        row |= {"published_score": "" if one.score is None else f"{one.score.mean:.1f}", "conditions": where}
         rows.append(row)
     write_atomically(path, common.format_csv(tuple(rows[0]), rows))
 
@@ -225,6 +230,6 @@ def _draw_scores(
     """A point for each policy that has a published score."""
     for one in scored:
         assert one.score is not None
-        panel.plot([cost(one)], [one.score], markersize=8, linestyle="none", **looks[one.method])
+        panel.plot([cost(one)], [one.score.mean], markersize=8, linestyle="none", **looks[one.method])
     panel.set(xscale="log", ylabel="published score, mean of 9 locomotion sets")
     panel.margins(0.12)

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from jaxrl_srpo.data import table
-from jaxrl_srpo.data.table import Slice, row_width
+from jaxrl_srpo.data.table import Slice, example, row_width, unpack
 from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.methods.settings import Values, with_arrays
 from jaxrl_srpo.nn.precision import affine, hidden_dtype
@@ -26,6 +25,8 @@ from jaxrl_srpo.population.vectorize import Strategy
 from jaxrl_srpo.types import Array, Spec
 
 _BLOCK = 2**18
+# Rows of an episode; it divides a block.
+_EPISODE = 2**9
 
 
 class Runner(Protocol):
@@ -128,18 +129,19 @@ class PopulationRunner:
 
 
 def random_rows(spec: Spec, rows: int) -> np.ndarray:
-    """A packed table [rows, width] of random transitions without terminals; long ones repeat a block."""
-    size, width = min(rows, _BLOCK), row_width(spec._replace(columns=()))
-    block = np.random.default_rng(0).standard_normal((size, width), np.float32)
-    actions = slice(spec.observation_size, spec.observation_size + spec.action_size)
-    block[:, actions] = np.tanh(block[:, actions])
-    block[:, -1] = 1.0
-    # A block is an episode.
-    more = {
-        "next_actions": np.roll(block[:, actions], -1, axis=0),
-        "steps_left": np.arange(size, dtype=np.float32)[::-1, None],
-    }
-    block = np.concatenate([block, *(more[name] for name in spec.columns)], axis=1)
+    """A packed table [rows, width] of random transitions without terminals; long ones repeat a block.
+
+    Columns that stages ask for are those of episodes of `_EPISODE` rows.
+    """
+    random = np.random.default_rng(0)
+    block = random.standard_normal((min(rows, _BLOCK), row_width(spec)), np.float32)
+    transitions: Any = unpack(cast(Any, block), spec)
+    for actions in (transitions.actions, transitions.next_actions):
+        if actions is not None:
+            np.tanh(actions, out=actions)
+    transitions.discounts[:] = 1.0
+    if transitions.steps_left is not None:
+        transitions.steps_left[:] = _EPISODE - 1 - np.arange(len(block)) % _EPISODE
     return np.resize(block, (rows, row_width(spec)))
 
 
@@ -184,7 +186,7 @@ def update_flop(stage: Stage, settings: Values, spec: Spec) -> int:
     def one(key: Array) -> Any:
         given = {"key": key, "settings": own, "frozen": _frozen(stage, settings, spec, key)}
         state = call(stage.init, spec=sizes, **given)
-        batch, data = table.example(sizes, own.batch_size)
+        batch, data = example(sizes, own.batch_size)
         return call(stage.update, state=state, batch=batch, data=data, **given)
 
     return matrix_flop(jax.make_jaxpr(one)(jax.random.key(0)).jaxpr)

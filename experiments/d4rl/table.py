@@ -1,11 +1,14 @@
-"""The published table: 15 datasets x 6 seeds at the published betas, networks and budgets, as one sweep.
+"""The published table: 15 datasets x 6 seeds of one method or all of them, beside the published scores.
 
     python -m experiments.d4rl.table --dry_run --out=runs/d4rl
     python -m experiments.d4rl.table --download --out=runs/d4rl
+    python -m experiments.d4rl.table --algorithm=all --preset=paper --download --out=runs/all
 
-The first says what the second would train, and how long that takes on this device. The second fetches the data that are
-not here, first. Killed and started again, it goes
-on where it was; of a run that is complete it only writes the tables again.
+The first says what the second would train, and how long that takes on this device. The second trains SRPO at the
+published betas, networks and budgets; it fetches the data that are not here, first. The third trains every method that
+has the preset: those whose presets agree on rewards, observations and discount in one run, RUN_DIR itself or a folder
+in it, and sets all of them in one table. Killed and started again, it goes on where it was; of runs that are complete
+it only writes the tables again.
 """
 
 import dataclasses
@@ -27,7 +30,8 @@ from jaxrl_srpo.data.table import row_width
 from jaxrl_srpo.envs.datasets import download_all, load_dataset
 from jaxrl_srpo.errors import DatasetError, UserError
 from jaxrl_srpo.io.files import print_message
-from jaxrl_srpo.methods.contract import Stage
+from jaxrl_srpo.methods import ALL, every_method, find_method
+from jaxrl_srpo.methods.contract import Method, Stage, agreeing
 from jaxrl_srpo.methods.settings import Values, fields_of
 from jaxrl_srpo.nn import precision
 from jaxrl_srpo.report.literature import write_literature_table
@@ -37,8 +41,8 @@ from jaxrl_srpo.types import Spec
 
 MODULE = "d4rl.table"
 DESCRIPTION = """\
-Trains the published protocol and writes RUN_DIR/report/d4rl_table.md, .csv and .tex, and d4rl_aggregates.csv; RUN_DIR
-is the directory of --out."""
+Trains methods by a published protocol and writes RUN_DIR/report/d4rl_table.md, .csv and .tex, and
+d4rl_aggregates.csv; RUN_DIR is the directory of --out."""
 
 # Sizes of data that are not here, for a dry run: what decides its cost are the widths.
 _SPECS = {"hopper": Spec(11, 3), "halfcheetah": Spec(17, 6), "walker2d": Spec(17, 6), "antmaze": Spec(29, 8)}
@@ -149,14 +153,14 @@ def nominal(name: str) -> Dataset:
     )
 
 
-def plan(sweep: Sweep, datasets: Sequence[Dataset], members_per_population: int) -> list[Part]:
+def plan(sweeps: Sequence[Sweep], datasets: Sequence[Dataset], members_per_population: int) -> list[Part]:
     """Every stage of every population, with costs measured on this device in a few seconds each.
 
     Networks of equal shapes are measured once, in their largest population; what data of other widths cost follows
     from the FLOP.
     """
     sizes = {dataset.name: dataset.size for dataset in datasets}
-    members = sweep.members(datasets)
+    members = [member for sweep in sweeps for member in sweep.members(datasets)]
     units = [
         (stage, population)
         for stage in stages_of(members)
@@ -184,7 +188,7 @@ def _part(stage: Stage, population: Sequence[Member], sizes: dict[str, int], cos
     names = tuple(dict.fromkeys(member.dataset for member in population))
     updates = len(population) * stage.steps(first.settings)
     flop = update_flop(stage, first.settings, first.spec)
-    table = 4.0 * row_width(first.spec) * sum(sizes[name] for name in names) * len(jax.devices())
+    table = 4.0 * row_width(stage.spec(first.spec)) * sum(sizes[name] for name in names) * len(jax.devices())
     return Part(
         stage=stage.name,
         datasets=names,
@@ -207,7 +211,7 @@ def measure(stage: Stage, settings: Values, spec: Spec, members: int) -> Cost:
         steps = calibrate(runner, MEASURED_SECONDS)
         rates = [burst(runner, steps) for _ in range(2)]
         flop = update_flop(stage, settings, spec)
-    table = 4.0 * row_width(spec) * _MEASURED_ROWS * len(jax.devices())
+    table = 4.0 * row_width(stage.spec(spec)) * _MEASURED_ROWS * len(jax.devices())
     rate = sum(rates) / len(rates)
     spread = (max(rates) - min(rates)) / rate
     scratch = max(runner.memory - table - runner.state_bytes, 0.0)
@@ -286,11 +290,11 @@ def main(arguments: Sequence[str]) -> None:
     if values.download:
         fetch(missing(names))
     absent = missing(names)
+    groups = groups_of(values.algorithm, values.preset, names)
     if values.dry_run:
         datasets = [nominal(name) if name in absent else load_dataset(name) for name in names]
-        parts = plan(
-            Sweep(names, seeds, values.preset, overrides, values.budget), datasets, values.members_per_population
-        )
+        sweeps = [Sweep(names, seeds, values.preset, overrides, values.budget, tuple(group)) for group in groups]
+        parts = plan(sweeps, datasets, values.members_per_population)
         print(describe(parts))
         if absent:
             print(_where_from(absent))
@@ -298,11 +302,33 @@ def main(arguments: Sequence[str]) -> None:
         return
     if absent:
         raise UserError(_where_from(absent))
-    options = Options(artefacts=line.artefacts, members_per_population=values.members_per_population)
-    api.train(names, out, seeds, values.preset, options, budget=values.budget, **overrides)
-    paths = write_literature_table(out, out / "report")
+    runs = [out] if len(groups) == 1 else [out / "+".join(method.name for method in group) for group in groups]
+    artefacts = line.artefacts if len(groups) == 1 else line.artefacts or out / "artefacts"
+    options = Options(artefacts=artefacts, members_per_population=values.members_per_population)
+    for group, run in zip(groups, runs, strict=True):
+        api.train(names, run, seeds, values.preset, options, algorithm=group, budget=values.budget, **overrides)
+    paths = write_literature_table(runs, out / "report")
     print(paths[0].read_text())
     print("\n".join(f"wrote {path}" for path in paths))
+
+
+def groups_of(algorithms: Sequence[str], preset: str, names: Sequence[str]) -> list[list[Method]]:
+    """The methods in groups that can share a run; see `contract.agreeing`.
+
+    Args:
+      algorithms: words; `all` for every method that has the preset.
+      preset: that each of them has.
+      names: names or paths of the datasets.
+
+    Raises:
+      UserError: there is no such method or preset.
+    """
+    own = [find_method(word) for word in algorithms if word != ALL]
+    methods = dict.fromkeys([*(every_method(preset) if ALL in algorithms else ()), *own])
+    if not methods:
+        raise UserError(f"--algorithm: no method has --preset={preset}; see `jaxrl-srpo methods`")
+    stems = [name if name in d4rl.known_names() else pathlib.Path(name).stem for name in names]
+    return agreeing(list(methods), preset, [(stem, d4rl.family(stem)) for stem in stems])
 
 
 def _where_from(absent: Sequence[str]) -> str:
@@ -319,7 +345,8 @@ def _command_line() -> common.CommandLine:
     line = common.CommandLine(MODULE, DESCRIPTION, "Run directory; one that holds a part of this sweep is continued.")
     line.define_datasets(",".join(d4rl.PAPER))
     line.define_seeds("0:6")
-    line.define_preset("paper", ["paper", "quick"])
+    line.words("algorithm", ["srpo"], "Methods, see `jaxrl-srpo methods`; all: every one that has the preset.")
+    line.text("preset", "paper", "See jaxrl-srpo train --help; each method has presets of its own.")
     line.define_budget()
     line.define_betas([], "Betas for all datasets; the preset's otherwise.")
     line.whole("episodes", 0, "Episodes of an evaluation; 0: the preset's.", 0)

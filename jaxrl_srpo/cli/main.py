@@ -187,7 +187,8 @@ def _define_sweep(values: flags.FlagValues) -> None:
     text(
         "algorithm",
         "srpo",
-        "Methods to train, see `jaxrl-srpo methods`; one of your own as package.module:METHOD, which is imported.",
+        "Methods to train, see `jaxrl-srpo methods`; all: every one that has the preset and fits the settings; one of "
+        "your own as package.module:METHOD, which is imported.",
         flag_values=values,
     )
     text("preset", "quick", "Set of values for all settings; those of each method are below.", flag_values=values)

@@ -11,6 +11,11 @@ from jaxrl_srpo.data.weighting import take_rows, weighted_rows
 from jaxrl_srpo.errors import UserError
 
 
+def needs_order(columns: Sequence[str]) -> bool:
+    """Whether a stage with these columns learns from the order of the rows, which weighting undoes."""
+    return "steps_left" in columns
+
+
 def pack_dataset(
     dataset: Dataset,
     *,
@@ -32,7 +37,7 @@ def pack_dataset(
       UserError: there is no such transform, or a stage needs the order of the rows that weighting undoes.
       DatasetError: the transform does not fit the dataset.
     """
-    if trajectory_weighting and "steps_left" in columns:
+    if trajectory_weighting and needs_order(columns):
         raise UserError(
             f"--trajectory_weighting={trajectory_weighting:g}: {dataset.name} is learned from in the order of its "
             "episodes, which weighting undoes; leave it at 0"

@@ -26,6 +26,15 @@ METHODS = _find_methods()
 """What `--algorithm` may name besides a method of a user's own."""
 
 
+ALL = "all"
+"""What `--algorithm` calls all of them that learn from a dataset."""
+
+
+def every_method(preset: str) -> tuple[Method, ...]:
+    """What `all` stands for: the methods above that learn from a dataset and have a preset."""
+    return tuple(method for method in METHODS if method.stages and preset in method.presets)
+
+
 def find_method(named: str | Method) -> Method:
     """A method by name, a method of a user's own by `package.module:METHOD`, or the method itself.
 

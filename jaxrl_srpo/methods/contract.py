@@ -320,6 +320,46 @@ def merged_settings(methods: Sequence[Method]) -> dict[str, Setting]:
     return declared(*shared, *classes)
 
 
+def agreeing(methods: Sequence[Method], preset: str, datasets: Sequence[tuple[str, str]]) -> list[list[Method]]:
+    """Methods in groups that can share a run, because their presets agree.
+
+    Presets may differ in what all methods of a run have in common: the transform of rewards, normalized observations,
+    the discount.
+
+    Args:
+      methods: in the order of the groups.
+      preset: that each of them has.
+      datasets: names and families.
+
+    Raises:
+      UserError: a method has no such preset.
+    """
+    values = {method: [_learned_by(method, preset, *dataset) for dataset in datasets] for method in methods}
+
+    def agree(one: Method, other: Method) -> bool:
+        return all(
+            mine[flag] == theirs[flag]
+            for mine, theirs in zip(values[one], values[other], strict=True)
+            for flag in mine.keys() & theirs.keys()
+        )
+
+    groups: list[list[Method]] = []
+    for method in methods:
+        fitting = (group for group in groups if all(agree(method, other) for other in group))
+        if (group := next(fitting, None)) is not None:
+            group.append(method)
+        else:
+            groups.append([method])
+    return groups
+
+
+def _learned_by(method: Method, preset: str, dataset: str, family: str) -> dict[str, Any]:
+    """What a preset gives, and the defaults by which the method's stages learn where it gives nothing."""
+    settings = declared(DataSettings, RewardSettings, *(stage.settings for stage in method.stages))
+    defaults = {flag: one.default for flag, one in settings.items() if not one.protocol}
+    return defaults | method.preset(preset, dataset, family)
+
+
 def preset_values(methods: Sequence[Method], name: str, dataset: str, family: str, given: Sequence[str] = ()) -> Values:
     """What a preset gives a dataset, for all settings of some methods.
 

@@ -28,7 +28,7 @@ from jaxrl_srpo.report.drawing import (
     save,
     to_line,
 )
-from jaxrl_srpo.report.published import published_score
+from jaxrl_srpo.report.published import RECALLED, published_score
 from jaxrl_srpo.report.records import (
     DATA,
     Evaluation,
@@ -277,7 +277,8 @@ def _draw_published(panel: Axes, rows: Sequence[Row], algorithm: str) -> None:
     metric = rows[0].metric if rows else ""
     score = published_score(rows[0].dataset, algorithm) if metric == "normalized_score" else None
     if score is not None:
-        panel.axhline(score, color=_PUBLISHED_COLOR, linestyle=(0, (1, 1.6)), linewidth=1.6, label="published score")
+        label = "published score" + (" (recalled)" if RECALLED in score.marks else "")
+        panel.axhline(score.mean, color=_PUBLISHED_COLOR, linestyle=(0, (1, 1.6)), linewidth=1.6, label=label)
 
 
 def _draw_metric(

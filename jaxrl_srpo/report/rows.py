@@ -59,6 +59,7 @@ class Row:
       shared: which models its seeds share, as `behavior_seeds=1`, ';' between them; empty if none.
       not_trained: number of members that were not trained, because an earlier stage of theirs diverged.
       origin: what its data are where they could be taken for D4RL's and are others, see `data.origins`; else empty.
+      published_note: by whom the published score is, and marks that say what it is; see `published.Score`.
     """
 
     dataset: str
@@ -84,6 +85,7 @@ class Row:
     shared: str = ""
     not_trained: int = 0
     origin: str = ""
+    published_note: str = ""
 
     @property
     def title(self) -> str:
@@ -255,7 +257,7 @@ def _row(evaluations: Sequence[Evaluation], context: _Context) -> Row:
         episodes=min(evaluation.episodes for evaluation in last),
         mean=float(means.mean()),
         std=float(means.std(ddof=1)) if len(means) > 1 else 0.0,
-        published=published,
+        published=published.mean if published else None,
         metric=first.metric,
         setting=first.setting,
         return_mean=float(np.mean([evaluation.return_mean for evaluation in last])),
@@ -269,6 +271,7 @@ def _row(evaluations: Sequence[Evaluation], context: _Context) -> Row:
         label=first.algorithm if stage is None else stage.label,
         online=stage is not None and stage.online,
         shared=context.shared.get(first.dataset, ""),
+        published_note=published.note if published else "",
     )
 
 

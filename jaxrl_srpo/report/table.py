@@ -12,7 +12,7 @@ from typing import Any
 from jaxrl_srpo.data.names import REGENERATED
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.outcomes import Diverged, NotTrained
-from jaxrl_srpo.report.published import published_source
+from jaxrl_srpo.report.published import explain, published_score
 from jaxrl_srpo.report.records import (
     DATA_LABEL,
     LEAST_EFFECTIVE_SAMPLE_SIZE,
@@ -71,6 +71,7 @@ def format_table(rows: Sequence[Row]) -> str:
     text.append(f"{metrics}: mean +- std over seeds of each seed's last evaluation ({DATA_LABEL}: over its episodes)")
     if any(_has_own_references(row) for row in rows):
         text.append(_OWN_REFERENCES)
+    text += _sources(rows)[:1]
     text += [f"(o) {note}" for note in origin_notes(rows)]
     if any(row.unfinished for row in rows):
         text.append("(u) unfinished: latest evaluation so far")
@@ -145,7 +146,7 @@ def _cells(row: Row) -> list[str]:
         "" if row.episodes is None else str(row.episodes),
         METRIC_LABELS.get(row.metric, row.metric),
         f"{score}{marks}",
-        _number(row.published, row.metric),
+        "" if row.published is None else f"{_number(row.published, row.metric)} ({row.published_note})",
         _number(row.worst_seed, row.metric),
         _number(row.best_mean, row.metric),
         "" if row.metric == "success_rate" else _number(row.success_rate, "success_rate"),
@@ -219,9 +220,16 @@ def _protocol(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
     if any(row.regret is not None for row in rows):
         lines.append("- regret: 1, the score of an expert, minus the mean over all evaluations while learning online.")
     if any(row.published is not None for row in rows):
-        lines.append(f"- published: means over seeds from the literature, not from this run. {published_source()}")
+        lines.append("- published: means over seeds from the literature, not from this run.")
+        lines += [f"- {line}" for line in _sources(rows)]
     lines += _warnings(rows, sweep)
     return lines + provenance(sweep)
+
+
+def _sources(rows: Sequence[Row]) -> list[str]:
+    """What the marks of the published scores mean, and where these stand."""
+    beside = [row for row in rows if row.published is not None]
+    return explain(score for row in beside if (score := published_score(row.dataset, row.algorithm)))
 
 
 def _warnings(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:

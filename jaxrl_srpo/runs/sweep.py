@@ -17,6 +17,7 @@ from typing import Any
 
 from jaxrl_srpo import methods as methods_lib
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
+from jaxrl_srpo.data.packing import needs_order
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods.contract import Method, Stage, merged_settings, preset_values
 from jaxrl_srpo.methods.settings import Setting, Values, fields_of, read, scale_budget, text_of
@@ -133,6 +134,7 @@ class Sweep:
         all of them.
       budget: share of the preset's updates, see `settings.scale_budget`; `overrides` are taken as they are.
       algorithms: names of methods, methods of a user's own as `package.module:METHOD`, or methods; members of each.
+        `all` stands for every method of this package that has the preset and can learn under the overrides.
     """
 
     datasets: tuple[str, ...]
@@ -156,7 +158,7 @@ class Sweep:
         if not self.algorithms:
             raise UserError("--algorithm: name at least one, for instance srpo")
         self._check_seeds()
-        object.__setattr__(self, "methods", tuple(methods_lib.find_method(name) for name in self.algorithms))
+        object.__setattr__(self, "methods", self._find_methods())
         names = tuple(method.name for method in self.methods)
         given = {"datasets": self.datasets, "seeds": self.seeds, "algorithm": names}
         for what, values in (*given.items(), *self.overrides.items()):
@@ -169,6 +171,25 @@ class Sweep:
                 f"--seeds, --datasets and settings of several values make {count} members; at most {MOST_MEMBERS}"
             )
         self._check_overrides()
+
+    def _find_methods(self) -> tuple[Method, ...]:
+        if methods_lib.ALL not in self.algorithms:
+            return tuple(methods_lib.find_method(name) for name in self.algorithms)
+        every = [one for one in methods_lib.every_method(self.preset) if not self._left_out(one)]
+        if not every:
+            raise UserError(f"--algorithm=all: no method has --preset={self.preset} and can learn by what is given")
+        named = [methods_lib.find_method(name) for name in self.algorithms if name != methods_lib.ALL]
+        return tuple(dict.fromkeys([*every, *named]))
+
+    def _left_out(self, method: Method) -> str:
+        """Why `all` leaves a method out; empty if it does not."""
+        if method.online is None and any(self.overrides.get("online_steps", ())):
+            return f"{method.name}: left out, it does not learn online"
+        if any(needs_order(stage.columns) for stage in method.stages) and any(
+            self.overrides.get("trajectory_weighting", ())
+        ):
+            return f"{method.name}: left out, it learns from the order of episodes, which --trajectory_weighting undoes"
+        return ""
 
     @property
     def settings(self) -> dict[str, Setting]:
@@ -220,8 +241,9 @@ class Sweep:
         return list(different.values())
 
     def notes(self, datasets: Sequence[Dataset]) -> list[str]:
-        """What the presets tell about datasets, unless an override settles it."""
-        notes = []
+        """What `all` leaves out, and what the presets tell about datasets unless an override settles it."""
+        everything = methods_lib.every_method(self.preset) if methods_lib.ALL in self.algorithms else ()
+        notes = [why for method in everything if (why := self._left_out(method))]
         for dataset in datasets:
             for method in self.methods:
                 preset = method.presets.get(self.preset)

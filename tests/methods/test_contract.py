@@ -11,7 +11,7 @@ from flax import struct
 
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import METHODS, awac, behavior, find_method, iql, sac, srpo, stages_in_order
-from jaxrl_srpo.methods.contract import Method, Preset, Stage, check_method, merged_settings, preset_values
+from jaxrl_srpo.methods.contract import Method, Preset, Stage, agreeing, check_method, merged_settings, preset_values
 from jaxrl_srpo.methods.settings import Values, read, setting, with_arrays
 from jaxrl_srpo.population.member import call
 from jaxrl_srpo.types import Array, Batch, Metrics, Spec
@@ -227,3 +227,23 @@ def test_a_stage_is_told_the_sizes_that_it_asks_for() -> None:
     assert plain.sizes(whole) == plain.sizes(Spec(3, 2, 60))
     assert follower.spec(whole) == Spec(3, 2)
     assert follower.sizes(whole) != follower.sizes(Spec(3, 2, 60))
+
+
+def test_methods_agree_if_what_they_learn_by_does() -> None:
+    def method(name: str, **values: Any) -> Method:
+        return dataclasses.replace(iql.METHOD, name=name, presets={"one": Preset("", lambda dataset, family: values)})
+
+    plain, same, longer = method("plain"), method("same", expectile=0.7), method("longer", discount=0.999)
+    # A default stands against a value; what does not change learning does not.
+    quiet = method("quiet", log_interval=7)
+    assert agreeing([plain, longer, same, quiet], "one", [("x", "other")]) == [[plain, same, quiet], [longer]]
+    with pytest.raises(UserError, match="--preset=two: plain has none of this name"):
+        agreeing([plain], "two", [("x", "other")])
+
+
+@pytest.mark.parametrize("family", ["locomotion", "antmaze", "pointmaze", "adroit", "kitchen", "other"])
+def test_quick_presets_of_all_methods_share_a_run(family: str) -> None:
+    """So that `--algorithm=all` trains every method at once."""
+    every = [method for method in METHODS if method.stages]
+    assert agreeing(every, "quick", [("", family)]) == [every]
+    assert preset_values(every, "quick", "", family)

@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.report.literature import aggregate, final_scores, read_lines, write_literature_table
+from jaxrl_srpo.report.literature import aggregate, read_lines, write_literature_table
+from jaxrl_srpo.report.published import RECALLED, published_scores
 from tests.report import written_run
 
 # Last scores of four seeds; SRPO has two betas, of which the second is better on average.
@@ -62,8 +63,7 @@ def run(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_aggregates_are_those_of_the_last_evaluations(run: pathlib.Path) -> None:
-    lines = read_lines(run)
-    found = {(one.group, one.algorithm): one for one in aggregate(lines, final_scores(run, lines))}
+    found = {(one.group, one.algorithm): one for one in aggregate(read_lines(run))}
     assert set(found) == {(group, name) for group in ("locomotion", "antmaze", "all") for name in ("srpo", "iql")}
     srpo = found["locomotion", "srpo"]
     # Of 50 52 54 60 70 80 90 100 the middle half; and the mean of 54 and 85.
@@ -75,8 +75,7 @@ def test_aggregates_are_those_of_the_last_evaluations(run: pathlib.Path) -> None
 
 def test_intervals_resample_every_dataset_on_its_own(run: pathlib.Path) -> None:
     """The variance of the mean of dataset means is the mean of their variances over seeds, over datasets and seeds."""
-    lines = read_lines(run)
-    (one,) = [x for x in aggregate(lines, final_scores(run, lines)) if (x.group, x.algorithm) == ("locomotion", "iql")]
+    (one,) = [x for x in aggregate(read_lines(run)) if (x.group, x.algorithm) == ("locomotion", "iql")]
     variances = [np.var(SCORES[name, "iql", ""]) for name in ("hopper-medium-v2", "halfcheetah-medium-v2")]
     half = stats.norm.ppf(0.975) * np.sqrt(sum(variances) / (2**2 * 4))
     assert one.mean.high - one.mean.low == pytest.approx(2 * half, rel=0.1)
@@ -85,17 +84,54 @@ def test_intervals_resample_every_dataset_on_its_own(run: pathlib.Path) -> None:
 
 def test_the_table_holds_the_best_beta_and_what_is_published(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     markdown, table, latex, _ = [path.read_text() for path in write_literature_table(run, tmp_path / "out")]
-    (line,) = [line for line in markdown.splitlines() if line.startswith("| hopper-medium-v2")]
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[:8] == ["hopper-medium-v2", "0.1", "4", "10", "85.0 ± 12.9", "95.5", "-10.5", "90.0"]
-    assert "59.3" in cells  # TD3+BC, as published.
+    scores, iql, srpo, published = [
+        cells_of(line) for line in markdown.splitlines() if line.startswith("| hopper-medium")
+    ]
+    assert scores == ["hopper-medium-v2", "55.0 ± 12.9", "85.0 ± 12.9"]
+    assert srpo[1:6] == ["SRPO", "beta=0.1", "4", "10", "85.0 ± 12.9"]
+    assert srpo[6:] == ["95.5 (l)", "-10.5", "90.0"]
+    assert iql[1:] == ["IQL actor", "", "4", "10", "55.0 ± 12.9", "67.5 ± 3.8 (CORL, l)", "-12.5", "60.0"]
+    titles = next(cells_of(line) for line in markdown.splitlines() if line.startswith("| published"))
+    named = dict(zip(titles, published, strict=True))
+    assert (named["TD3+BC (CORL)"], named["TD3+BC"]) == ("60.4 (l)", "59.3 (lr)")
+    assert (named["Diffusion-QL"], named["QGPO"]) == ("90.5 (o)", "98.0 (ls)")
+    assert "r: recalled, not read" in markdown
+    assert "SRPO: the best of 2 settings" in markdown
     assert "commit 0123abc" in markdown
     rows = list(csv.DictReader(io.StringIO(table)))
     own = {(row["dataset"], row["algorithm"]): float(row["mean"]) for row in rows if row["source"] == "run"}
     assert own["hopper-medium-v2", "srpo"] == 85.0
-    assert {row["algorithm"] for row in rows if row["source"] == "published"} >= {"SRPO", "IQL", "QGPO"}
+    assert {row["algorithm"] for row in rows if row["source"] == "published (paper)"} >= {"SRPO", "IQL", "QGPO"}
+    assert all(row["marks"] for row in rows if row["source"] != "run")
     assert "85.0 $\\pm$ 12.9" in latex
-    assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 2
+    assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 4
+
+
+def test_what_is_recalled_is_nowhere_printed_without_its_mark(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    markdown, *_ = [path.read_text() for path in write_literature_table(run, tmp_path / "out")]
+    for name in SCORES:
+        for score in published_scores(name[0]).values():
+            assert (RECALLED in score.marks) == score.text().endswith("r)") == score.short().endswith("r)")
+    # TD3+BC's mean of the three datasets as recalled is 62.1; the one that was read stands first.
+    assert f"{(59.3 + 48.3 + 78.6) / 3:.1f}" not in markdown
+
+
+def test_several_runs_stand_in_one_table(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """As of methods whose presets disagree; an algorithm counts where it comes first."""
+    other = write_run(tmp_path / "other")
+    for file in ("sweep.json", "evaluations.csv"):
+        text = (other / file).read_text().replace("srpo", "other").replace("SRPO", "Other")
+        (other / file).write_text(text.replace(",80.0,", ",0.0,"))
+    lines = read_lines([run, other])
+    assert [tuple(line.rows) for line in lines] == [("iql", "srpo", "other")] * 3
+    assert [read_lines(run)[0].scores["iql"].tolist()] == [lines[0].scores["iql"].tolist()]
+    assert lines[0].scores["other"].tolist() != lines[0].scores["srpo"].tolist()
+    markdown, *_ = [path.read_text() for path in write_literature_table([run, other], tmp_path / "out")]
+    assert "| dataset | IQL actor | SRPO | Other |" in markdown
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_equal_evaluations_give_equal_bytes_in_any_order(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -107,8 +143,7 @@ def test_equal_evaluations_give_equal_bytes_in_any_order(run: pathlib.Path, tmp_
 def test_a_single_seed_has_no_interval(run: pathlib.Path) -> None:
     text = (run / "evaluations.csv").read_text().splitlines()
     (run / "evaluations.csv").write_text("\n".join([text[0], *(line for line in text if ",0,," in line[:60])]) + "\n")
-    lines = read_lines(run)
-    assert all(np.isnan(one.iqm.low) for one in aggregate(lines, final_scores(run, lines)))
+    assert all(np.isnan(one.iqm.low) for one in aggregate(read_lines(run)))
 
 
 def test_other_metrics_are_refused(tmp_path: pathlib.Path) -> None:

@@ -16,8 +16,8 @@ def test_best_beta_is_bold_and_the_protocol_is_stated(tmp_path: pathlib.Path) ->
     assert {row.beta for row in best_betas(collect(run_dir))} == {0.05}
     write_table(run_dir)
     text = (run_dir / "report" / "table.md").read_text()
-    assert f"| {HOPPER} | **SRPO** | **0.05** | 2 | 10 | **72.0 ± 2.8** | 95.5 | 70.0 | 72.0 | 720.0 |" in text
-    assert f"| {HOPPER} | SRPO | 0.2 | 2 | 10 | 50.0 ± 14.1 | 95.5 | 40.0 | 60.0 | 500.0 |" in text
+    assert f"| {HOPPER} | **SRPO** | **0.05** | 2 | 10 | **72.0 ± 2.8** | 95.5 (l) | 70.0 | 72.0 | 720.0 |" in text
+    assert f"| {HOPPER} | SRPO | 0.2 | 2 | 10 | 50.0 ± 14.1 | 95.5 (l) | 40.0 | 60.0 | 500.0 |" in text
     for words in ("last evaluation", "n − 1", "0123abc", "quick", "jax 0.10.2, python 3.11.9", "2026-01-02", "0 for a"):
         assert words in text
 
@@ -27,7 +27,7 @@ def test_terminal_table_is_aligned_ascii(tmp_path: pathlib.Path) -> None:
     lines = text.splitlines()
     assert text.isascii()
     assert lines[0].startswith("dataset           algorithm         beta  seeds")
-    assert lines[0].index("published") + len("published") == lines[5].index("95.5") + len("95.5")
+    assert lines[0].index("published") + len("published") == lines[5].index("95.5 (l)") + len("95.5 (l)")
     assert "72.0 +- 2.8" in lines[5]
     assert lines[5].endswith("* best beta")
     assert "last evaluation" in lines[-1]
@@ -136,7 +136,7 @@ def test_data_that_could_be_taken_for_d4rls_are_marked_in_every_table(
     run = written_run.write(tmp_path, EVALUATIONS.replace(HOPPER, name), datasets=[written_run.dataset(name)])
     markdown, plain = written_run.markdown(run), format_table(collect(run))
     table = (run / "report" / "table.csv").read_text().splitlines()
-    assert table[0].endswith(",origin")
+    assert table[0].endswith(",origin,published_note")
     if not words:
         assert "(o)" not in markdown + plain
         assert table[1].endswith(",")
@@ -145,4 +145,4 @@ def test_data_that_could_be_taken_for_d4rls_are_marked_in_every_table(
     assert f"- (o): {name}: {words}." in markdown
     assert f"\n{name} (o)  " in plain
     assert f"\n(o) {name}: {words}" in plain
-    assert all(line.endswith(f',"{words}"' if "," in words else f",{words}") for line in table[1:])
+    assert all(line.endswith(f',"{words}",' if "," in words else f",{words},") for line in table[1:])

@@ -10,7 +10,7 @@ import pytest
 import jaxrl_srpo
 from jaxrl_srpo.data.dataset import Dataset, EnvironmentSpec
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods import METHODS, awac, behavior, iql, srpo, stages_in_order
+from jaxrl_srpo.methods import METHODS, awac, behavior, every_method, find_method, iql, srpo, stages_in_order
 from jaxrl_srpo.methods.settings import Values
 from jaxrl_srpo.runs.sweep import Member, Sweep, by_training, populations, shared_groups, stages_of, unique
 from tests import synthetic
@@ -397,3 +397,28 @@ def test_more_members_than_anyone_trains_are_refused_before_they_are_made() -> N
     values = tuple(float(value) for value in range(1, 2001))
     with pytest.raises(UserError, match="make 4000000 members; at most 100000"):
         Sweep(("d",), (0,), overrides={"beta": values, "awr_temperature": values})
+
+
+def test_all_are_the_methods_that_learn_from_a_dataset_and_have_the_preset(datasets: list[Dataset]) -> None:
+    quick = Sweep(("one",), (0,), "quick", algorithms=("all",))
+    assert quick.methods == every_method("quick")
+    assert {"srpo", "iql", "awac", "td3_bc", "rebrac"} <= {method.name for method in quick.methods}
+    assert "sac" not in {method.name for method in quick.methods}
+    assert quick.notes(datasets[:1]) == []
+    assert {member.algorithm for member in quick.members(datasets[:1])} == {one.name for one in quick.methods}
+    assert {method.name for method in Sweep(("one",), (0,), "corl", algorithms=("all",)).methods} >= {"awac", "td3_bc"}
+    with pytest.raises(UserError, match="--algorithm=all: no method has --preset=nothing"):
+        Sweep(("one",), (0,), "nothing", algorithms=("all",))
+
+
+def test_all_leaves_out_what_cannot_learn_by_the_settings(datasets: list[Dataset]) -> None:
+    weighted = Sweep(("one",), (0,), "quick", {"trajectory_weighting": (20.0,)}, algorithms=("all",))
+    assert find_method("rebrac") not in weighted.methods
+    assert find_method("td3_bc") in weighted.methods
+    assert any(note.startswith("rebrac: left out, it learns from the order") for note in weighted.notes(datasets[:1]))
+    online = Sweep(("one",), (0,), "quick", {"online_steps": (9,)}, algorithms=("all",))
+    assert all(method.online for method in online.methods)
+    assert "td3_bc: left out, it does not learn online" in online.notes(datasets[:1])
+    # One that is named is tried, and refused with its own message.
+    named = Sweep(("one",), (0,), "quick", {"trajectory_weighting": (20.0,)}, algorithms=("all", "rebrac"))
+    assert find_method("rebrac") in named.methods

@@ -6,7 +6,8 @@ import numpy as np
 
 from experiments.benchmarks import workload
 from experiments.benchmarks.workload import Workload, matrix_flop, random_rows, update_flop
-from jaxrl_srpo.methods import awac, srpo
+from jaxrl_srpo.data.table import unpack
+from jaxrl_srpo.methods import awac, srpo, td3_bc
 from jaxrl_srpo.methods.contract import preset_values
 from jaxrl_srpo.methods.settings import Values
 from jaxrl_srpo.types import Spec
@@ -53,13 +54,6 @@ def test_random_rows_are_transitions_without_terminals() -> None:
     np.testing.assert_array_equal(rows[:, -1], 1.0)
 
 
-def test_further_columns_of_random_rows_are_those_of_one_episode() -> None:
-    rows = random_rows(SPEC._replace(columns=("steps_left", "next_actions")), 50)
-    np.testing.assert_array_equal(rows[:, 14], 1.0)
-    np.testing.assert_array_equal(rows[:, 15], np.arange(50)[::-1])
-    np.testing.assert_array_equal(rows[:-1, 16:], rows[1:, 5:8])
-
-
 def test_convolutions_are_counted() -> None:
     def program(x: jax.Array, kernel: jax.Array) -> jax.Array:
         layout = ("NWC", "WIO", "NWC")
@@ -67,3 +61,16 @@ def test_convolutions_are_counted() -> None:
 
     traced = jax.make_jaxpr(program)(jnp.zeros((2, 10, 4)), jnp.zeros((5, 4, 6)))
     assert matrix_flop(traced.jaxpr) == 2 * (2 * 10 * 6) * (5 * 4)
+
+
+def test_stages_get_the_columns_that_they_ask_for() -> None:
+    spec = td3_bc.REBRAC.spec(SPEC)
+    batch = unpack(jnp.asarray(random_rows(spec, 600)), spec)
+    assert batch.next_actions is not None
+    assert batch.steps_left is not None
+    assert float(jnp.abs(batch.next_actions).max()) <= 1.0
+    np.testing.assert_array_equal(batch.steps_left[510:514], [1, 0, 511, 510])
+    np.testing.assert_array_equal(batch.discounts, 1.0)
+    own = Values({"rebrac_batch_size": 4, "rebrac_width": 8, "rebrac_layers": 1})
+    assert update_flop(td3_bc.REBRAC, own, SPEC) > 0
+    assert Workload(td3_bc.REBRAC, own, SPEC, groups=1, members_per_group=1, rows=20).population().state_bytes > 0

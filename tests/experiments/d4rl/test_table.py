@@ -1,6 +1,7 @@
 """The plan of the published table, what it refuses, and the whole command on a small file."""
 
 import pathlib
+import shutil
 
 import pytest
 
@@ -8,9 +9,11 @@ from experiments.d4rl import table
 from jaxrl_srpo.data import d4rl
 from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.runs.sweep import Sweep, populations, stages_of, unique
 from tests import synthetic
 from tests.data.test_download import serving
+from tests.report.test_literature import write_run
 
 TINY = ("--preset=quick", "--budget=0.001", "--seeds=0:2", "--beta=0.1", "--episodes=1")
 
@@ -28,7 +31,7 @@ def test_a_plan_adds_up(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(table, "MEASURED_SECONDS", 0.01)
     dataset = load_dataset(str(synthetic.write_pendulum(tmp_path / "pendulum.hdf5")))
     overrides = {name: (value,) for name, value in synthetic.TINY.items()} | {"beta": (0.1, 0.3)}
-    parts = table.plan(Sweep((dataset.source,), (0, 1), "quick", overrides), [dataset], 0)
+    parts = table.plan([Sweep((dataset.source,), (0, 1), "quick", overrides)], [dataset], 0)
     assert [(part.stage, part.members) for part in parts] == [("behavior", 2), ("critic", 2), ("policy", 4)]
     assert all(part.flop > 0 and part.memory > 0 and part.seconds > 0 for part in parts)
     needed = max(part.memory for part in parts)
@@ -36,6 +39,40 @@ def test_a_plan_adds_up(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UserError, match=r"stage of \d members needs .* --members_per_population=\d trains fewer"):
         table.check_fits(parts, 0.6 * needed)
     assert "PFLOP" in table.describe(parts)
+
+
+def test_methods_whose_presets_agree_share_a_run() -> None:
+    def groups(algorithms: list[str], preset: str, name: str) -> list[list[str]]:
+        return [[one.name for one in group] for group in table.groups_of(algorithms, preset, [name])]
+
+    # TD3+BC normalizes observations, and neither scales rewards as SRPO and IQL do.
+    found = groups(["srpo", "iql", "td3_bc", "rebrac"], "paper", "hopper-medium-v2")
+    assert found == [["srpo", "iql"], ["td3_bc"], ["rebrac"]]
+    assert groups(["srpo", "iql"], "paper", "antmaze-umaze-v2") == [["srpo", "iql"]]
+    (every,) = groups(["all"], "quick", "somewhere/hopper_medium-regen.hdf5")
+    assert {"srpo", "iql", "awac", "td3_bc", "rebrac"} <= set(every)
+    with pytest.raises(UserError, match="--preset=paper: awac has none of this name"):
+        groups(["awac"], "paper", "hopper-medium-v2")
+    with pytest.raises(UserError, match="--algorithm: no method has --preset=nothing"):
+        groups(["all"], "nothing", "hopper-medium-v2")
+
+
+def test_runs_of_their_own_end_in_one_table(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As methods whose presets disagree are trained."""
+    data = synthetic.write_pendulum(tmp_path / "pendulum.hdf5")
+    trained = []
+
+    def train(names: object, out: pathlib.Path, *rest: object, algorithm: list[Method], **more: object) -> None:
+        trained.append((out.name, [method.name for method in algorithm]))
+        shutil.copytree(write_run(tmp_path / f"written-{out.name}"), out)
+
+    monkeypatch.setattr("jaxrl_srpo.api.train", train)
+    table.main([f"--datasets={data}", "--algorithm=td3_bc,rebrac", f"--out={tmp_path / 'run'}"])
+    assert trained == [("td3_bc", ["td3_bc"]), ("rebrac", ["rebrac"])]
+    assert "# D4RL beside the literature" in capsys.readouterr().out
+    assert (tmp_path / "run" / "report" / "d4rl_table.csv").is_file()
 
 
 def test_missing_data_are_named_all_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
