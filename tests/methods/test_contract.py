@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import struct
 
+from jaxrl_srpo.data import table
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import METHODS, awac, behavior, find_method, iql, sac, srpo, stages_in_order
 from jaxrl_srpo.methods.contract import Method, Preset, Stage, agreeing, check_method, merged_settings, preset_values
@@ -16,7 +17,7 @@ from jaxrl_srpo.methods.settings import Values, read, setting, with_arrays
 from jaxrl_srpo.population.member import call
 from jaxrl_srpo.types import Array, Batch, Metrics, Spec
 
-SPEC = Spec(3, 2)
+SPEC = Spec(3, 2, transitions=12)
 STAGES = {stage.name: stage for stage in stages_in_order(METHODS)}
 # The numbers that the stages' random streams had when they were released.
 STREAMS = {
@@ -88,14 +89,15 @@ def test_results_have_the_shapes_that_their_templates_say(name: str) -> None:
             results = {earlier.name: result_of(earlier)[0] for earlier in stage.needs}
             settings, frozen = with_arrays(stage.read(TINY)), stage.make_frozen(TINY, results)
             state = call(stage.init, key=key, spec=SPEC, settings=settings, frozen=frozen)
-            columns = (observations, jnp.zeros((4, 2)), jnp.zeros(4), observations, jnp.ones(4))
-            new, metrics = call(
-                stage.update, state=state, batch=Batch(*columns), key=key, settings=settings, frozen=frozen
-            )
+            batch, data = table.example(stage.spec(SPEC), 4)
+            given = {"batch": batch, "data": data, "key": key, "settings": settings, "frozen": frozen}
+            new, metrics = call(stage.update, state=state, **given)
             assert str(jax.tree.structure(new)) == str(jax.tree.structure(state))
             return stage.result(new), (state, settings), metrics
 
         result, (state, settings), metrics = result_of(stage)
+        if not stage.acts:
+            return result, jnp.zeros((4, 2)), metrics
         policy = stage.make_policy(TINY, SPEC, result)
         actions = call(stage.act, policy=policy, observations=observations, key=key)
         if stage.explore is not None:
