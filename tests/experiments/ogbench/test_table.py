@@ -40,8 +40,11 @@ def test_the_command_trains_and_writes_the_table(tmp_path: pathlib.Path, capsys:
     pytest.importorskip("ogbench", reason="OGBench is not installed")
     name = "pointmaze-medium"
     ogbench_files.write(tmp_path / f"{name}-stitch-v0.npz", ogbench_files.solved_tasks(name, "stitch"))
-    arguments = [f"--families={name}-stitch", f"--folder={tmp_path}", "--tasks=2,3", "--seeds=0", "--algorithm=iql"]
+    arguments = [f"--families={name}-stitch", f"--folder={tmp_path}", "--tasks=2,3", "--seeds=0"]
+    arguments += ["--algorithm=iql,rebrac"]
     arguments += ["--preset=quick", "--budget=0.0001", "--settings=episodes=1", f"--out={tmp_path / 'run'}"]
     table.main(arguments)
-    assert "| pointmaze-medium-stitch | mean of 2 | 0 |" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "| data | task | IQL actor | ReBRAC |" in said
+    assert "| pointmaze-medium-stitch | mean of 2 | 0 | 0 |" in said
     assert (tmp_path / "run" / "report" / "ogbench_table.tex").is_file()
