@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from jaxrl_srpo.methods import behavior, iql, srpo
 from jaxrl_srpo.methods.settings import Values
-from jaxrl_srpo.nn.diffusion import BETA_MAX, BETA_MIN
+from jaxrl_srpo.nn.schedules import VP
 from jaxrl_srpo.types import Spec
 
 
@@ -37,7 +37,7 @@ def draw_batch(rows: Tensor, spec: Spec, batch_size: int) -> Batch:
 
 def marginal(times: Tensor) -> tuple[Tensor, Tensor]:
     """alpha_t and sigma_t of the variance-preserving linear schedule (section 2.2)."""
-    log_alpha = -0.25 * times**2 * (BETA_MAX - BETA_MIN) - 0.5 * times * BETA_MIN
+    log_alpha = -0.25 * times**2 * (VP.beta_max - VP.beta_min) - 0.5 * times * VP.beta_min
     return torch.exp(log_alpha), torch.sqrt(-torch.expm1(2.0 * log_alpha))
 
 
