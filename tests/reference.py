@@ -63,6 +63,9 @@ class Node:
 
         return Node(self.value[:, index], (self,), backward)
 
+    def reshape(self, *shape: int) -> "Node":
+        return Node(self.value.reshape(shape), (self,), lambda g: (g.reshape(self.value.shape),))
+
     def differentiate(self) -> None:
         """Fills `gradient` of every node that this scalar was made from."""
         order: list[Node] = []
@@ -118,6 +121,18 @@ def tanh(x: Node) -> Node:
     return x.elementwise(y, 1.0 - y**2)
 
 
+def silu(x: Node) -> Node:
+    sigmoid = 0.5 * (1.0 + np.tanh(0.5 * x.value))
+    return x.elementwise(x.value * sigmoid, sigmoid * (1.0 + x.value * (1.0 - sigmoid)))
+
+
+def log_softmax(x: Node) -> Node:
+    """Over the last axis."""
+    shifted = x.value - x.value.max(-1, keepdims=True)
+    y = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return Node(y, (x,), lambda g: (g - np.exp(y) * g.sum(-1, keepdims=True),))
+
+
 def mish(x: Node) -> Node:
     """x tanh(softplus(x)), with the derivative of its definition."""
     t = np.tanh(np.logaddexp(x.value, 0.0))
@@ -151,11 +166,11 @@ def dense(params: Tree, x: Node) -> Node:
     return x @ inner["kernel"] + inner["bias"]
 
 
-def mlp(params: Tree, x: Node | np.ndarray) -> Node:
-    """Affine layers with ReLU between them."""
+def mlp(params: Tree, x: Node | np.ndarray, activation: Callable[[Node], Node] = relu) -> Node:
+    """Affine layers with an activation between them."""
     x = _node(x)
     for i in range(len(params)):
-        x = dense(params[f"Dense_{i}"], relu(x) if i else x)
+        x = dense(params[f"Dense_{i}"], activation(x) if i else x)
     return x
 
 
@@ -170,6 +185,15 @@ def twin_q(params: Tree, observations: np.ndarray, actions: Node | np.ndarray) -
 
 def value(params: Tree, observations: np.ndarray) -> Node:
     return mlp(params["MLP_0"], observations).column(0)
+
+
+def energy(
+    params: Tree, frequencies: np.ndarray, noisy_actions: np.ndarray, times: np.ndarray, observations: np.ndarray
+) -> Node:
+    """The energy [B] of QGPO's guidance."""
+    angles = 2.0 * np.pi * times[:, None] * frequencies[None]
+    time = dense(params["Dense_0"], Node(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)))
+    return mlp(params["MLP_0"], concatenate([noisy_actions, time, observations]), silu).column(0)
 
 
 def score_network(

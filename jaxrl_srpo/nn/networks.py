@@ -308,3 +308,17 @@ class ScoreNetwork(nn.Module):
         for _ in range(self.blocks):
             x = ResidualBlock(self.hidden, self.dropout_rate)(x, train)
         return Dense(noisy_actions.shape[-1], hidden=False)(mish(x))
+
+
+class Energy(nn.Module):
+    """Energy f(a_t, s, t) of a noisy action, whose gradient guides a diffusion model."""
+
+    width: int = 256
+    layers: int = 4
+
+    @nn.compact
+    def __call__(self, noisy_actions: Array, times: Array, observations: Array) -> Array:
+        """[B, action_size], [B], [B, observation_size] -> [B]."""
+        time = Dense(32, hidden=False)(FourierFeatures(frequencies=16)(times))
+        x = jnp.concatenate([noisy_actions, time, observations], axis=-1)
+        return MLP(1, self.width, self.layers, nn.silu)(x)[..., 0]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import struct
 
+from jaxrl_srpo.data import table
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import METHODS, awac, behavior, find_method, iql, sac, srpo, stages_in_order
 from jaxrl_srpo.methods.contract import Method, Preset, Stage, check_method, merged_settings, preset_values
@@ -81,23 +82,24 @@ def test_a_new_stage_has_a_stream_of_its_name_far_from_all_numbers() -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_results_have_the_shapes_that_their_templates_say(name: str) -> None:
     """Every stage from `init` to an action, as the trainer and the evaluator call it."""
-    stage = STAGES[name]
+    stage, whole = STAGES[name], SPEC._replace(transitions=6, episodes=2)
 
     def run(key: Array, observations: Array) -> tuple[Any, Array, Metrics]:
         def result_of(stage: Stage) -> tuple[Any, Any, Metrics]:
             results = {earlier.name: result_of(earlier)[0] for earlier in stage.needs}
             settings, frozen = with_arrays(stage.read(TINY)), stage.make_frozen(TINY, results)
-            state = call(stage.init, key=key, spec=SPEC, settings=settings, frozen=frozen)
-            columns = (observations, jnp.zeros((4, 2)), jnp.zeros(4), observations, jnp.ones(4))
-            new, metrics = call(
-                stage.update, state=state, batch=Batch(*columns), key=key, settings=settings, frozen=frozen
-            )
+            state = call(stage.init, key=key, spec=stage.spec(whole), settings=settings, frozen=frozen)
+            batch, data = table.example(stage.spec(whole), 4)
+            given = {"batch": batch, "data": data, "key": key, "step": jnp.int32(0)}
+            new, metrics = call(stage.update, state=state, settings=settings, frozen=frozen, **given)
             assert str(jax.tree.structure(new)) == str(jax.tree.structure(state))
             return stage.result(new), (state, settings), metrics
 
         result, (state, settings), metrics = result_of(stage)
-        policy = stage.make_policy(TINY, SPEC, result)
-        actions = call(stage.act, policy=policy, observations=observations, key=key)
+        actions = jnp.zeros((4, 2))
+        if stage.acts:
+            policy = stage.make_policy(TINY, whole, result)
+            actions = call(stage.act, policy=policy, observations=observations, key=key)
         if stage.explore is not None:
             explored = call(stage.explore, state=state, observations=observations, key=key, settings=settings)
             assert explored.shape == (4, 2)
@@ -105,7 +107,7 @@ def test_results_have_the_shapes_that_their_templates_say(name: str) -> None:
 
     result, actions, metrics = jax.eval_shape(run, jax.random.key(0), jnp.zeros((4, 3)))
     assert actions.shape == (4, 2)
-    template = stage.template(TINY, SPEC)
+    template = stage.template(TINY, whole)
     assert str(jax.tree.structure(template)) == str(jax.tree.structure(result))
     jax.tree.map(lambda one, other: np.testing.assert_array_equal(one.shape, other.shape), template, result)
     # What `update` returns is what the page of methods explains.
