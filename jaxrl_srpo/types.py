@@ -26,12 +26,14 @@ class Spec(NamedTuple):
       transitions: of the dataset; 0 for a stage that keeps nothing for each of them, so that members of datasets of
         different sizes train together.
       columns: further columns of the transition table that a stage reads, see `data.table.COLUMNS`.
+      episodes: of the dataset, whose ends are numbers of 0 in the column `steps_left`; 0 like `transitions`.
     """
 
     observation_size: int
     action_size: int
     transitions: int = 0
     columns: tuple[str, ...] = ()
+    episodes: int = 0
 
 
 @struct.dataclass

@@ -63,6 +63,9 @@ class Node:
 
         return Node(self.value[:, index], (self,), backward)
 
+    def reshape(self, *shape: int) -> "Node":
+        return Node(self.value.reshape(shape), (self,), lambda g: (g.reshape(self.value.shape),))
+
     def differentiate(self) -> None:
         """Fills `gradient` of every node that this scalar was made from."""
         order: list[Node] = []
@@ -124,6 +127,18 @@ def sin(x: Node) -> Node:
 
 def cos(x: Node) -> Node:
     return x.elementwise(np.cos(x.value), -np.sin(x.value))
+
+
+def silu(x: Node) -> Node:
+    sigmoid = 0.5 * (1.0 + np.tanh(0.5 * x.value))
+    return x.elementwise(x.value * sigmoid, sigmoid * (1.0 + x.value * (1.0 - sigmoid)))
+
+
+def log_softmax(x: Node) -> Node:
+    """Over the last axis."""
+    shifted = x.value - x.value.max(-1, keepdims=True)
+    y = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return Node(y, (x,), lambda g: (g - np.exp(y) * g.sum(-1, keepdims=True),))
 
 
 def mish(x: Node) -> Node:
@@ -212,6 +227,15 @@ def twin_q(
 
 def value(params: Tree, observations: np.ndarray) -> Node:
     return mlp(params["MLP_0"], observations).column(0)
+
+
+def energy(
+    params: Tree, frequencies: np.ndarray, noisy_actions: np.ndarray, times: np.ndarray, observations: np.ndarray
+) -> Node:
+    """The energy [B] of QGPO's guidance."""
+    angles = 2.0 * np.pi * times[:, None] * frequencies[None]
+    time = dense(params["Dense_0"], Node(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)))
+    return mlp(params["MLP_0"], concatenate([noisy_actions, time, observations]), silu).column(0)
 
 
 def score_network(

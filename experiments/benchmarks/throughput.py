@@ -29,6 +29,7 @@ from experiments.benchmarks.workload import (
     matrix_rate,
     random_rows,
     update_flop,
+    whole,
 )
 from jaxrl_srpo import methods
 from jaxrl_srpo.cli.command_line import parse_words
@@ -148,7 +149,7 @@ def _measure_stage(
     name: str, precision: Precision, strategy: Strategy, rivals: Sequence[Rival], limit: float, options: Options
 ) -> Iterator[Measurement]:
     stage, settings = _find(name, options)
-    flop = update_flop(stage, settings, options.spec._replace(transitions=options.rows))
+    flop = update_flop(stage, settings, whole(options.spec, options.rows))
     batch_size: int = stage.read(settings).batch_size
     torches: list[Runner] = [TorchRunner(stage, settings, rival, options) for rival in rivals]
     rate = math.inf

@@ -63,7 +63,7 @@ class Workload:
     @property
     def sizes(self) -> Spec:
         """Sizes as the stage is told them."""
-        return self.stage.spec(self.spec._replace(transitions=self.rows))
+        return self.stage.spec(whole(self.spec, self.rows))
 
     @property
     def members(self) -> int:
@@ -78,7 +78,7 @@ class Workload:
 
     def untrained(self) -> Any:
         """Untrained earlier results, leaves [groups, ...]: speed does not depend on their weights."""
-        return _untrained(self.stage, self.settings, self.spec._replace(transitions=self.rows), self.groups)
+        return _untrained(self.stage, self.settings, whole(self.spec, self.rows), self.groups)
 
     def population(self) -> OfflinePopulation:
         """The population as training runs it, on random transitions."""
@@ -126,6 +126,11 @@ class PopulationRunner:
     def diverged(self) -> bool:
         """Whether any member's numbers stopped being finite, which would make its updates no measure."""
         return bool(np.any(self._population.diverged_at >= 0))
+
+
+def whole(spec: Spec, rows: int) -> Spec:
+    """Sizes of a problem and of the data that `random_rows` makes for it."""
+    return spec._replace(transitions=rows, episodes=-(-rows // _EPISODE))
 
 
 def random_rows(spec: Spec, rows: int) -> np.ndarray:
@@ -187,7 +192,7 @@ def update_flop(stage: Stage, settings: Values, spec: Spec) -> int:
         given = {"key": key, "settings": own, "frozen": _frozen(stage, settings, spec, key)}
         state = call(stage.init, spec=sizes, **given)
         batch, data = example(sizes, own.batch_size)
-        return call(stage.update, state=state, batch=batch, data=data, **given)
+        return call(stage.update, state=state, batch=batch, data=data, step=jnp.int32(0), **given)
 
     return matrix_flop(jax.make_jaxpr(one)(jax.random.key(0)).jaxpr)
 

@@ -198,6 +198,11 @@ class Dataset:
         return len(self.observations)
 
     @property
+    def episodes(self) -> int:
+        """Number of episodes that transitions were kept of, incomplete ones included."""
+        return int(self.episode_ends.sum())
+
+    @property
     def observation_size(self) -> int:
         """Width of one observation."""
         return self.observations.shape[1]

@@ -47,6 +47,7 @@ class DatasetFacts:
       observation_keys: entries of dictionary observations that make a vector; empty if they were vectors.
       longest_episode: steps of the longest episode; 0 where an earlier version did not keep it.
       inputs_fingerprint: see `Dataset`.
+      kept_episodes: number of episodes that transitions were kept of; 0 where an earlier version did not keep it.
     """
 
     name: str
@@ -75,6 +76,7 @@ class DatasetFacts:
     observation_keys: list[str] = dataclasses.field(default_factory=list)
     longest_episode: int = 0
     inputs_fingerprint: str = ""
+    kept_episodes: int = 0
 
     @property
     def units(self) -> Units:
@@ -193,6 +195,7 @@ def dataset_facts(
         longest_episode=int(dataset.episode_lengths.max(initial=0)),
         given=os.path.abspath(given) if given is not None and _is_path(given) else given,
         inputs_fingerprint=dataset.inputs_fingerprint,
+        kept_episodes=dataset.episodes,
     )
 
 

@@ -53,6 +53,14 @@ QUICK = {
     "score_blocks": 2,
 }
 QUICK_MAZE = {"behavior_steps": 5_000}
+# The training of QGPO's released code; SfBC's has 586,000 updates, else the same.
+CEP = {
+    "behavior_steps": 600_000,
+    "behavior_batch_size": 4096,
+    "behavior_learning_rate": 1e-4,
+    "behavior_weight_decay": 0.0,
+    "score_dropout": 0.0,
+}
 
 
 @struct.dataclass

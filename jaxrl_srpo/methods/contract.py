@@ -6,8 +6,10 @@ checkpoints, flags or tables: all of these follow from what is declared here.
 
 Functions declare the arguments that they take, by these names:
   init      key, spec, settings, frozen                 -> state
-  update    state, batch, key, settings, frozen, data   -> (state, metrics), scalars, `loss` among them; `data` are
-                                                           all `data.table.Transitions` of the member's dataset
+  update    state, batch, key, settings, frozen, data, step -> (state, metrics), scalars, `loss` among them; `data` are
+                                                           all `data.table.Transitions` of the member's dataset, `step`
+                                                           the number of the update, which all members share: a
+                                                           `lax.cond` on it runs one branch for all of them
   frozen    results, settings                           -> what `init` and `update` get of earlier stages
   result    state                                       -> what is kept of a finished stage
   policy    result, settings, spec                      -> what acts, a pytree
@@ -85,8 +87,8 @@ class Stage:
       version: raised whenever its code gives other numbers, so that older results are not taken for its own.
       metrics: what each scalar of `update` means, in one line.
       columns: what its batches hold beside the transitions, names of `data.table.COLUMNS`.
-      per_transition: whether its state or result has something for each transition of the dataset, whose number `spec`
-        then tells.
+      per_transition: whether its state or result has something for each transition or episode of the dataset, whose
+        numbers `spec` then tells.
       title: what pictures of its losses call it; the label by default.
     """
 
@@ -128,7 +130,8 @@ class Stage:
 
     def spec(self, spec: Spec) -> Spec:
         """The sizes of a problem as its functions and its transition table have them."""
-        return spec._replace(transitions=spec.transitions if self.per_transition else 0, columns=self.columns)
+        own = spec if self.per_transition else spec._replace(transitions=0, episodes=0)
+        return own._replace(columns=self.columns)
 
     def sizes(self, spec: Spec) -> tuple[Spec, ...]:
         """What members of one population have in common: its sizes, and those of the results that it gets."""

@@ -364,3 +364,17 @@ class NoiseMLP(nn.Module):
         hidden = Dense(2 * self.time_size, mish)(sinusoidal_features(steps, self.time_size))
         x = jnp.concatenate([noisy_actions, Dense(self.time_size, hidden=False)(hidden), observations], axis=-1)
         return MLP(noisy_actions.shape[-1], self.width, self.layers, mish)(x)
+
+
+class Energy(nn.Module):
+    """Energy f(a_t, s, t) of a noisy action, whose gradient guides a diffusion model."""
+
+    width: int = 256
+    layers: int = 4
+
+    @nn.compact
+    def __call__(self, noisy_actions: Array, times: Array, observations: Array) -> Array:
+        """[B, action_size], [B], [B, observation_size] -> [B]."""
+        time = Dense(32, hidden=False)(FourierFeatures(frequencies=16)(times))
+        x = jnp.concatenate([noisy_actions, time, observations], axis=-1)
+        return MLP(1, self.width, self.layers, nn.silu)(x)[..., 0]

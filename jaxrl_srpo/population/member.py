@@ -151,7 +151,8 @@ def run_updates(
     def step(i: Array, carried: tuple[Any, Totals, Array]) -> tuple[Any, Totals, Array]:
         state, totals, failed_at = carried
         batch, key = batch_of(first + i)
-        state, metrics = call(update, state=state, batch=batch, key=key, settings=settings, frozen=frozen, data=data)
+        given = {"batch": batch, "key": key, "settings": settings, "frozen": frozen, "data": data, "step": first + i}
+        state, metrics = call(update, state=state, **given)
         healthy = failed_at < 0
         good = healthy & jnp.isfinite(metrics["loss"])
         return state, totals.add(metrics, good), jnp.where(healthy & ~good, first + i, failed_at)
@@ -167,7 +168,7 @@ def empty_totals(update: Function, spec: Spec, state: Any, settings: Any, frozen
 
     def metrics_of(state: Any, settings: Any, frozen: Any) -> Metrics:
         batch, data = table.example(spec, settings.batch_size)
-        given = {"batch": batch, "key": jax.random.key(0), "data": data}
+        given = {"batch": batch, "key": jax.random.key(0), "data": data, "step": jnp.int32(0)}
         return call(update, state=state, settings=settings, frozen=frozen, **given)[1]
 
     return Totals.of(jax.eval_shape(metrics_of, state, settings, frozen))
@@ -176,4 +177,4 @@ def empty_totals(update: Function, spec: Spec, state: Any, settings: Any, frozen
 def _all_finite(state: Any) -> Array:
     """Whether every floating leaf is finite; a sum is enough, for a NaN or an infinity survives in it."""
     leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.isfinite(functools.reduce(jnp.add, [jnp.sum(x) for x in leaves]))
+    return jnp.isfinite(functools.reduce(jnp.add, [jnp.sum(x) for x in leaves], jnp.float32(0.0)))

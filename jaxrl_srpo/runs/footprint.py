@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxrl_srpo.data import table
 from jaxrl_srpo.errors import UserError
@@ -59,7 +60,7 @@ def footprint(stage: Stage, values: Values, spec: Spec) -> Footprint:
         batch, data = table.example(sizes, getattr(own, "batch_size", 1))
         given = {"key": jax.random.key(0), "settings": own, "frozen": frozen}
         state = call(stage.init, spec=sizes, **given)
-        return state, call(stage.update, state=state, batch=batch, data=data, **given)
+        return state, call(stage.update, state=state, batch=batch, data=data, step=jnp.int32(0), **given)
 
     earlier = {needed.name: needed.template(values, spec) for needed in stage.needs}
     program, (state, _) = jax.make_jaxpr(update, return_shape=True)(earlier)

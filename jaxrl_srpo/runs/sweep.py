@@ -221,7 +221,7 @@ class Sweep:
             Member(
                 dataset=dataset.name,
                 fingerprint=dataset.fingerprint,
-                spec=Spec(dataset.observation_size, dataset.action_size, dataset.size),
+                spec=Spec(dataset.observation_size, dataset.action_size, dataset.size, episodes=dataset.episodes),
                 seed=seed,
                 settings=Values({flag: settings[flag] for flag in method.settings()}),
                 method=method,

@@ -91,7 +91,7 @@ def _member(
     return Member(
         dataset=entry["dataset"],
         fingerprint=facts.fingerprint,
-        spec=Spec(facts.observation_size, facts.action_size, facts.transitions),
+        spec=Spec(facts.observation_size, facts.action_size, facts.transitions, episodes=facts.kept_episodes),
         seed=entry["seed"],
         settings=Values(settings),
         method=method,

@@ -82,24 +82,24 @@ def test_a_new_stage_has_a_stream_of_its_name_far_from_all_numbers() -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_results_have_the_shapes_that_their_templates_say(name: str) -> None:
     """Every stage from `init` to an action, as the trainer and the evaluator call it."""
-    stage = STAGES[name]
+    stage, whole = STAGES[name], SPEC._replace(transitions=6, episodes=2)
 
     def run(key: Array, observations: Array) -> tuple[Any, Array, Metrics]:
         def result_of(stage: Stage) -> tuple[Any, Any, Metrics]:
             results = {earlier.name: result_of(earlier)[0] for earlier in stage.needs}
             settings, frozen = with_arrays(stage.read(TINY)), stage.make_frozen(TINY, results)
-            state = call(stage.init, key=key, spec=SPEC, settings=settings, frozen=frozen)
-            batch, data = table.example(stage.spec(SPEC), 4)
-            given = {"batch": batch, "data": data, "key": key, "settings": settings, "frozen": frozen}
-            new, metrics = call(stage.update, state=state, **given)
+            state = call(stage.init, key=key, spec=stage.spec(whole), settings=settings, frozen=frozen)
+            batch, data = table.example(stage.spec(whole), 4)
+            given = {"batch": batch, "data": data, "key": key, "step": jnp.int32(0)}
+            new, metrics = call(stage.update, state=state, settings=settings, frozen=frozen, **given)
             assert str(jax.tree.structure(new)) == str(jax.tree.structure(state))
             return stage.result(new), (state, settings), metrics
 
         result, (state, settings), metrics = result_of(stage)
-        if not stage.acts:
-            return result, jnp.zeros((4, 2)), metrics
-        policy = stage.make_policy(TINY, SPEC, result)
-        actions = call(stage.act, policy=policy, observations=observations, key=key)
+        actions = jnp.zeros((4, 2))
+        if stage.acts:
+            policy = stage.make_policy(TINY, whole, result)
+            actions = call(stage.act, policy=policy, observations=observations, key=key)
         if stage.explore is not None:
             explored = call(stage.explore, state=state, observations=observations, key=key, settings=settings)
             assert explored.shape == (4, 2)
@@ -107,7 +107,7 @@ def test_results_have_the_shapes_that_their_templates_say(name: str) -> None:
 
     result, actions, metrics = jax.eval_shape(run, jax.random.key(0), jnp.zeros((4, 3)))
     assert actions.shape == (4, 2)
-    template = stage.template(TINY, SPEC)
+    template = stage.template(TINY, whole)
     assert str(jax.tree.structure(template)) == str(jax.tree.structure(result))
     jax.tree.map(lambda one, other: np.testing.assert_array_equal(one.shape, other.shape), template, result)
     # What `update` returns is what the page of methods explains.
