@@ -33,7 +33,7 @@ def test_trained_policies_act_as_loaded_ones(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("method", [one for one in METHODS if one.stages], ids=lambda one: one.name)
 def test_every_method_acts_before_it_has_learned(method: Method) -> None:
-    policy = fresh(method, Spec(3, 2, 8, 2), "quick", "mine", "locomotion")
+    policy = fresh(method, Spec(3, 2, transitions=8, episodes=2), "quick", "mine", "locomotion")
     observations = np.zeros((4, 3), np.float32)
     actions = np.asarray(policy.act(observations, 1))
     assert actions.shape == (4, 2)
