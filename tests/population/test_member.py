@@ -1,5 +1,6 @@
 """What one member is made of, and its guarded update."""
 
+import functools
 from typing import Any
 
 import jax
@@ -121,6 +122,30 @@ def test_no_update_changes_nothing() -> None:
     after, totals = run(carry, totals, [])
     assert (float(after.state), int(after.diverged_at), int(totals.count)) == (0.0, -1, 0)
     assert all(np.isnan(value) for value in totals.means().values())
+
+
+def test_all_members_of_a_batched_program_share_the_number_of_the_update() -> None:
+    """So that a condition on it computes one branch; of a number in their states it would compute both."""
+
+    def rare(state: Array, step: Array, own: bool) -> tuple[Array, Metrics]:
+        due = state == 2.0 if own else step == 2
+        new = jax.lax.cond(due, lambda: jnp.sin(state), lambda: state + 1.0)
+        return new, {"loss": new}
+
+    def program(state: Array, own: bool) -> tuple[Array, Array]:
+        def update(state: Array, step: Array) -> tuple[Array, Metrics]:
+            return rare(state, step, own)
+
+        carry, totals = Carry(state, jnp.int32(-1)), Totals.of(["loss"])
+        numbers = jnp.int32(0), jnp.int32(4)
+        carry, _ = member.run_updates(update, carry, totals, lambda i: (batch_of(0.0), i), *numbers, None, None)
+        return carry.state, carry.diverged_at
+
+    states = jnp.zeros(3)
+    for own in (False, True):
+        batched = jax.vmap(functools.partial(program, own=own))
+        assert ("cond[" in str(jax.make_jaxpr(batched)(states))) == (not own)
+        np.testing.assert_allclose(batched(states)[0], np.full(3, np.sin(2.0) + 1.0), rtol=1e-6)
 
 
 def test_trees_are_stacked_on_a_leading_axis() -> None:
