@@ -10,6 +10,7 @@ its population's time. Acting is timed here, with the trained policies in turn.
 import itertools
 import math
 import pathlib
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -265,8 +266,8 @@ def draw(costs: Sequence[Cost]) -> Figure:
         panels[-1][0].set_xlabel("seconds of training for one policy, all stages")
         panels[-1][1].set_xlabel("milliseconds to act on one observation")
         handles = {label: handle for row in panels for panel in row for handle, label in _entries(panel)}
-        figure.legend(handles.values(), handles.keys(), loc="outside right upper")
-        figure.suptitle(header(), fontsize=8)
+        figure.legend(handles.values(), handles.keys(), loc="outside right center")
+        figure.suptitle("\n".join(textwrap.wrap(header(), 140)), fontsize=8)
     return figure
 
 
