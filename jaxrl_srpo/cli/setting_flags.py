@@ -75,14 +75,16 @@ def settings_help(methods: Sequence[Method]) -> str:
 
 
 def presets_help(methods: Iterable[Method], full: bool) -> str:
-    """The presets of every method with their sources; with the values that differ from the defaults if `full`."""
+    """The presets of every method; with their sources and the values that differ from the defaults if `full`."""
     lines = ["Presets:"]
     for method in methods:
+        if not full:
+            lines.append(f"  {method.name:12} {', '.join(method.presets)}")
+            continue
         for name, preset in method.presets.items():
-            lines.append(f"  {method.name:12} --preset={name:18} {preset.source}")
-            if full:
-                for family in ("locomotion", "antmaze"):
-                    lines += _wrapped(f"  {family}", _differences(method, method.preset(name, "", family)))
+            lines += _wrapped(f"  {method.name:12} --preset={name}", preset.source)
+            for family in ("locomotion", "antmaze"):
+                lines += _wrapped(f"  {family}", _differences(method, method.preset(name, "", family)))
     return "\n".join(lines)
 
 

@@ -367,7 +367,7 @@ _CRITIC = iql.OGBENCH | {"critic_steps": 500_000}
 
 def _ifql_quick(dataset: str, family: str) -> dict[str, Any]:
     budget = {"flow_steps": 10_000, "flow_width": 256, "flow_layers": 2}
-    return {**iql.METHOD.presets["quick"].values(dataset, family), **budget, "expectile": 0.9}
+    return {**iql.METHOD.presets["quick"].values(dataset, family), **budget}
 
 
 def _ifql_paper(dataset: str, family: str) -> dict[str, Any]:

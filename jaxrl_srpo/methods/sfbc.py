@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from jaxrl_srpo.data.rewards import default_transform
 from jaxrl_srpo.data.table import Transitions
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import behavior, presets, support
@@ -283,7 +284,7 @@ STAGE = Stage(
 def _quick(dataset: str, family: str) -> dict[str, Any]:
     own: dict[str, Any] = behavior.QUICK | support.QUICK | (behavior.QUICK_MAZE if presets.is_maze(family) else {})
     own |= {"sfbc_steps": 10_000, "sfbc_batch_size": 256, "sfbc_evaluation_interval": 2_500, "sfbc_sampler_steps": 10}
-    return presets.quick(family) | own | {"reward_transform": "none"} | _averaged(family)
+    return presets.quick(family) | own | {"reward_transform": default_transform(family)} | _averaged(family)
 
 
 def _released(dataset: str, family: str) -> dict[str, Any]:
