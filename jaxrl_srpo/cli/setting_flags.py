@@ -82,7 +82,7 @@ def presets_help(methods: Iterable[Method], full: bool) -> str:
             lines.append(f"  {method.name:12} {', '.join(method.presets)}")
             continue
         for name, preset in method.presets.items():
-            lines += _wrapped(f"  {method.name:12} --preset={name}", preset.source)
+            lines += _wrapped(f"{method.name:12} --preset={name}", preset.source)
             for family in ("locomotion", "antmaze"):
                 lines += _wrapped(f"  {family}", _differences(method, method.preset(name, "", family)))
     return "\n".join(lines)
@@ -98,4 +98,4 @@ def _wrapped(head: str, text: str) -> list[str]:
     import textwrap
 
     first, *rest = textwrap.wrap(text, 86) or [""]
-    return [f"  {head}".ljust(34) + first, *(" " * 34 + line for line in rest)]
+    return [f"  {head} ".ljust(34) + first, *(" " * 34 + line for line in rest)]
