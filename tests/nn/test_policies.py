@@ -78,3 +78,9 @@ def test_a_q_function_gives_what_its_network_gives() -> None:
     values = critic.q_values(OBSERVATIONS, actions)
     assert values.shape == (5, 2)
     np.testing.assert_array_equal(values, critic.network.apply({"params": critic.params}, OBSERVATIONS, actions))
+
+
+def test_the_chosen_candidate_of_each_observation_is_taken() -> None:
+    candidates = jnp.arange(12.0).reshape(6, 2)
+    taken = policies.take_candidates(candidates, jnp.asarray([2, 0]))
+    np.testing.assert_array_equal(taken, [[4.0, 5.0], [6.0, 7.0]])
