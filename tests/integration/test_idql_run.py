@@ -52,7 +52,7 @@ def test_it_is_evaluated_once_and_has_no_metrics(run_dir: pathlib.Path) -> None:
 
 def test_it_is_watched_as_evaluated(run_dir: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     watch(run_dir, once=True)
-    lines = [line for line in capsys.readouterr().out.splitlines() if "idql" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["idql"]]
     assert lines
     assert all("evaluated" in line for line in lines), lines
 

@@ -258,3 +258,18 @@ def test_log_deviations_are_bounded() -> None:
     free = jnp.asarray([-1e9, 0.0, 1e9])
     np.testing.assert_allclose(networks.bounded_log_std(free, "sigmoid"), [-6.0, -3.0, 0.0])
     np.testing.assert_allclose(networks.bounded_log_std(free, "clip"), [-20.0, 0.0, 2.0])
+
+
+def test_times_as_sines_and_cosines() -> None:
+    found = networks.sinusoidal_features(jnp.asarray([0.0, 3.0]), 4)
+    exact = [np.sin(3.0), np.sin(3e-4), np.cos(3.0), np.cos(3e-4)]
+    np.testing.assert_allclose(found, [[0.0, 0.0, 1.0, 1.0], exact], atol=1e-6)
+
+
+def test_frequencies_are_learned_or_fixed() -> None:
+    inputs = (jnp.zeros((1, 2)), jnp.zeros((1,)), jnp.zeros((1, 3)))
+    fixed = networks.ScoreNetwork(8, 8, 1).init(jax.random.key(0), *inputs)
+    learned = networks.ScoreNetwork(8, 8, 1, learned_frequencies=True).init(jax.random.key(0), *inputs)
+    assert fixed["constants"]["FourierFeatures_0"]["frequencies"].shape == (32,)
+    assert learned.keys() == {"params"}
+    assert learned["params"]["FourierFeatures_0"]["frequencies"].shape == (32,)

@@ -77,3 +77,12 @@ def test_no_average_stays_none() -> None:
     averaged = optimizers.moving_average({"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, 0.75)
     assert averaged is not None
     np.testing.assert_allclose(averaged["w"], [0.25])
+
+
+def test_gradients_are_scaled_by_their_common_norm() -> None:
+    grads = {"a": jnp.asarray([3.0, 0.0]), "b": jnp.asarray([[4.0]])}
+    held = optimizers.clip_norm(grads, 2.5)
+    np.testing.assert_allclose(held["a"], [1.5, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(held["b"], [[2.0]], rtol=1e-6)
+    for limit in (0.0, 7.0):
+        jax.tree.map(np.testing.assert_array_equal, optimizers.clip_norm(grads, limit), grads)

@@ -103,3 +103,9 @@ def test_the_best_of_several_is_by_the_first_or_by_the_smaller_q(smaller: bool) 
     values = np.asarray(critic.q_values(states, candidates))
     ranked = (values.min(axis=1) if smaller else values[:, 0]).reshape(5, 16).argmax(axis=1)
     np.testing.assert_array_equal(found, candidates.reshape(5, 16, 2)[np.arange(5), ranked])
+
+
+def test_the_chosen_candidate_of_each_observation_is_taken() -> None:
+    candidates = jnp.arange(12.0).reshape(6, 2)
+    taken = policies.take_candidates(candidates, jnp.asarray([2, 0]))
+    np.testing.assert_array_equal(taken, [[4.0, 5.0], [6.0, 7.0]])
