@@ -475,6 +475,7 @@ STAGE = Stage(
     metrics={"loss": "squared error of the value of noisy windows", "value": "its mean over the batch"},
 )
 
+# docs/diffuser.md gives the measurement behind the scale.
 _QUICK = {
     "diffuser_steps": 10_000,
     "diffuser_learning_rate": 1e-3,
@@ -488,7 +489,7 @@ _QUICK = {
     "diffuser_value_learning_rate": 1e-3,
     "diffuser_value_evaluation_interval": 5_000,
     "diffuser_plans": 8,
-    "diffuser_scale": 1.0,
+    "diffuser_scale": 0.1,
     "diffuser_guide_steps": 1,
     "diffuser_stop_guide": 1,
 }
