@@ -1,9 +1,11 @@
 """JAX made strict for every test, and what the tests share."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +13,8 @@ import jax
 import pytest
 
 from jaxrl_srpo.io.processors import keep_sums_in_order
+
+_LARGE = 5 * 2**29
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 
@@ -38,6 +42,16 @@ def _share_compiled_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory() -> Iterator[None]:
+    """Forgets compiled programs after a file of tests that leaves the process large: a session compiles thousands."""
+    yield
+    memory = Path("/proc/self/statm")
+    if memory.exists() and int(memory.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > _LARGE:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
