@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 def pytest_configure() -> None:
     """Fixes JAX's settings before its backends start: sharding is tested on 8 devices made of one processor."""
     keep_sums_in_order(os.environ)
+    # A shell starts what runs in the background with interrupts ignored, and tests interrupt what they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _share_compiled_programs()
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
