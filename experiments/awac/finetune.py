@@ -160,7 +160,8 @@ def _score(mean: float, spread: float, unfinished: int) -> str:
 def _published(row: Row) -> str:
     """The published score, also of D4RL's file of the same demonstrations, which is then named."""
     other = SAME_DEMONSTRATIONS.get(row.dataset)
-    score = row.published if other is None else published_score(other, row.algorithm)
+    found = None if other is None else published_score(other, row.algorithm)
+    score = row.published if other is None else found and found.mean
     return "" if score is None else f"{score:g}" + (f" ({other})" if other else "")
 
 
