@@ -236,7 +236,8 @@ def _recommended_kernel(dataset: str) -> dict[str, Any]:
 
 
 def _quick(dataset: str, family: str) -> dict[str, Any]:
-    budget = {"bear_steps": 10_000, "bear_cloning_steps": 2_000, "bear_evaluation_interval": 2_500}
+    budget: dict[str, Any] = {"bear_steps": 10_000, "bear_cloning_steps": 2_000, "bear_evaluation_interval": 2_500}
+    budget |= {"bear_actor_learning_rate": 1e-3}
     rewards = {"reward_transform": default_transform(family)}
     return presets.quick(family) | vae.QUICK | budget | _recommended_kernel(dataset) | rewards
 
