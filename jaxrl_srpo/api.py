@@ -1,7 +1,6 @@
 """What a program or the command line asks for: train a sweep, evaluate it again, load one of its policies."""
 
 import dataclasses
-import functools
 import itertools
 import os
 import pathlib
@@ -16,7 +15,7 @@ from jaxrl_srpo.data.arrays import is_of_arrays
 from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.facts import DatasetFacts, dataset_facts
 from jaxrl_srpo.data.names import expand_ranges
-from jaxrl_srpo.data.packing import pack_dataset
+from jaxrl_srpo.data.packing import pack_with_columns
 from jaxrl_srpo.envs.datasets import Given, as_dataset, name_of
 from jaxrl_srpo.envs.make import import_environment
 from jaxrl_srpo.errors import UserError
@@ -30,6 +29,7 @@ from jaxrl_srpo.runs.distributed import coordinator
 from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.scorer import usable_environments
+from jaxrl_srpo.runs.setup import columns_of
 from jaxrl_srpo.runs.sweep import MOST_MEMBERS, Member, Sweep, populations, stages_of, unique
 from jaxrl_srpo.runs.workers import data_settings, facts_in, find_usable, make_scorer, own_methods, train_members
 
@@ -77,17 +77,13 @@ def train(
     given = _several(datasets)
     prepared = _prepare(_sweep(given, seeds, preset, overrides, budget, algorithm), given, out, options, log)
     settings = {member.dataset: member.settings for member in prepared.members}
-    by_name = {dataset.name: dataset for dataset in prepared.datasets}
-
-    @functools.cache
-    def rows(name: str, columns: tuple[str, ...]) -> np.ndarray:
-        return pack_dataset(by_name[name], columns=columns, **data_settings(settings[name]))  # type: ignore[arg-type]
-
-    # What does not fit a stage is told before anything is trained.
-    for name, stage in itertools.product(by_name, stages_of(prepared.members)):
-        rows(name, stage.columns)
+    columns = columns_of(prepared.members)
+    packed = {
+        dataset.name: pack_with_columns(dataset, columns, **data_settings(settings[dataset.name]))  # type: ignore[arg-type]
+        for dataset in prepared.datasets
+    }
     with trackers.exporting(prepared.run, options.track if coordinator() else (), log):
-        train_members(prepared.run, prepared.members, rows, prepared.usable, options)
+        train_members(prepared.run, prepared.members, packed.__getitem__, prepared.usable, options)
     if not coordinator():
         return []
     for path in report.write_report(prepared.run.path):

@@ -159,3 +159,11 @@ def window_value(params: Tree, x: Node, times: np.ndarray) -> Node:
     flat = reshape(x, len(x.value), -1)
     hidden = mish(dense(params["Dense_0"], concatenate([flat, time])))
     return dense(params["Dense_1"], hidden).column(0)
+
+
+def cosine_signal(steps: int) -> np.ndarray:
+    """Products of 1 - beta at times 0 to T, as the released code computes them."""
+    places = np.linspace(0, steps + 1, steps + 1)
+    shares = np.cos((places / (steps + 1) + 0.008) / 1.008 * np.pi * 0.5) ** 2
+    betas = np.clip(1.0 - shares[1:] / shares[:-1], 0.0, 0.999)
+    return np.cumprod(np.concatenate([[1.0], 1.0 - betas]))

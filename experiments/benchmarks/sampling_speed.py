@@ -1,7 +1,7 @@
 """How fast policies act: SRPO's actor beside the policies of the other methods.
 
 Every policy is that of its method in this package, compiled in JAX, at the sizes and with the numbers of steps and
-candidates of its preset `paper` for HalfCheetah, and with random weights, for speed does not depend on them; or with
+candidates of its published preset for HalfCheetah, and with random weights, for speed does not depend on them; or with
 `--run` a policy that was trained. The policies take turns, so that all see the same machine.
 
     python -m experiments.benchmarks.sampling_speed --out=docs/results/sampling_speed
@@ -34,6 +34,7 @@ from jaxrl_srpo import methods
 from jaxrl_srpo.cli.command_line import parse_words
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.report.published import Score, method_of, published_average
 from jaxrl_srpo.types import Spec
 
@@ -45,12 +46,18 @@ BATCHES = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
 # Larger batches may be left out for their time: a planner takes minutes for what an actor does in a millisecond.
 _ALWAYS = 1
 _DATASET, _FAMILY = "halfcheetah-medium-v2", "locomotion"
-PRESET = "paper"
+# The first that a method has.
+_PRESETS = ("paper", "released", "d4rl")
 
 
 def known() -> tuple[str, ...]:
-    """The methods that learn from a dataset and have published sizes, SRPO first."""
-    return tuple(method.name for method in methods.METHODS if method.stages and PRESET in method.presets)
+    """The methods that learn from a dataset and have a published preset, SRPO first."""
+    return tuple(method.name for method in methods.METHODS if method.stages and _published_preset(method))
+
+
+def _published_preset(method: Method) -> str:
+    """The preset that has the sizes of the method's source; empty without one."""
+    return next((name for name in _PRESETS if name in method.presets), "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +95,8 @@ def policies(options: Options) -> list[Acting]:
             raise UserError(f"--run={options.run}: has no finished policy of SRPO, to which the others are compared")
         return sorted(found, key=lambda one: one.algorithm != REFERENCE)
     names = dict.fromkeys((REFERENCE, *options.algorithms))
-    return [acting.fresh(methods.find_method(name), options.spec, PRESET, _DATASET, _FAMILY) for name in names]
+    every = [methods.find_method(name) for name in names]
+    return [acting.fresh(one, options.spec, _published_preset(one), _DATASET, _FAMILY) for one in every]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +227,7 @@ def _how(options: Options) -> str:
     what = (
         f"Trained policies of {options.run}."
         if options.run
-        else f"Policies of preset `{PRESET}` for {_DATASET} with random weights, observations "
+        else f"Policies of their published presets for {_DATASET} with random weights, observations "
         f"{options.spec.observation_size}, actions {options.spec.action_size}."
     )
     return (

@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl_srpo.data.rewards import default_transform
-from jaxrl_srpo.methods import presets
+from jaxrl_srpo.methods import presets, td3_bc
 from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import ValueSettings, setting
-from jaxrl_srpo.nn import networks, optimizers, samplers
+from jaxrl_srpo.nn import networks, optimizers, policies, samplers
 from jaxrl_srpo.nn.learner import Learner
-from jaxrl_srpo.nn.policies import QFunction, take_candidates
+from jaxrl_srpo.nn.policies import QFunction
 from jaxrl_srpo.nn.schedules import Discrete, DiscreteKind
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
@@ -172,10 +172,10 @@ class SoftmaxPolicy:
     def act(self, observations: Array, key: Array) -> Array:
         """[B, observation_size] -> [B, action_size] in [-1, 1]."""
         key_draw, key_choice = jax.random.split(key)
-        repeated = jnp.repeat(observations, self.candidates, axis=0)
+        repeated = policies.repeated(observations, self.candidates)
         actions = draw(self.actor, repeated, key_draw, self.action_size, self.chain, self.scale)
         values = jnp.min(self.critic.q_values(repeated, actions), axis=-1).reshape(-1, self.candidates)
-        return take_candidates(actions, jax.random.categorical(key_choice, self.weight * values))
+        return policies.take_candidates(actions, jax.random.categorical(key_choice, self.weight * values))
 
 
 def init(key: Array, spec: Spec, settings: Settings) -> State:
@@ -193,18 +193,12 @@ def init(key: Array, spec: Spec, settings: Settings) -> State:
 def q_targets(state: State, batch: Batch, key: Array, settings: Settings) -> Array:
     """What both Q regress to, [B], at actions of the averaged actor; with `max_q_backup` each Q takes its best one."""
     count = BACKUP_CANDIDATES if settings.max_q_backup else 1
-    observations = jnp.repeat(batch.next_observations, count, axis=0)
+    observations = policies.repeated(batch.next_observations, count)
     average = Model(state.average, state.actor.network)
     actions = draw(average, observations, key, batch.actions.shape[-1], settings.chain)
     values = state.q.apply(state.target_q, observations, actions).reshape(-1, count, 2)
     next_q = jnp.min(jnp.max(values, axis=1), axis=-1)
     return batch.rewards + settings.discount * batch.discounts * next_q
-
-
-def q_loss(params: Params, q: Learner, batch: Batch, targets: Array) -> tuple[Array, Array]:
-    """Squared error to `targets` [B], summed over both Q; also Q [B, 2]."""
-    q_values = q.apply(params, batch.observations, batch.actions)
-    return jnp.sum(jnp.mean((q_values - targets[:, None]) ** 2, axis=0)), q_values
 
 
 def policy_actions(
@@ -249,7 +243,7 @@ def update(state: State, batch: Batch, key: Array, settings: Settings) -> tuple[
     key_target, key_actor = jax.random.split(key)
     schedule = optimizers.cosine(state.step, settings.steps) if settings.cosine else 1.0
     targets = q_targets(state, batch, key_target, settings)
-    (loss_q, q_values), grads = jax.value_and_grad(q_loss, has_aux=True)(state.q.params, state.q, batch, targets)
+    (loss_q, q_values), grads = jax.value_and_grad(td3_bc.q_loss, has_aux=True)(state.q.params, state.q, batch, targets)
     grads = optimizers.clip_norm(grads, settings.gradient_norm)
     q = state.q.apply_gradients(grads, settings.learning_rate * schedule)
 

@@ -21,7 +21,7 @@ from jaxrl_srpo.data.rewards import default_transform
 from jaxrl_srpo.methods import behavior, iql, presets, support
 from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import ValueSettings, borrowed, setting
-from jaxrl_srpo.methods.support import Sampler, Solver, Support
+from jaxrl_srpo.methods.support import Frozen, Sampler, Solver
 from jaxrl_srpo.nn import diffusion, networks, optimizers
 from jaxrl_srpo.nn.learner import Learner
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, ScoreModel, Spec
@@ -95,14 +95,6 @@ class Guided:
         gradient = jax.grad(lambda a: jnp.sum(self.guidance.energy(a, times, observations)))(noisy_actions)
         noise = self.behavior.noise_prediction(noisy_actions, times, observations)
         return noise - self.scale * diffusion.marginal(times).sigma[:, None] * gradient
-
-
-@struct.dataclass
-class Frozen:
-    """Results of the earlier stages."""
-
-    behavior: ScoreModel
-    support: Support
 
 
 @struct.dataclass
@@ -250,7 +242,7 @@ GUIDANCE = Stage(
     result=guided,
     policy=policy_of,
     needs=(behavior.STAGE, support.STAGE),
-    frozen=lambda results: Frozen(results["behavior"], results["support"]),
+    frozen=support.frozen,
     cloning=behavior.STAGE,
     metrics={
         "loss": "sum of the losses",

@@ -24,7 +24,7 @@ from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import behavior, presets, support
 from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import ValueSettings, borrowed, setting
-from jaxrl_srpo.methods.support import Sampler, Solver, Support
+from jaxrl_srpo.methods.support import Frozen, Sampler, Solver
 from jaxrl_srpo.nn import networks
 from jaxrl_srpo.nn.learner import Learner
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, ScoreModel, Spec
@@ -75,14 +75,6 @@ class Settings:
     def round_steps(self) -> int:
         """Updates of a round; the last may have fewer."""
         return -(-self.steps // self.rounds)
-
-
-@struct.dataclass
-class Frozen:
-    """Results of the earlier stages."""
-
-    behavior: ScoreModel
-    support: Support
 
 
 @struct.dataclass
@@ -268,7 +260,7 @@ STAGE = Stage(
     result=trained,
     policy=policy_of,
     needs=(behavior.STAGE, support.STAGE),
-    frozen=lambda results: Frozen(results["behavior"], results["support"]),
+    frozen=support.frozen,
     cloning=behavior.STAGE,
     columns=("steps_left",),
     per_transition=True,

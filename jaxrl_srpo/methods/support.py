@@ -8,7 +8,8 @@ that of its transition's state. An action takes two bytes a dimension: 96 MB for
 3 dimensions.
 """
 
-from typing import ClassVar, Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -161,3 +162,16 @@ STAGE = Stage(
     per_transition=True,
     metrics={"loss": "squared distance of the dataset's action to the nearest support action of its state"},
 )
+
+
+@struct.dataclass
+class Frozen:
+    """What stages on support actions get: what these were drawn from, and themselves."""
+
+    behavior: ScoreModel
+    support: Support
+
+
+def frozen(results: Mapping[str, Any]) -> Frozen:
+    """The same, of the results of both stages."""
+    return Frozen(results["behavior"], results["support"])

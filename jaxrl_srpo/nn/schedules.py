@@ -4,6 +4,7 @@ x_t = alpha_t x + sigma_t eps with eps ~ N(0, I) and alpha_t^2 + sigma_t^2 = 1 (
 is the data. A schedule is a hashable value without arrays, so that it can be a static part of a policy.
 """
 
+import abc
 import dataclasses
 import functools
 from typing import Literal, NamedTuple, get_args
@@ -25,7 +26,7 @@ class Marginal(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Schedule:
+class Schedule(abc.ABC):
     """What samplers need to know of a schedule; `log_alpha` makes one of it.
 
     Attributes:
@@ -36,9 +37,9 @@ class Schedule:
     start: float
     end: float
 
+    @abc.abstractmethod
     def log_alpha(self, times: Array) -> Array:
         """Log alpha_t, of any shape."""
-        raise NotImplementedError
 
     def marginal(self, times: Array) -> Marginal:
         """alpha_t and sigma_t = sqrt(1 - alpha_t^2), of the shape of `times`."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxrl_srpo.data import table
 from jaxrl_srpo.data.facts import DatasetFacts
+from jaxrl_srpo.data.packing import PackedDataset
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io import checkpoint
 from jaxrl_srpo.methods.contract import Stage
@@ -21,7 +22,7 @@ from jaxrl_srpo.population.online import GymnasiumRun, Progress
 from jaxrl_srpo.population.vectorize import Strategy
 from jaxrl_srpo.runs import distributed
 from jaxrl_srpo.runs.run_directory import RunDirectory, damage_advised
-from jaxrl_srpo.runs.sweep import Member, shared_groups
+from jaxrl_srpo.runs.sweep import Member, shared_groups, stages_of
 
 
 class Population(Protocol):
@@ -53,26 +54,26 @@ class Population(Protocol):
         """Closes what is open."""
 
 
-Rows = Callable[[str, tuple[str, ...]], np.ndarray]
-"""The packed rows of a dataset by its name, with further columns."""
+def columns_of(members: Sequence[Member]) -> list[str]:
+    """The further columns that stages of some members read."""
+    return list(dict.fromkeys(column for stage in stages_of(members) for column in stage.columns))
 
 
 class TrainingData:
     """What members of every dataset of a sweep learn from.
 
     Args:
-      rows: gives the packed rows [N, width] of a dataset, already reward-transformed, by its name and the names of the
-        further columns.
+      packed: gives a dataset, already reward-transformed, by its name.
       facts: gives what the run directory keeps of the datasets, by name.
     """
 
-    def __init__(self, rows: Rows, facts: Callable[[], Mapping[str, DatasetFacts]]) -> None:
-        self._rows, self._facts = rows, facts
+    def __init__(self, packed: Callable[[str], PackedDataset], facts: Callable[[], Mapping[str, DatasetFacts]]) -> None:
+        self._packed, self._facts = packed, facts
 
     def pack(self, members: Sequence[Member], columns: tuple[str, ...] = ()) -> table.PackedTable:
         """One array of the datasets that some members use, and a slice per member."""
         names = list(dict.fromkeys(member.dataset for member in members))
-        packed = table.pack([self._rows(name, columns) for name in names])
+        packed = table.pack([self._packed(name).with_columns(columns) for name in names])
         where = dict(zip(names, packed.slices, strict=True))
         return table.PackedTable(packed.rows, [where[member.dataset] for member in members])
 

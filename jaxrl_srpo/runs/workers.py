@@ -6,14 +6,12 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
 from jaxrl_srpo import methods as methods_lib
 from jaxrl_srpo import report
 from jaxrl_srpo.data import d4rl
 from jaxrl_srpo.data.arrays import is_of_arrays
 from jaxrl_srpo.data.facts import DatasetFacts
-from jaxrl_srpo.data.packing import pack_dataset
+from jaxrl_srpo.data.packing import PackedDataset, pack_with_columns
 from jaxrl_srpo.envs.datasets import load_dataset
 from jaxrl_srpo.envs.make import import_environment
 from jaxrl_srpo.errors import UserError
@@ -26,7 +24,7 @@ from jaxrl_srpo.runs.leases import Leases
 from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.scorer import Scorer, usable_environments
-from jaxrl_srpo.runs.setup import Rows, TrainingData, load_results
+from jaxrl_srpo.runs.setup import TrainingData, columns_of, load_results
 from jaxrl_srpo.runs.sweep import Member, by_training, populations, stages_of
 from jaxrl_srpo.runs.trainer import Trainer
 from jaxrl_srpo.types import Spec
@@ -49,7 +47,7 @@ def data_settings(settings: Values) -> dict[str, str | float | bool]:
 def train_members(
     run: RunDirectory,
     members: Sequence[Member],
-    rows: Rows,
+    packed: Callable[[str], PackedDataset],
     usable: Mapping[str, DatasetFacts],
     options: Options,
 ) -> None:
@@ -58,7 +56,7 @@ def train_members(
     Args:
       run: the run directory.
       members: the members to train.
-      rows: gives the packed rows of a dataset by name, with further columns.
+      packed: gives a dataset by name.
       usable: datasets by name whose members are evaluated.
       options: how to run.
     """
@@ -67,7 +65,7 @@ def train_members(
     try:
         Trainer(
             run,
-            TrainingData(rows, run.facts),
+            TrainingData(packed, run.facts),
             scorer,
             options.strategy,
             options.checkpoint_seconds,
@@ -114,7 +112,7 @@ def work(
     if coordinator():
         run.create()
         run.keep_environments(facts)
-    train_members(run, members, _rows_of(run, members, options), usable, options)
+    train_members(run, members, _packer(run, members, options), usable, options)
     if not coordinator():
         return []
     _write_report(run, log)
@@ -173,13 +171,13 @@ def _most_at_a_time(members: Sequence[Member], size: int) -> int:
     return max(map(len, itertools.chain(*groups)), default=1)
 
 
-def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> Rows:
-    """Gives the packed rows of a dataset; each is loaded when it is first asked for, and again for other columns."""
+def _packer(run: RunDirectory, members: Sequence[Member], options: Options) -> Callable[[str], PackedDataset]:
+    """Gives a dataset by name; each is loaded when it is first asked for."""
     settings = {member.dataset: member.settings for member in members}
-    facts = run.facts()
+    facts, columns = run.facts(), columns_of(members)
 
     @functools.cache
-    def rows(name: str, columns: tuple[str, ...]) -> np.ndarray:
+    def packed(name: str) -> PackedDataset:
         fact = facts[name]
         if fact.given is None and is_of_arrays(fact.source):
             raise UserError(
@@ -190,9 +188,9 @@ def _rows_of(run: RunDirectory, members: Sequence[Member], options: Options) -> 
         sizes = Spec(dataset.observation_size, dataset.action_size)
         if dataset.fingerprint != fact.fingerprint or sizes != Spec(fact.observation_size, fact.action_size):
             raise UserError(f"{dataset.source}: holds other transitions than {name} in {run.path}/sweep.json")
-        return pack_dataset(dataset, columns=columns, **data_settings(settings[name]))  # type: ignore[arg-type]
+        return pack_with_columns(dataset, columns, **data_settings(settings[name]))  # type: ignore[arg-type]
 
-    return rows
+    return packed
 
 
 def _write_report(run: RunDirectory, log: Callable[[str], None]) -> None:

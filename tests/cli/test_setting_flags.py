@@ -56,6 +56,7 @@ def test_presets_have_sources_and_on_request_their_values() -> None:
     awac = [find_method("awac")]
     short, full = (setting_flags.presets_help(awac, whole) for whole in (False, True))
     assert short.splitlines()[1].split(maxsplit=1) == ["awac", ", ".join(awac[0].presets)]
+    assert "awac_lambda" not in short
     assert "--preset=corl " in full
     assert "corl-team/CORL" in full
     assert "awac_lambda=0.3333" in full

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaxrl_srpo.data import table
-from jaxrl_srpo.data.packing import pack_dataset
+from jaxrl_srpo.data.packing import pack_dataset, pack_with_columns
 from jaxrl_srpo.data.weighting import weighted_rows
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.types import Array, Batch, Spec
@@ -161,7 +161,7 @@ WIDE = SPEC._replace(columns=("next_actions", "steps_left"))
 
 def test_columns_follow_the_transitions_and_end_with_their_episodes() -> None:
     data = random_dataset(12, low=-4.0, high=4.0)
-    rows = pack_dataset(data, reward_transform="none", columns=WIDE.columns)
+    rows = pack_with_columns(data, WIDE.columns, reward_transform="none").with_columns(WIDE.columns)
     assert rows.shape == (12, table.row_width(WIDE))
     batch = table.unpack(jnp.asarray(rows), WIDE)
     np.testing.assert_array_equal(batch.steps_left, [4, 3, 2, 1, 0, 4, 3, 2, 1, 0, 1, 0])
@@ -174,8 +174,8 @@ def test_columns_follow_the_transitions_and_end_with_their_episodes() -> None:
 
 def test_columns_go_with_the_rows_that_weighting_takes() -> None:
     data = random_dataset(20)
-    chosen = weighted_rows(data, 20.0)
-    rows = pack_dataset(data, reward_transform="none", trajectory_weighting=20.0, columns=("next_actions",))
+    chosen, names = weighted_rows(data, 20.0), ("next_actions",)
+    rows = pack_with_columns(data, names, reward_transform="none", trajectory_weighting=20.0).with_columns(names)
     batch = table.unpack(jnp.asarray(rows), SPEC._replace(columns=("next_actions",)))
     ends = data.episode_ends[chosen]
     np.testing.assert_array_equal(batch.next_actions, data.actions[np.where(ends, chosen, chosen + 1)])
@@ -183,7 +183,7 @@ def test_columns_go_with_the_rows_that_weighting_takes() -> None:
 
 def test_what_needs_the_order_of_episodes_refuses_weights() -> None:
     with pytest.raises(UserError, match=r"--trajectory_weighting=10: x is learned from in the order of its episodes"):
-        pack_dataset(random_dataset(20), reward_transform="none", trajectory_weighting=10.0, columns=("steps_left",))
+        pack_with_columns(random_dataset(20), ["steps_left"], reward_transform="none", trajectory_weighting=10.0)
 
 
 def test_a_batch_knows_its_rows_and_all_transitions_are_at_hand() -> None:

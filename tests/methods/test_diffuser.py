@@ -1,83 +1,22 @@
-"""Diffuser's windows, returns, updates and plans against plain NumPy, and a choice whose answer is known."""
+"""Diffuser's returns and updates against plain NumPy, and a choice whose answer is known."""
 
 import dataclasses
-import functools
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
-import hypothesis
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_srpo.data import table
-from jaxrl_srpo.data.table import Transitions
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import diffuser
 from jaxrl_srpo.methods.settings import with_arrays
-from jaxrl_srpo.nn import temporal
+from jaxrl_srpo.nn import planning, temporal
 from jaxrl_srpo.nn.learner import Learner
-from jaxrl_srpo.nn.schedules import Discrete
-from jaxrl_srpo.types import Array, Spec
+from jaxrl_srpo.types import Array
 from tests import reference, temporal_reference
+from tests.data.episodes import SPEC, Episode, episode, transitions_of
 from tests.reference import Node
-
-SPEC = Spec(2, 1, columns=("steps_left",))
-
-
-class Episode(NamedTuple):
-    """[n, 3] of a and s, [n] rewards, and whether it terminates."""
-
-    steps: np.ndarray
-    rewards: np.ndarray
-    terminates: bool
-
-
-LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=5)
-
-
-def episode(random: np.random.Generator, length: int, terminates: bool) -> Episode:
-    return Episode(random.uniform(-1.0, 1.0, (length, 3)), random.normal(size=length), terminates)
-
-
-def transitions_of(episodes: list[Episode], before: int = 0, rows_in_all: int = 0) -> Transitions:
-    """A table of episodes, with rows of another dataset `before` them and after them."""
-    blocks = []
-    for steps, rewards, terminates in episodes:
-        left = np.arange(len(steps))[::-1]
-        discounts = np.where(left == 0, 1.0 - terminates, 1.0)
-        following = np.zeros((len(steps), 2))
-        blocks.append(np.column_stack([steps[:, 1:], steps[:, :1], rewards, following, discounts, left]))
-    size = sum(map(len, blocks))
-    after = max(rows_in_all - before - size, 0)
-    rows = np.concatenate([np.full((before, 8), 3.0), *blocks, np.full((after, 8), 3.0)])
-    where = table.Slice(jnp.int32(before), jnp.int32(size))
-    return Transitions(jnp.asarray(rows, jnp.float32), where, SPEC)
-
-
-@hypothesis.settings(max_examples=30)
-@hypothesis.given(LENGTHS, st.sampled_from([1, 3, 6]))
-def test_windows_end_with_their_episodes(sizes: list[tuple[int, bool]], horizon: int) -> None:
-    """0 follows a termination; windows that a time limit would cut off begin earlier, where they can."""
-    random = np.random.default_rng(0)
-    episodes = [episode(random, *size) for size in sizes]
-    expected = []
-    for steps, _, terminates in episodes:
-        padded = np.concatenate([steps, np.zeros((horizon, 3))])
-        for i in range(len(steps)):
-            fits = i + horizon <= len(steps)
-            begin = i if fits or terminates or i < horizon - 1 else i - (horizon - 1)
-            expected.append(padded[begin : begin + horizon])
-    found = first_windows(transitions_of(episodes, before=7, rows_in_all=60), horizon)
-    np.testing.assert_allclose(found[: len(expected)], np.stack(expected), rtol=1e-6)
-
-
-@functools.partial(jax.jit, static_argnames="horizon")
-def first_windows(data: Transitions, horizon: int) -> Array:
-    batch = data.take(jnp.arange(50))
-    return diffuser.windows_of(diffuser.starts_of(batch, data, horizon), data, horizon)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -97,24 +36,6 @@ def test_returns_reach_to_the_end_of_the_episode(normalize: bool) -> None:
     assert (float(metrics["return"]), float(metrics["return_std"])) == pytest.approx((mean, std), rel=1e-5)
     wanted = (np.asarray(expected) - mean) / std if normalize else expected
     np.testing.assert_allclose(returns, wanted, rtol=0, atol=1e-5)
-
-
-def cosine_signal(steps: int) -> np.ndarray:
-    """Products of 1 - beta at times 0 to T, as the released code computes them."""
-    places = np.linspace(0, steps + 1, steps + 1)
-    shares = np.cos((places / (steps + 1) + 0.008) / 1.008 * np.pi * 0.5) ** 2
-    betas = np.clip(1.0 - shares[1:] / shares[:-1], 0.0, 0.999)
-    return np.cumprod(np.concatenate([[1.0], 1.0 - betas]))
-
-
-def test_noise_is_that_of_the_released_code() -> None:
-    signal, schedule = cosine_signal(20), diffuser.ModelSettings().schedule
-    times = jnp.arange(1.0, 21.0)
-    np.testing.assert_allclose(schedule.marginal(times).alpha, np.sqrt(signal[1:]), rtol=1e-5)
-    betas = 1.0 - signal[1:] / signal[:-1]
-    variances = betas * (1.0 - signal[:-1]) / (1.0 - signal[1:])
-    found = [diffuser.posterior_variance(schedule, time) for time in times]
-    np.testing.assert_allclose(found, variances, rtol=1e-4, atol=1e-9)
 
 
 def to_numpy(tree: Any) -> Any:
@@ -150,7 +71,7 @@ def noisy(windows: np.ndarray, key: Array) -> tuple[np.ndarray, np.ndarray]:
     """The windows as an update of `key` shows them, and their times."""
     noise, times = (np.asarray(x, np.float64) for x in diffuser.draw(key, jnp.asarray(windows, jnp.float32), MODEL))
     assert np.all((times >= 1.0) & (times <= 5.0))
-    signal = cosine_signal(5)[times.astype(int)][:, None, None]
+    signal = temporal_reference.cosine_signal(5)[times.astype(int)][:, None, None]
     shown = np.sqrt(signal) * windows + np.sqrt(1.0 - signal) * noise
     shown[:, 0, 1:] = windows[:, 0, 1:]
     return shown, times
@@ -211,7 +132,7 @@ def test_an_update_of_the_model_agrees_with_plain_numpy(step: int, share: float)
 def test_an_update_of_the_value_agrees_with_plain_numpy() -> None:
     state, data, key = fresh(temporal.WindowValue(8, (4,)), 4), transitions_of(EPISODES), jax.random.key(1)
     returns = np.random.default_rng(5).normal(size=9)
-    frozen = diffuser.Frozen(diffuser.Network({}, temporal.TemporalUNet()), jnp.asarray(returns, jnp.float32))
+    frozen = diffuser.Frozen(planning.Network({}, temporal.TemporalUNet()), jnp.asarray(returns, jnp.float32))
     new, metrics = jax.jit(diffuser.update_value)(state, data.take(BATCH), key, with_arrays(VALUE), frozen, data)
 
     shown, times = noisy(WINDOWS, key)
@@ -223,55 +144,6 @@ def test_an_update_of_the_value_agrees_with_plain_numpy() -> None:
     value, params, average = reference_step(state, loss, 0.1)
     assert float(metrics["loss"]) == pytest.approx(value, rel=1e-5)
     assert_same(new, params, average)
-
-
-class Shrink(nn.Module):
-    """A model that sees half of the noisy window, and more with the time."""
-
-    @nn.compact
-    def __call__(self, x: Array, times: Array) -> Array:
-        return x * (0.5 + 0.01 * times[:, None, None])
-
-
-class Hill(nn.Module):
-    """A value that is highest where all of a window is 1."""
-
-    @nn.compact
-    def __call__(self, x: Array, times: Array) -> Array:
-        return -jnp.sum((x - 1.0) ** 2, axis=(1, 2)) + times
-
-
-def test_planning_is_that_of_the_released_code() -> None:
-    """Its loop in NumPy, with the same noise: guidance, posterior, the known state, the choice by value."""
-    plans, horizon, steps, stop, scale = 4, 3, 6, 2, 0.3
-    schedule = Discrete(kind="cosine", steps=steps)
-    prior = diffuser.Cloning(diffuser.Network({}, Shrink()), horizon, 1, schedule)
-    planner = diffuser.Planner(prior, diffuser.Network({}, Hill()), plans, scale, 2, stop)
-    observations, key = jnp.asarray([[0.3, -0.8], [0.1, 0.6]]), jax.random.key(5)
-    found = jax.jit(lambda key: planner.act(observations, key))(key)
-
-    states = np.repeat(np.asarray(observations, np.float64), plans, axis=0)
-    signal = cosine_signal(steps)
-    key_start, key_steps = jax.random.split(key)
-    x = np.asarray(jax.random.normal(key_start, (2 * plans, horizon, 3)), np.float64)
-    x[:, 0, 1:] = states
-    for i, t in enumerate(reversed(range(steps))):
-        now, after = signal[t + 1], signal[t]
-        beta = 1.0 - now / after
-        variance = beta * (1.0 - after) / (1.0 - now)
-        for _ in range(2):
-            values = -((x - 1.0) ** 2).sum((1, 2))
-            x = x + scale * variance * (-2.0 * (x - 1.0)) * (t >= stop)
-            x[:, 0, 1:] = states
-        clean = x * (0.5 + 0.01 * t)
-        x = np.sqrt(after) * beta / (1.0 - now) * clean + (1.0 - after) * np.sqrt(1.0 - beta) / (1.0 - now) * x
-        if t > 0:
-            noise = jax.random.normal(jax.random.fold_in(key_steps, i), x.shape)
-            x = x + np.sqrt(variance) * np.asarray(noise, np.float64)
-        x[:, 0, 1:] = states
-    best = values.reshape(2, plans).argmax(1) + plans * np.arange(2)
-    assert len(set(np.asarray(x[:, 0, 0]).round(3))) == 2 * plans
-    np.testing.assert_allclose(found, np.clip(x[best, 0, :1], -1.0, 1.0), rtol=0, atol=1e-5)
 
 
 def branches(random: np.random.Generator) -> list[Episode]:
@@ -302,7 +174,7 @@ def test_plans_choose_the_branch_that_pays_later() -> None:
         return jax.lax.fori_loop(0, 600, step, state)
 
     @jax.jit
-    def train_both() -> tuple[diffuser.Network, diffuser.Network]:
+    def train_both() -> tuple[planning.Network, planning.Network]:
         model = diffuser.init_model(jax.random.key(2), SPEC, model_settings)
         model = train(lambda s, b, k: diffuser.update_model(s, b, k, model_settings, data), model)
         frozen = diffuser.Frozen(model.network, returns)
@@ -320,7 +192,7 @@ def test_plans_choose_the_branch_that_pays_later() -> None:
         return float(jnp.mean(actions > 0.0))
 
     assert 0.15 < share(cloning) < 0.35
-    planner = diffuser.Planner(cloning, value, plans=1, scale=0.0, guide_steps=1, stop_guide=1)
+    planner = planning.Planner(cloning, value, plans=1, scale=0.0, guide_steps=1, stop_guide=1)
     assert share(dataclasses.replace(planner, plans=16)) > 0.95
     assert share(dataclasses.replace(planner, scale=10.0)) > 0.6
 

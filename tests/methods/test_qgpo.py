@@ -19,7 +19,7 @@ from jaxrl_srpo.nn import policies
 from jaxrl_srpo.types import Array, Batch, Spec
 from tests import reference, synthetic
 from tests.methods.episodes import GaussianModel
-from tests.methods.test_td3_bc import batch_of, reference_learner, to_numpy, warm
+from tests.methods.updates import batch_of, reference_learner, to_numpy, warm
 
 SPEC = Spec(4, 2)
 SETTINGS = with_arrays(
@@ -53,14 +53,14 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def test_updates_agree_with_plain_numpy_and_the_critic_stops_halfway() -> None:
     """Two of four updates move the critic; the guidance goes on with the target as it is."""
     table = random_support()
-    frozen = qgpo.Frozen(MODEL, table)
+    frozen = support.Frozen(MODEL, table)
     state = qgpo.init(jax.random.key(0), SPEC, SETTINGS, frozen)
     state = dataclasses.replace(state, q=warm(state.q), guidance=warm(state.guidance))
     q, guidance, target = reference_learner(state.q), reference_learner(state.guidance), to_numpy(state.target_q)
     frequencies = to_numpy(state.constants)["FourierFeatures_0"]["frequencies"]
     update = jax.jit(qgpo.update)
     for number in range(3):
-        batch, key = numbered(batch_of(number)), jax.random.key(10 + number)
+        batch, key = numbered(batch_of(number, SPEC, 32)), jax.random.key(10 + number)
         state, metrics = update(state, batch, key, SETTINGS, frozen, jnp.int32(number))
 
         index = jnp.arange(32)
@@ -111,7 +111,7 @@ def bandit() -> qgpo.Guided:
     sampler = support.Sampler(2, 15, "multistep")
     actions = jax.jit(sampler.draw, static_argnums=3)(MODEL, jax.random.key(0), jnp.zeros((2 * size, 1)), 64)
     table = Support(jnp.round(actions * 32767.0).astype(jnp.int16), 2 * jnp.arange(size))
-    frozen = qgpo.Frozen(MODEL, table)
+    frozen = support.Frozen(MODEL, table)
 
     @jax.jit
     def train(state: qgpo.State) -> qgpo.State:

@@ -13,7 +13,7 @@ from jaxrl_srpo.methods import find_method, td3_bc
 from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.types import Array, Batch, Spec
 from tests import reference
-from tests.methods.test_td3_bc import batch_of, reference_learner, to_numpy, warm
+from tests.methods.updates import batch_of, reference_learner, to_numpy, warm
 
 SPEC = Spec(4, 2)
 SETTINGS = with_arrays(
@@ -26,7 +26,7 @@ SETTINGS = with_arrays(
 def rebrac_batch(seed: int) -> Batch:
     """As of a stage with both columns: some transitions end their episode."""
     keys = jax.random.split(jax.random.key(100 + seed))
-    batch = batch_of(seed)
+    batch = batch_of(seed, SPEC, 32)
     following = jax.random.uniform(keys[0], batch.actions.shape, minval=-1.0, maxval=1.0)
     left = jax.random.randint(keys[1], batch.rewards.shape, 0, 4).astype(jnp.float32)
     return dataclasses.replace(batch, next_actions=following, steps_left=left)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.methods import sfbc
+from jaxrl_srpo.methods import sfbc, support
 from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.methods.support import Support
 from jaxrl_srpo.nn import networks, policies
 from jaxrl_srpo.types import Batch
 from tests import reference
 from tests.methods.episodes import GaussianModel, PointModel, random_episodes
-from tests.methods.test_td3_bc import reference_learner, to_numpy, warm
+from tests.methods.updates import reference_learner, to_numpy, warm
 
 LENGTHS = (7, 1, 12, 3, 1)
 SIZE = sum(LENGTHS)
@@ -81,7 +81,7 @@ def q_network(params: Any, observations: np.ndarray, actions: np.ndarray) -> ref
 def test_updates_agree_with_plain_numpy_over_two_rounds() -> None:
     """The fourth update begins the second round: new returns, first weights, a fresh optimizer."""
     episodes, table = random_episodes(LENGTHS), random_support()
-    frozen = sfbc.Frozen(MODEL, table)
+    frozen = support.Frozen(MODEL, table)
     state = sfbc.init(jax.random.key(0), episodes.spec, SETTINGS, frozen)
     start = to_numpy(state.first)
     support_actions = to_numpy(table.of_states(jnp.arange(SIZE)))
@@ -118,7 +118,7 @@ def test_updates_agree_with_plain_numpy_over_two_rounds() -> None:
 def test_one_update_agrees_with_plain_numpy_to_the_last_digits() -> None:
     """With an optimizer that is warm, and without a new round."""
     episodes = random_episodes(LENGTHS)
-    frozen = sfbc.Frozen(MODEL, random_support())
+    frozen = support.Frozen(MODEL, random_support())
     state = sfbc.init(jax.random.key(0), episodes.spec, SETTINGS, frozen)
     targets = jax.random.normal(jax.random.key(1), (SIZE,))
     state = dataclasses.replace(state, q=warm(state.q), targets=targets)
@@ -181,7 +181,7 @@ def test_the_policy_takes_the_mean_of_the_best_candidates() -> None:
 
 def test_a_policy_of_one_candidate_is_the_behavior() -> None:
     spec = random_episodes(LENGTHS).spec
-    state = sfbc.init(jax.random.key(0), spec, SETTINGS, sfbc.Frozen(PointModel(), random_support()))
+    state = sfbc.init(jax.random.key(0), spec, SETTINGS, support.Frozen(PointModel(), random_support()))
     policy = sfbc.policy_of(sfbc.trained(state), sfbc.Settings(candidates=1, averaged=1), spec)
     observations = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     actions = act(policy, jnp.asarray(observations), jax.random.key(0))

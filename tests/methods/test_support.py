@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_srpo.data.packing import pack_dataset
+from jaxrl_srpo.data.packing import pack_with_columns
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import support
 from jaxrl_srpo.methods.support import Solver, Support
@@ -81,9 +81,7 @@ def test_the_released_solvers_narrow_the_behavior(solver: Solver, expected: floa
 def test_rows_out_of_their_order_are_refused() -> None:
     """A next state would get the actions of some other state."""
     with pytest.raises(UserError, match=r"--trajectory_weighting=2: .* in the order of its episodes"):
-        pack_dataset(
-            random_dataset(20), reward_transform="none", trajectory_weighting=2.0, columns=support.STAGE.columns
-        )
+        pack_with_columns(random_dataset(20), support.STAGE.columns, reward_transform="none", trajectory_weighting=2.0)
 
 
 def test_tasks_on_the_same_data_share_the_actions() -> None:

@@ -11,40 +11,12 @@ import pytest
 
 from jaxrl_srpo.methods import td3_bc
 from jaxrl_srpo.methods.settings import with_arrays
-from jaxrl_srpo.nn import networks
 from jaxrl_srpo.types import Array, Batch, Spec
 from tests import reference
+from tests.methods.updates import batch_of, reference_learner, to_numpy, warm
 
 SPEC = Spec(4, 2)
 SETTINGS = with_arrays(td3_bc.Settings(batch_size=32, width=16, learning_rate=3e-3, actor_learning_rate=1e-3))
-
-
-def batch_of(seed: int, spec: Spec = SPEC, size: int = 32) -> Batch:
-    keys = jax.random.split(jax.random.key(seed), 5)
-    return Batch(
-        observations=jax.random.normal(keys[0], (size, spec.observation_size)),
-        actions=jax.random.uniform(keys[1], (size, spec.action_size), minval=-1.0, maxval=1.0),
-        rewards=jax.random.normal(keys[2], (size,)),
-        next_observations=jax.random.normal(keys[3], (size, spec.observation_size)),
-        discounts=jax.random.bernoulli(keys[4], 0.8, (size,)).astype(jnp.float32),
-    )
-
-
-def to_numpy(tree: Any) -> Any:
-    return jax.tree.map(lambda x: np.asarray(x, np.float64), networks.split_heads(tree))
-
-
-def warm(learner: Any) -> Any:
-    """Adam's first step is the sign of the gradient, which rounding alone decides where the gradient is nearly 0."""
-    old = learner.opt_state
-    nu = jax.tree.map(lambda x: x + 1e-6, old.nu)
-    return learner.replace(opt_state=old._replace(nu=nu, count=old.count + 2))
-
-
-def reference_learner(learner: Any) -> reference.Learner:
-    first, second = to_numpy(learner.opt_state.mu), to_numpy(learner.opt_state.nu)
-    moments = reference.Moments(first, second, int(learner.opt_state.count))
-    return reference.Learner(to_numpy(learner.params), moments)
 
 
 def test_two_updates_agree_with_plain_numpy() -> None:
@@ -54,7 +26,7 @@ def test_two_updates_agree_with_plain_numpy() -> None:
     q, actor = reference_learner(state.q), reference_learner(state.actor)
     target_q, target_actor = to_numpy(state.target_q), to_numpy(state.target_actor)
     for number in range(2):
-        batch, key = batch_of(number), jax.random.key(10 + number)
+        batch, key = batch_of(number, SPEC, 32), jax.random.key(10 + number)
         noise = np.clip(0.2 * np.asarray(jax.random.normal(key, batch.actions.shape), np.float64), -0.5, 0.5)
         state, metrics = jax.jit(td3_bc.update)(state, batch, key, SETTINGS)
 
@@ -130,7 +102,7 @@ def test_the_actor_and_the_targets_wait_for_the_delay() -> None:
     moved = []
     for number in range(6):
         before = (state.actor.params, state.target_q, state.target_actor)
-        state, _ = jax.jit(td3_bc.update)(state, batch_of(number), jax.random.key(number), settings)
+        state, _ = jax.jit(td3_bc.update)(state, batch_of(number, SPEC, 32), jax.random.key(number), settings)
         after = (state.actor.params, state.target_q, state.target_actor)
         changed = [bool(jnp.any(x != y)) for x, y in zip(*map(jax.tree.leaves, (before, after)), strict=True)]
         moved.append(any(changed))

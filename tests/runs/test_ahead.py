@@ -8,7 +8,7 @@ import pytest
 
 import jaxrl_srpo
 from jaxrl_srpo.data.facts import dataset_facts
-from jaxrl_srpo.data.packing import pack_dataset
+from jaxrl_srpo.data.packing import pack_with_columns
 from jaxrl_srpo.methods import behavior, iql
 from jaxrl_srpo.runs.ahead import CompileAhead
 from jaxrl_srpo.runs.run_directory import RunDirectory
@@ -27,8 +27,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> jaxrl_srpo.Dataset:
 @pytest.fixture(scope="module")
 def data(dataset: jaxrl_srpo.Dataset) -> TrainingData:
     facts = {"one": dataset_facts(dataset, reward_transform="none")}
-    rows = pack_dataset(dataset, reward_transform="none")
-    return TrainingData(lambda name, columns: rows, lambda: facts)
+    packed = pack_with_columns(dataset, (), reward_transform="none")
+    return TrainingData(lambda name: packed, lambda: facts)
 
 
 @pytest.fixture(scope="module")

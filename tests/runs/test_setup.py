@@ -9,7 +9,7 @@ import pytest
 
 import jaxrl_srpo
 from jaxrl_srpo.data.facts import dataset_facts
-from jaxrl_srpo.data.packing import pack_dataset
+from jaxrl_srpo.data.packing import PackedDataset, pack_with_columns
 from jaxrl_srpo.io import checkpoint
 from jaxrl_srpo.methods import awac, behavior, iql, sac, srpo
 from jaxrl_srpo.runs import setup
@@ -32,8 +32,8 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, jaxrl_srpo.D
 def data(datasets: dict[str, jaxrl_srpo.Dataset]) -> TrainingData:
     facts = {name: dataset_facts(dataset, reward_transform="none") for name, dataset in datasets.items()}
 
-    def pack(name: str, columns: tuple[str, ...]) -> np.ndarray:
-        return pack_dataset(datasets[name], reward_transform="none", columns=columns)
+    def pack(name: str) -> PackedDataset:
+        return pack_with_columns(datasets[name], (), reward_transform="none")
 
     return TrainingData(pack, lambda: facts)
 

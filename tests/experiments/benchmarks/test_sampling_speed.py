@@ -21,6 +21,9 @@ from tests import synthetic
 _SCORE = 64 * 128 + 128 * 128 + (6 + 17 + 128) * 256 + 3 * 2 * 256 * 1024 + 256 * 6
 _Q = (17 + 6) * 256 + 256 * 256 + 256
 _ACTOR = 17 * 256 + 256 * 256 + 256 * 6
+# Diffusion-QL's actor and its Q, of three hidden layers.
+_NOISE = 16 * 32 + 32 * 16 + (6 + 16 + 17) * 256 + 2 * 256 * 256 + 256 * 6
+_Q3 = (17 + 6) * 256 + 2 * 256 * 256 + 256
 
 
 def policy(name: str) -> Acting:
@@ -32,6 +35,9 @@ def policy(name: str) -> Acting:
     [
         ("srpo", _ACTOR),
         ("td3_bc", _ACTOR),
+        ("idql", 64 * (15 * _SCORE + 2 * _Q)),
+        ("idql_ddpm", 64 * (5 * _SCORE + 2 * _Q)),
+        ("diffusion_ql", 50 * (5 * _NOISE + 2 * _Q3)),
     ],
 )
 def test_flop_of_an_action(name: str, products: int) -> None:
