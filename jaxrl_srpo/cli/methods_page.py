@@ -18,7 +18,7 @@ setting is a flag, and those marked * take several values in one sweep.
 def methods_page(methods: Sequence[Method]) -> str:
     """The page, ending in a newline."""
     parts = [_HEAD, _overview(methods), _presets(methods), _settings(methods)]
-    parts += ["## Metrics\n", *(_metrics(stage) for stage in stages_in_order(methods))]
+    parts += ["## Metrics\n", *(_metrics(stage) for stage in stages_in_order(methods) if stage.metrics)]
     return "\n".join(parts)
 
 

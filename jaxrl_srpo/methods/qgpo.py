@@ -196,8 +196,6 @@ class Acting:
 
     prefix: ClassVar[str] = "qgpo"
     title: ClassVar[str] = "QGPO"
-    batch_size: ClassVar[int] = 1
-    steps: ClassVar[int] = 1
 
     guidance_scale: float = setting(1.0, "guidance scale w of QGPO: 0 clones, 1 is the theory's", swept=True)
     sampler_steps: int = borrowed(Settings, "sampler_steps")
@@ -224,11 +222,6 @@ def policy_of(result: Guided, settings: Settings | Acting, spec: Spec) -> Policy
 def scaled(settings: Acting, frozen: Guided) -> Guided:
     """The trained policy at another guidance scale."""
     return frozen.replace(scale=jnp.asarray(settings.guidance_scale, jnp.float32))  # type: ignore[attr-defined]
-
-
-def rest(state: Guided) -> tuple[Guided, Metrics]:
-    """Nothing is learned."""
-    return state, {"loss": jnp.zeros(())}
 
 
 GUIDANCE = Stage(
@@ -260,13 +253,11 @@ STAGE = Stage(
     title="QGPO, acting",
     settings=Acting,
     init=scaled,
-    update=rest,
     policy=policy_of,
     needs=(GUIDANCE,),
     frozen=lambda results: results["guidance"],
     learns_values=False,
     cloning=behavior.STAGE,
-    metrics={"loss": "0, for nothing is learned"},
 )
 
 
