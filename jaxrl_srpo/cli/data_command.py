@@ -1,20 +1,35 @@
 """`jaxrl-srpo data`: what is in a dataset, a picture of it, and getting one."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
-from jaxrl_srpo.cli.command_line import define_drop_reset_rows, one_argument, parse_command
+from jaxrl_srpo.cli.command_line import (
+    asks_for_help,
+    define_drop_reset_rows,
+    one_argument,
+    parse_command,
+)
 from jaxrl_srpo.errors import UserError
 
+OVERVIEW = """\
+usage: jaxrl-srpo data COMMAND NAME_OR_PATH [--FLAG=VALUE ...]
+
+  info NAME_OR_PATH  say what is in a dataset
+  plot NAME_OR_PATH  draw it
+  make NAME          make a dataset here: pointmaze/umaze, regenerated/TASK/KIND-v0 or ogbench/NAME
+  download NAME      fetch a D4RL or Minari dataset; --all=d4rl-paper those of SRPO's table
+
+`jaxrl-srpo data COMMAND --help` lists the flags of a command."""
 _NUMBERS = {
-    "steps": "Environment steps that SAC learns for (make regenerated/...); 1000000 by default, as D4RL.",
-    "transitions": "Least transitions of each policy (make regenerated/...); 1000000 by default, as D4RL.",
-    "seed": "Seed of all that is random (make regenerated/... or ogbench/...); 0 by default.",
-    "episodes": "Training episodes, a tenth more for validation (make ogbench/...); the published number by default.",
-    "rows": "Rows of an episode (make ogbench/...); the published number by default.",
-    "processes": "Processes that play (make ogbench/...); one per core by default.",
+    "steps": "Environment steps that SAC learns for (regenerated/...); 1000000 by default, as D4RL.",
+    "transitions": "Least transitions of each policy (regenerated/...); 1000000 by default, as D4RL.",
+    "seed": "Seed of all that is random (regenerated/... or ogbench/...); 0 by default.",
+    "episodes": "Training episodes, a tenth more for validation (ogbench/...); the published number by default.",
+    "rows": "Rows of an episode (ogbench/...); the published number by default.",
+    "processes": "Processes that play (ogbench/...); one per core by default.",
 }
 _REGENERATED = ("steps", "transitions", "seed")
 _OGBENCH = ("episodes", "rows", "seed", "processes")
@@ -27,80 +42,124 @@ def run(arguments: list[str]) -> None:
       UserError: after bad input.
       flags.Error: after bad flags.
     """
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "info": _info,
+        "plot": _plot,
+        "make": _make,
+        "download": _download,
+    }
+    if asks_for_help(arguments[:1]):
+        print(OVERVIEW)
+        return
+    if arguments[:1] == [] or arguments[0] not in commands:
+        raise UserError(f"data {' '.join(arguments[:1])}: choose one of {', '.join(commands)}, then a dataset")
+    commands[arguments[0]](arguments[1:])
+
+
+def _info(arguments: list[str]) -> None:
     values = flags.FlagValues()
-    flags.DEFINE_string("mirror", None, "The only servers to ask for D4RL files, comma-separated.", flag_values=values)
-    flags.DEFINE_string(
-        "all", None, "Several datasets (download): d4rl-paper, those of SRPO's table.", flag_values=values
-    )
-    flags.DEFINE_string("checksums", None, "File of `sha256sum` to verify against (download).", flag_values=values)
-    flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
-    flags.DEFINE_string(
-        "out",
-        None,
-        "Picture to write (plot); NAME.png here by default. File (.npz) or folder (make ogbench/...); "
-        "CACHE/ogbench by default.",
-        flag_values=values,
-    )
-    flags.DEFINE_boolean("allow_invalid_data", False, "Read data that failed its checks.", flag_values=values)
-    define_drop_reset_rows(values)
-    for flag, text in _NUMBERS.items():
-        flags.DEFINE_integer(flag, None, text, flag_values=values)
-    rest = parse_command(values, arguments, "data info|plot|make|download NAME_OR_PATH [--FLAG=VALUE ...]")
+    _define_reading(values)
+    rest = parse_command(values, arguments, "data info NAME_OR_PATH [--FLAG=VALUE ...]")
     if rest is None:
         return
-    commands = ("info", "plot", "make", "download")
-    if not rest or rest[0] not in commands:
-        raise UserError(f"data {' '.join(rest[:1])}: choose one of {', '.join(commands)}, then a dataset")
+    from jaxrl_srpo.data import inspect
+
+    print(inspect.describe(_load(one_argument(rest, "data info", "NAME_OR_PATH"), values)))
+
+
+def _plot(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_string("out", None, "Picture to write; NAME.png here by default.", flag_values=values)
+    _define_reading(values)
+    rest = parse_command(values, arguments, "data plot NAME_OR_PATH [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    from jaxrl_srpo.data import inspect
+
+    dataset = _load(one_argument(rest, "data plot", "NAME_OR_PATH"), values)
+    path = pathlib.Path(values.out or f"{dataset.name.replace('/', '_')}.png")
+    try:
+        inspect.plot(dataset, path)
+    except OSError as error:
+        raise UserError(f"--out={path}: cannot be written: {error.strerror or error}") from error
+    print(f"wrote {path}")
+
+
+def _make(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "out", None, "File (.npz) or folder (ogbench/...); CACHE/ogbench by default.", flag_values=values
+    )
+    for flag, text in _NUMBERS.items():
+        flags.DEFINE_integer(flag, None, text, flag_values=values)
+    rest = parse_command(values, arguments, "data make NAME [--FLAG=VALUE ...]")
+    if rest is None:
+        return
+    name = one_argument(rest, "data make", "NAME")
+    from jaxrl_srpo.data.names import REGENERATED
+    from jaxrl_srpo.envs import datasets
+    from jaxrl_srpo.envs.ogbench_recipes import PREFIX
+
+    if name.startswith(PREFIX):
+        _make_ogbench(name, values.out, _numbers(values, _OGBENCH))
+        return
+    if values.out is not None:
+        raise UserError("--out: is for `data make ogbench/NAME` only; others lie in Minari's directory")
+    if name.startswith(REGENERATED):
+        _regenerate(name, _numbers(values, _REGENERATED))
+        return
+    _numbers(values, ())
+    print(datasets.make_dataset(name))
+
+
+def _download(arguments: list[str]) -> None:
+    values = flags.FlagValues()
+    _define_mirror(values)
+    flags.DEFINE_string("all", None, "Several datasets: d4rl-paper, those of SRPO's table.", flag_values=values)
+    flags.DEFINE_string("checksums", None, "File of `sha256sum` to verify against.", flag_values=values)
+    rest = parse_command(values, arguments, "data download NAME [--FLAG=VALUE ...]")
+    if rest is None:
+        return
     if values.all is not None:
         _download_all(rest, values)
         return
-    name = one_argument(rest[1:], f"data {rest[0]}", "NAME_OR_PATH")
-    from jaxrl_srpo.data import inspect
-    from jaxrl_srpo.data.names import REGENERATED
+    from jaxrl_srpo.envs import datasets
+
+    name = one_argument(rest, "data download", "NAME")
+    print(datasets.download_dataset(name, mirror=values.mirror, sums=values.checksums))
+
+
+def _define_mirror(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("mirror", None, "The only servers to ask for D4RL files, comma-separated.", flag_values=values)
+
+
+def _define_reading(values: flags.FlagValues) -> None:
+    """The flags of a command that reads a dataset."""
+    _define_mirror(values)
+    flags.DEFINE_string("env", None, "Gymnasium id, for data that names none.", flag_values=values)
+    flags.DEFINE_boolean("allow_invalid_data", False, "Read data that failed its checks.", flag_values=values)
+    define_drop_reset_rows(values)
+
+
+def _load(name: str, values: flags.FlagValues) -> Any:
     from jaxrl_srpo.envs import datasets
     from jaxrl_srpo.envs.make import import_environment
-    from jaxrl_srpo.envs.ogbench_recipes import PREFIX
 
-    if rest[0] == "make" and name.startswith(REGENERATED):
-        _regenerate(name, _numbers(values, _REGENERATED, name))
-        return
-    if rest[0] == "make" and name.startswith(PREFIX):
-        _make_ogbench(name, values.out, _numbers(values, _OGBENCH, name))
-        return
-    _numbers(values, (), name)
-    if values.checksums and rest[0] != "download":
-        raise UserError("--checksums: is for `data download` only")
-    if rest[0] == "make":
-        print(datasets.make_dataset(name))
-        return
-    if rest[0] == "download":
-        print(datasets.download_dataset(name, mirror=values.mirror, sums=values.checksums))
-        return
-    dataset = datasets.load_dataset(
+    return datasets.load_dataset(
         name,
         mirror=values.mirror,
         env=import_environment(values.env) if values.env else None,
         allow_invalid=values.allow_invalid_data,
         drop_reset_rows=values.drop_reset_rows,
     )
-    if rest[0] == "info":
-        print(inspect.describe(dataset))
-    else:
-        path = pathlib.Path(values.out or f"{dataset.name.replace('/', '_')}.png")
-        try:
-            inspect.plot(dataset, path)
-        except OSError as error:
-            raise UserError(f"--out={path}: cannot be written: {error.strerror or error}") from error
-        print(f"wrote {path}")
 
 
 def _download_all(rest: list[str], values: flags.FlagValues) -> None:
     from jaxrl_srpo.data import d4rl
     from jaxrl_srpo.envs import datasets
 
-    if rest != ["download"]:
-        raise UserError("--all: is for `data download` without a name")
-    _numbers(values, (), values.all)
+    if rest:
+        raise UserError(f"--all: fetches a group; {rest[0]} is one too many")
     if values.all not in d4rl.GROUPS:
         raise UserError(f"--all={values.all}: choose one of {', '.join(d4rl.GROUPS)}")
     names = d4rl.GROUPS[values.all]
@@ -112,11 +171,11 @@ def _download_all(rest: list[str], values: flags.FlagValues) -> None:
         )
 
 
-def _numbers(values: flags.FlagValues, allowed: tuple[str, ...], name: str) -> dict[str, int]:
+def _numbers(values: flags.FlagValues, allowed: tuple[str, ...]) -> dict[str, int]:
     """The numbers that were given.
 
     Raises:
-      UserError: one of them is for other datasets, or for another command.
+      UserError: one of them is for other datasets.
     """
     given: dict[str, Any] = {flag: values[flag].value for flag in _NUMBERS if values[flag].value is not None}
     for flag in given:

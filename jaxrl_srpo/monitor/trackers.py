@@ -247,9 +247,9 @@ def export(
     Raises:
       UserError: not a run directory, a file in it is damaged, or a tracker cannot be used or written.
     """
-    check(names)
     run = RunDirectory(pathlib.Path(run_dir), methods=methods)
     run.members()
+    check(names)
     try:
         with opened(run, names) as trackers:
             exporter = Exporter(run, trackers)

@@ -52,6 +52,7 @@ class StageInfo:
       follows: algorithm whose learning an online stage continues; empty if it starts from scratch.
       cloning: algorithm of the cloning baseline drawn beside its learning curve; empty if there is none.
       curve: whether it is evaluated while it trains.
+      acts: whether it gives a policy, as every stage of earlier versions did.
     """
 
     name: str
@@ -62,6 +63,7 @@ class StageInfo:
     follows: str
     cloning: str
     curve: bool
+    acts: bool = True
 
 
 _STAGE_FIELDS = dataclasses.fields(StageInfo)
@@ -177,13 +179,14 @@ def read_stages(sweep: Mapping[str, Any]) -> dict[str, StageInfo]:
 
         entries = stage_descriptions()
     try:
-        stages = [StageInfo(**{field.name: entry[field.name] for field in _STAGE_FIELDS}) for entry in entries]
+        known = [{"acts": True} | entry for entry in entries]
+        stages = [StageInfo(**{field.name: entry[field.name] for field in _STAGE_FIELDS}) for entry in known]
     except (KeyError, TypeError) as error:
         raise UserError(f"sweep.json: 'stages' is not as train writes it ({error}); train again") from None
     for stage in stages:
         for field in _STAGE_FIELDS:
             value = getattr(stage, field.name)
-            if not isinstance(value, bool if field.name in ("online", "curve") else str):
+            if not isinstance(value, bool if field.name in ("online", "curve", "acts") else str):
                 raise UserError(
                     f"sweep.json: 'stages' is not as train writes it ({field.name} is {value!r}); train again"
                 )

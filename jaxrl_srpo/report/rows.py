@@ -37,9 +37,9 @@ class Row:
       dataset: the dataset's name.
       algorithm: `data` (the dataset's own episodes) or that of a stage.
       beta: temperature of SRPO; None for the others.
-      seeds: number of seeds that were evaluated; None for `data`.
+      seeds: number of seeds that were evaluated, or trained if none was; None for `data`.
       episodes: evaluation episodes of each seed (the fewest, if they differ); episodes in the dataset for `data`.
-      mean: mean over seeds of each seed's last evaluation; over episodes for `data`.
+      mean: mean over seeds of each seed's last evaluation, NaN if there is none; over episodes for `data`.
       std: sample standard deviation (n - 1) over seeds of the same, 0 for one seed; over episodes for `data`.
       published: the published score (a mean), where there is one in the same metric.
       metric: what mean, std, published, best_mean and worst_seed measure.
@@ -105,7 +105,7 @@ def collect(run_dir: str | os.PathLike[str]) -> list[Row]:
         key = _Key(evaluation.dataset, evaluation.algorithm, evaluation.setting, evaluation.beta)
         groups[key].append(evaluation)
     context = _context(run_dir, sweep)
-    for result in context.not_trained:
+    for result in (*context.not_trained, *context.trained):
         groups.setdefault(_key_of(result, context), [])
     names = [entry["name"] for entry in sweep["datasets"]]
     unknown = sorted({key.dataset for key in groups}.difference(names))
@@ -166,6 +166,7 @@ class _Context(NamedTuple):
       sizes: effective sample sizes when last measured.
       shared: which models seeds share, by dataset.
       not_trained: stages of members that were not trained.
+      trained: stages that act, of members that trained at least in part.
     """
 
     stages: dict[str, StageInfo]
@@ -174,19 +175,23 @@ class _Context(NamedTuple):
     sizes: dict[Result, float]
     shared: dict[str, str]
     not_trained: list[Result]
+    trained: list[Result]
 
 
 def _context(run_dir: str | os.PathLike[str], sweep: Mapping[str, Any]) -> _Context:
     seeds: dict[str, set[int]] = defaultdict(set)
     for member in sweep.get("members", ()):
         seeds[member["dataset"]].add(member["seed"])
+    stages, measured = read_stages(sweep), read_metrics(run_dir)
+    trained = dict.fromkeys(row.result for row in measured)
     return _Context(
-        stages={stage.algorithm: stage for stage in read_stages(sweep).values()},
+        stages={stage.algorithm: stage for stage in stages.values()},
         diverged=Diverged(sweep),
         seeds=seeds,
-        sizes={row.result: row.values[_SIZE] for row in read_metrics(run_dir) if _SIZE in row.values},
+        sizes={row.result: row.values[_SIZE] for row in measured if _SIZE in row.values},
         shared={name: _shared(settings) for name, settings in sweep.get("settings", {}).items()},
         not_trained=list(NotTrained(sweep).results),
+        trained=[result for result in trained if result.stage in stages and stages[result.stage].acts],
     )
 
 
@@ -276,13 +281,14 @@ def _row(evaluations: Sequence[Evaluation], context: _Context) -> Row:
 
 
 def _empty_row(key: _Key, metric: str, context: _Context) -> Row:
-    """The row of members of which none was trained."""
+    """The row of members of which none was evaluated."""
     stage = context.stages.get(key.algorithm)
+    seeds = {result.seed for result in context.trained if _key_of(result, context) == key}
     return Row(
         dataset=key.dataset,
         algorithm=key.algorithm,
         beta=key.beta,
-        seeds=0,
+        seeds=len(seeds),
         episodes=None,
         mean=math.nan,
         std=math.nan,

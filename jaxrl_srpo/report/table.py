@@ -37,6 +37,8 @@ _METRIC_EXPLANATIONS = {
 _OWN_REFERENCES = (
     f"{REGENERATED}...: 0 and 100 are the returns of random and expert of the same recipe, not comparable with D4RL's"
 )
+_NOT_EVALUATED = "not evaluated"
+_SCORED_BY = "`jaxrl-srpo evaluate RUN_DIR` scores what is trained, where the environment is installed"
 
 
 def write_table(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -81,6 +83,8 @@ def format_table(rows: Sequence[Row]) -> str:
         text.append(f"(s) {shared}")
     if any(row.not_trained for row in rows):
         text.append("(n) some members were not trained, because an earlier stage of theirs diverged")
+    if any(_not_evaluated(row) for row in rows):
+        text.append(f"{_NOT_EVALUATED}: {_SCORED_BY}")
     if any(_concentrated(row) for row in rows):
         text.append("(e) ESS too small: few actions carry each batch; a larger --awac_lambda weighs more evenly")
     # Terminals that only know ASCII are still around.
@@ -128,6 +132,8 @@ def _display(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     drop = {title for index, title in enumerate(titles) if not any(line[index] for line in lines)}
     # One metric for all rows is said once, above or below the table.
     drop |= {"metric"} if len({row.metric for row in rows}) <= 1 else set()
+    # A task that pays 1 for its goal has the success rate as its return.
+    drop |= {"return"} if all(_pays_success(row) for row in rows) else set()
     keep = [index for index, title in enumerate(titles) if title not in drop]
     return [titles[index] for index in keep], [[line[index] for index in keep] for line in lines]
 
@@ -136,7 +142,9 @@ def _cells(row: Row) -> list[str]:
     """One row of the readable table, all columns."""
     notes = {"u": row.unfinished, "d": row.diverged, "n": row.not_trained, "s": row.shared, "e": _concentrated(row)}
     marks = "".join(f" ({mark})" for mark, holds in notes.items() if holds)
-    score = f"{_number(row.mean, row.metric)} ± {_number(row.std, row.metric)}" if row.seeds != 0 else "not trained"
+    score = f"{_number(row.mean, row.metric)} ± {_number(row.std, row.metric)}"
+    if math.isnan(row.mean):
+        score = _NOT_EVALUATED if row.seeds else "not trained"
     return [
         marked_dataset(row),
         row.title,
@@ -154,6 +162,16 @@ def _cells(row: Row) -> list[str]:
         _number(row.effective_sample_size, "success_rate"),
         _number(row.regret, "success_rate"),
     ]
+
+
+def _pays_success(row: Row) -> bool:
+    """Whether the return of a row says again what its success rate does."""
+    return row.metric == "success_rate" and (row.return_mean == row.mean or math.isnan(row.mean))
+
+
+def _not_evaluated(row: Row) -> bool:
+    """Whether a row is of members that trained, and no more."""
+    return bool(row.seeds) and math.isnan(row.mean)
 
 
 def _shared(rows: Sequence[Row]) -> str:
@@ -245,6 +263,8 @@ def _warnings(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
     if not_trained := NotTrained(sweep).names:
         names = ", ".join(f"`{name}`" for name in not_trained)
         lines.append(f"- (n): members were not trained, because an earlier stage of theirs diverged: {names}.")
+    if any(_not_evaluated(row) for row in rows):
+        lines.append(f"- {_NOT_EVALUATED}: {_SCORED_BY}.")
     if any(_concentrated(row) for row in rows):
         lines.append(
             f"- (e): an ESS below {LEAST_EFFECTIVE_SAMPLE_SIZE:g}; few actions carry each batch and Q may have left "

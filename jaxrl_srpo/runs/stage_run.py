@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from jaxrl_srpo.io.checkpoint import Saved
 from jaxrl_srpo.io.files import print_message
@@ -20,6 +19,7 @@ from jaxrl_srpo.population.vectorize import Strategy
 from jaxrl_srpo.runs.distributed import broadcast, broadcast_tree, coordinator
 from jaxrl_srpo.runs.leases import LeaseLost
 from jaxrl_srpo.runs.messages import Messages
+from jaxrl_srpo.runs.progress import Progress
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.setup import TrainingData, in_groups, make_population
 from jaxrl_srpo.runs.sweep import NAMING_COLUMNS, Member
@@ -113,7 +113,7 @@ class StageRun:
         self._members = [member for group in groups for member in group]
         values = self._members[0].settings
         self._schedule = Schedule(stage.steps(values), stage.interval(values), values["log_interval"])
-        self._progress = self._run.progress(stage, self._members)
+        self._checkpoints = self._run.progress(stage, self._members)
         self._messages = Messages([member.name(stage) for member in self._members])
         # All that rows are written for, and where among the population each one's numbers are.
         others = [(i, one) for i, member in enumerate(self._members) for one in sharers[member]]
@@ -138,21 +138,24 @@ class StageRun:
             self._saved = time.monotonic()
             watch = ThreadPoolExecutor(1, thread_name_prefix="device")
             try:
-                with self._bar(start) as bar:
-                    self._run_chunks(start, watch, bar, beside)
+                with self._shown_progress() as progress:
+                    progress.begin(start)
+                    self._run_chunks(start, watch, progress, beside)
             finally:
                 # Not until the device is done: whoever interrupts would wait for it.
                 watch.shutdown(wait=False, cancel_futures=True)
             self._save_results()
 
-    def _run_chunks(self, start: int, watch: ThreadPoolExecutor, bar: tqdm, beside: Callable[[], None] | None) -> None:
+    def _run_chunks(
+        self, start: int, watch: ThreadPoolExecutor, progress: Progress, beside: Callable[[], None] | None
+    ) -> None:
         # What learns online is done when it returns; nothing would be gained by looking at it later.
         ahead = 0 if self._stage.online else 1
         under_way: deque[_Chunk] = deque()
         for begin, stop in self._schedule.chunks(start):
             saves = begin > start and self._checkpoint_is_due()
             while saves and under_way:
-                self._settle(under_way.popleft(), bar)
+                self._settle(under_way.popleft(), progress)
             host_copy = self._population.checkpoint() if saves else None
             under_way.append(self._launch(begin, stop, watch))
             if saves:
@@ -160,9 +163,9 @@ class StageRun:
             if begin == start and beside is not None:
                 beside()
             while len(under_way) > ahead:
-                self._settle(under_way.popleft(), bar)
+                self._settle(under_way.popleft(), progress)
         while under_way:
-            self._settle(under_way.popleft(), bar)
+            self._settle(under_way.popleft(), progress)
 
     def _launch(self, begin: int, stop: int, watch: ThreadPoolExecutor) -> _Chunk:
         launched = time.monotonic()
@@ -172,7 +175,7 @@ class StageRun:
         results = self._population.copy_of(self._stage.result) if due else None
         return _Chunk(begin, stop, launched, outcome, results, watch.submit(_done_at, outcome))
 
-    def _settle(self, chunk: _Chunk, bar: tqdm) -> None:
+    def _settle(self, chunk: _Chunk, progress: Progress) -> None:
         """Waits for a chunk, writes what it gave, and starts the evaluation that is due at its end."""
         done = chunk.done.result()
         seconds = max(done - max(chunk.launched, self._free), 1e-9)
@@ -181,7 +184,7 @@ class StageRun:
         outcome = self._population.fetch(chunk.outcome)
         results = None if chunk.results is None else self._population.fetch(chunk.results)
         self._stop_if_lease_lost()
-        self._log(chunk, outcome, seconds, bar)
+        self._log(chunk, outcome, seconds, progress)
         if self._scorer is not None and results is not None:
             final = chunk.stop == self._schedule.total
             self._scorer.submit(self._stage, self._told, chunk.stop, self._of_all(_of_members(results)), final=final)
@@ -204,7 +207,7 @@ class StageRun:
 
     def _last_checkpoint(self) -> Saved | None:
         """The last whole checkpoint; damaged ones are told and passed over."""
-        return self._progress.restore(
+        return self._checkpoints.restore(
             lambda step: self._population.checkpoint_shapes(), print_message, self._schedule.total
         )
 
@@ -225,7 +228,7 @@ class StageRun:
         if broadcast(lease is not None and lease.lost()):
             raise LeaseLost
 
-    def _log(self, chunk: _Chunk, outcome: Outcome, seconds: float, bar: tqdm) -> None:
+    def _log(self, chunk: _Chunk, outcome: Outcome, seconds: float, progress: Progress) -> None:
         """Rows of a chunk, and messages on members that diverged or soon may."""
         steps = (chunk.stop - chunk.begin) * len(self._members)
         means: Mapping[str, Any] = outcome.metrics
@@ -249,8 +252,8 @@ class StageRun:
                     self._run.metrics.append(rows)
                     self._run.add_diverged(entries)
             for line in (*diverged.values(), *self._messages.concentrated(means)):
-                bar.write(line)
-        bar.update(steps)
+                progress.write(line)
+        progress.advance(chunk.stop - chunk.begin)
 
     def _checkpoint_is_due(self) -> bool:
         return bool(broadcast(time.monotonic() - self._saved >= self._checkpoint_seconds))
@@ -260,7 +263,7 @@ class StageRun:
         if self._scorer is not None:
             self._scorer.wait(before=step)
         if coordinator():
-            self._progress.save(step, host_copy)
+            self._checkpoints.save(step, host_copy)
         self._saved = time.monotonic()
 
     def _results(self) -> Any:
@@ -288,7 +291,7 @@ class StageRun:
                     self._run.save_measured(self._stage, address, measured.get(key_of(member.row(self._stage)), {}))
                 at = int(diverged_at[i]) if diverged_at[i] >= 0 else None
                 self._run.save_result(self._stage, address, jax.tree.map(lambda x, i=i: x[i], results), at)
-            self._progress.clear()
+            self._checkpoints.clear()
         # The other processes may not go on before the results are there.
         self._stop_if_lease_lost()
 
@@ -296,17 +299,11 @@ class StageRun:
         """The last row of metrics of every member."""
         return {key_of(row): row for row in self._run.metrics.rows()}
 
-    def _bar(self, start: int) -> tqdm:
+    def _shown_progress(self) -> Progress:
         count = len(self._members)
-        return tqdm(
-            total=self._schedule.total * count,
-            initial=start * count,
-            desc=f"{self._stage.name} ({count} members)",
-            unit=" steps" if self._stage.online else " updates",
-            unit_scale=True,
-            dynamic_ncols=True,
-            disable=not (coordinator() and self._stage.learns),
-        )
+        title = f"{self._stage.name} ({count} {'member' if count == 1 else 'members'})"
+        unit = "steps" if self._stage.online else "updates"
+        return Progress(title, self._schedule.total, unit, shown=coordinator() and self._stage.learns)
 
 
 def key_of(row: Mapping[str, Any]) -> tuple[str, ...]:

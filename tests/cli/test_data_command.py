@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from absl import flags
 
 from jaxrl_srpo.cli import main
 from jaxrl_srpo.data import d4rl, mirrors
@@ -81,7 +82,6 @@ def test_download_verifies_against_a_file_of_checksums(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["info", "hopper-medium-v2"], "--checksums: is for `data download` only"),
         (
             ["download", "D4RL/door/human-v2"],
             "--checksums=sums: is for files of D4RL and OGBench; D4RL/door/human-v2 is Minari's",
@@ -92,6 +92,39 @@ def test_download_verifies_against_a_file_of_checksums(
 def test_checksums_where_they_make_no_sense(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         main.main(["data", *arguments, "--checksums=sums"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", "hopper-medium-v2", "--checksums=sums"],
+        ["info", "--all=d4rl-paper"],
+        ["plot", "hopper-medium-v2", "--steps=3"],
+        ["make", "pointmaze/umaze", "--mirror=http://here"],
+        ["download", "--all=d4rl-paper", "--steps=3"],
+    ],
+)
+def test_flags_of_other_commands_are_unknown(arguments: list[str]) -> None:
+    name = arguments[-1].split("=")[0].removeprefix("--")
+    with pytest.raises(flags.UnrecognizedFlagError, match=f"Unknown command line flag '{name}'"):
+        main.main(["data", *arguments])
+
+
+@pytest.mark.parametrize("command", ["info", "plot", "make", "download"])
+def test_every_command_has_help_of_its_own(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main.main(["data", command, "--help"])
+    own = capsys.readouterr().out
+    main.main(["data", "--help"])
+    assert own.startswith(f"usage: jaxrl-srpo data {command} ")
+    assert f"\n  {command} NAME" in capsys.readouterr().out
+    assert ("--steps" in own) == (command == "make")
+    assert ("--allow_invalid_data" in own or "--[no]allow_invalid_data" in own) == (command in ("info", "plot"))
+    assert all(len(line) <= 120 for line in own.splitlines())
+
+
+def test_a_file_to_write_is_for_ogbench_alone() -> None:
+    with pytest.raises(UserError, match="--out: is for `data make ogbench/NAME` only"):
+        main.main(["data", "make", "pointmaze/umaze", "--out=here"])
 
 
 @pytest.fixture
@@ -195,9 +228,7 @@ def test_a_server_that_is_down_is_not_asked_fifteen_times(
     ("arguments", "message"),
     [
         (["download", "--all=everything"], "--all=everything: choose one of d4rl-paper"),
-        (["download", "hopper-medium-v2", "--all=d4rl-paper"], "--all: is for `data download` without a name"),
-        (["info", "--all=d4rl-paper"], "--all: is for `data download` without a name"),
-        (["download", "--all=d4rl-paper", "--steps=3"], "--steps: is for `data make"),
+        (["download", "hopper-medium-v2", "--all=d4rl-paper"], "--all: fetches a group; hopper-medium-v2 is one"),
         (["download", "--all=d4rl-paper", "--mirror=here"], "the address 'here' must start with http"),
     ],
 )

@@ -26,5 +26,5 @@ def test_a_method_has_its_presets_settings_and_metrics(method: Method) -> None:
         assert (f"`--{flag}`*" in line) == setting.swept
         assert setting.help in line
     for stage in stages_in_order([method]):
-        assert f"### {stage.name}\n" in page
+        assert (f"### {stage.name}\n" in page) == stage.learns
         assert all(markdown_line([name, meaning]) in page for name, meaning in stage.metrics.items())

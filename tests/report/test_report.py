@@ -27,11 +27,24 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: pathlib.Path) -> None:
     assert manifest.problem(run_dir / "report") == ""
 
 
-def test_training_without_an_environment_leaves_the_data_alone(tmp_path: pathlib.Path) -> None:
+def test_training_without_an_environment_lists_what_was_trained(tmp_path: pathlib.Path) -> None:
     run_dir = written_run.write(tmp_path, evaluations=None, metrics=METRICS)
-    assert [row.algorithm for row in collect(run_dir)] == ["data"]
+    rows = collect(run_dir)
+    trained = [(row.algorithm, row.beta, row.seeds) for row in rows]
+    assert trained == [("data", None, None), ("bc", None, 1), ("iql", None, 1), ("srpo", 0.05, 2), ("srpo", 0.2, 1)]
+    assert [np.isfinite(row.mean) for row in rows] == [True, False, False, False, False]
+    for text in (format_table(rows), written_run.markdown(run_dir)):
+        assert "44.5" in text
+        assert text.count("not evaluated") == 5
+        assert "`jaxrl-srpo evaluate RUN_DIR` scores what is trained" in text
     assert [path.name for path in write_report(run_dir)] == ["table.csv", "table.md", "losses.png"]
     assert draw_learning_curves(run_dir) is None
+
+
+def test_a_stage_without_a_policy_has_no_row(tmp_path: pathlib.Path) -> None:
+    stages = [{**one, "acts": one["name"] != "behavior"} for one in written_run.STAGES]
+    run_dir = written_run.write(tmp_path, evaluations=None, metrics=METRICS, stages=stages)
+    assert [row.algorithm for row in collect(run_dir)] == ["data", "iql", "srpo", "srpo"]
 
 
 def test_a_run_that_has_just_begun(tmp_path: pathlib.Path) -> None:

@@ -122,6 +122,17 @@ def test_a_method_of_ones_own_is_in_the_table_by_its_label(tmp_path: pathlib.Pat
     assert "My method, online" in format_table(collect(run_dir))
 
 
+@pytest.mark.parametrize(("data_return", "shown"), [(0.2, False), (14.0, True)])
+def test_a_return_that_is_the_success_rate_is_no_column(
+    tmp_path: pathlib.Path, data_return: float, shown: bool
+) -> None:
+    maze = written_run.dataset("maze", "success_rate", data_mean=0.2, return_mean=data_return)
+    own = written_run.own_evaluations()
+    run_dir = written_run.write(tmp_path, own, datasets=[maze], stages=written_run.OWN_STAGES)
+    assert ("| return |" in written_run.markdown(run_dir)) == shown
+    assert ("return" in format_table(collect(run_dir)).splitlines()[0]) == shown
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
