@@ -7,7 +7,7 @@ import pathlib
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from absl import flags
@@ -96,10 +96,15 @@ def expand_home(arguments: Sequence[str]) -> list[str]:
     return [re.sub(r"(^|[=,])~(?=/)", lambda match: match[1] + home, argument) for argument in arguments]
 
 
-def help_text(usage: str, values: flags.FlagValues, note: str = "") -> str:
-    """What `--help` prints: the usage, every flag with its default, and a note."""
-    parts = [usage, "\n".join(_flag_help(values[name]) for name in values), note]
-    return "\n\n".join(part for part in parts if part)
+def help_text(
+    usage: str, values: flags.FlagValues, note: str = "", groups: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """What `--help` prints: the usage, every flag with its default, in groups if there are some, and a note."""
+    if not groups:
+        parts = [usage, "\n".join(_flag_help(values[name]) for name in values), note]
+        return "\n\n".join(part for part in parts if part)
+    parts = [f"{title}:\n" + "\n".join(_flag_help(values[name]) for name in names) for title, names in groups.items()]
+    return "\n\n".join([usage, *parts, *([note] if note else [])])
 
 
 def _flag_help(flag: Any) -> str:
@@ -130,18 +135,6 @@ def parse_experiment(values: flags.FlagValues, name: str, usage: str, arguments:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out}: is a file; give a directory")
     return out
-
-
-def parse_command(values: flags.FlagValues, arguments: list[str], usage: str, note: str = "") -> list[str] | None:
-    """Gives `values` those of a command of `jaxrl-srpo`; the other arguments, or None after printing help.
-
-    Raises:
-      flags.Error: a flag is unknown or has a bad value.
-    """
-    if asks_for_help(arguments):
-        print(help_text(f"usage: jaxrl-srpo {usage}", values, note))
-        return None
-    return values(["jaxrl-srpo", *arguments])[1:]
 
 
 def define_drop_reset_rows(values: flags.FlagValues) -> None:

@@ -1,28 +1,14 @@
 """`jaxrl-srpo data`: what is in a dataset, a picture of it, and getting one."""
 
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
-from jaxrl_srpo.cli.command_line import (
-    asks_for_help,
-    define_drop_reset_rows,
-    one_argument,
-    parse_command,
-)
+from jaxrl_srpo.cli.command import Command
+from jaxrl_srpo.cli.command_line import define_drop_reset_rows, one_argument
 from jaxrl_srpo.errors import UserError
 
-OVERVIEW = """\
-usage: jaxrl-srpo data COMMAND NAME_OR_PATH [--FLAG=VALUE ...]
-
-  info NAME_OR_PATH  say what is in a dataset
-  plot NAME_OR_PATH  draw it
-  make NAME          make a dataset here: pointmaze/umaze, regenerated/TASK/KIND-v0 or ogbench/NAME
-  download NAME      fetch a D4RL or Minari dataset; --all=d4rl-paper those of SRPO's table
-
-`jaxrl-srpo data COMMAND --help` lists the flags of a command."""
 _NUMBERS = {
     "steps": "Environment steps that SAC learns for (regenerated/...); 1000000 by default, as D4RL.",
     "transitions": "Least transitions of each policy (regenerated/...); 1000000 by default, as D4RL.",
@@ -35,45 +21,18 @@ _REGENERATED = ("steps", "transitions", "seed")
 _OGBENCH = ("episodes", "rows", "seed", "processes")
 
 
-def run(arguments: list[str]) -> None:
-    """Runs `data info`, `plot`, `make` or `download`.
-
-    Raises:
-      UserError: after bad input.
-      flags.Error: after bad flags.
-    """
-    commands: dict[str, Callable[[list[str]], None]] = {
-        "info": _info,
-        "plot": _plot,
-        "make": _make,
-        "download": _download,
-    }
-    if asks_for_help(arguments[:1]):
-        print(OVERVIEW)
-        return
-    if arguments[:1] == [] or arguments[0] not in commands:
-        raise UserError(f"data {' '.join(arguments[:1])}: choose one of {', '.join(commands)}, then a dataset")
-    commands[arguments[0]](arguments[1:])
-
-
-def _info(arguments: list[str]) -> None:
-    values = flags.FlagValues()
-    _define_reading(values)
-    rest = parse_command(values, arguments, "data info NAME_OR_PATH [--FLAG=VALUE ...]")
-    if rest is None:
-        return
+def _info(values: flags.FlagValues, rest: list[str]) -> None:
     from jaxrl_srpo.data import inspect
 
     print(inspect.describe(_load(one_argument(rest, "data info", "NAME_OR_PATH"), values)))
 
 
-def _plot(arguments: list[str]) -> None:
-    values = flags.FlagValues()
+def _define_plot(values: flags.FlagValues) -> None:
     flags.DEFINE_string("out", None, "Picture to write; NAME.png here by default.", flag_values=values)
     _define_reading(values)
-    rest = parse_command(values, arguments, "data plot NAME_OR_PATH [--FLAG=VALUE ...]")
-    if rest is None:
-        return
+
+
+def _plot(values: flags.FlagValues, rest: list[str]) -> None:
     from jaxrl_srpo.data import inspect
 
     dataset = _load(one_argument(rest, "data plot", "NAME_OR_PATH"), values)
@@ -85,16 +44,15 @@ def _plot(arguments: list[str]) -> None:
     print(f"wrote {path}")
 
 
-def _make(arguments: list[str]) -> None:
-    values = flags.FlagValues()
+def _define_make(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "out", None, "File (.npz) or folder (ogbench/...); CACHE/ogbench by default.", flag_values=values
     )
     for flag, text in _NUMBERS.items():
         flags.DEFINE_integer(flag, None, text, flag_values=values)
-    rest = parse_command(values, arguments, "data make NAME [--FLAG=VALUE ...]")
-    if rest is None:
-        return
+
+
+def _make(values: flags.FlagValues, rest: list[str]) -> None:
     name = one_argument(rest, "data make", "NAME")
     from jaxrl_srpo.data.names import REGENERATED
     from jaxrl_srpo.envs import datasets
@@ -112,14 +70,13 @@ def _make(arguments: list[str]) -> None:
     print(datasets.make_dataset(name))
 
 
-def _download(arguments: list[str]) -> None:
-    values = flags.FlagValues()
+def _define_download(values: flags.FlagValues) -> None:
     _define_mirror(values)
     flags.DEFINE_string("all", None, "Several datasets: d4rl-paper, those of SRPO's table.", flag_values=values)
     flags.DEFINE_string("checksums", None, "File of `sha256sum` to verify against.", flag_values=values)
-    rest = parse_command(values, arguments, "data download NAME [--FLAG=VALUE ...]")
-    if rest is None:
-        return
+
+
+def _download(values: flags.FlagValues, rest: list[str]) -> None:
     if values.all is not None:
         _download_all(rest, values)
         return
@@ -201,3 +158,21 @@ def _make_ogbench(name: str, out: str | None, numbers: dict[str, int]) -> None:
     given: dict[str, Any] = numbers
     made = ogbench_making.make_dataset(name, out=out, **given)
     print(made.train, made.val, *made.lines, *(f"warning: {line}" for line in made.warnings), sep="\n")
+
+
+INFO = Command("data info", "NAME_OR_PATH", "say what is in a dataset", _define_reading, _info)
+PLOT = Command("data plot", "NAME_OR_PATH", "draw it", _define_plot, _plot)
+MAKE = Command(
+    "data make",
+    "NAME",
+    "make a dataset here: pointmaze/umaze, regenerated/hopper/medium-v0 with SAC, or ogbench/cube-single-play-v0",
+    _define_make,
+    _make,
+)
+DOWNLOAD = Command(
+    "data download",
+    "NAME",
+    "fetch a D4RL or Minari dataset; --all=d4rl-paper those of SRPO's table",
+    _define_download,
+    _download,
+)

@@ -116,7 +116,7 @@ def test_every_command_has_help_of_its_own(command: str, capsys: pytest.CaptureF
     own = capsys.readouterr().out
     main.main(["data", "--help"])
     assert own.startswith(f"usage: jaxrl-srpo data {command} ")
-    assert f"\n  {command} NAME" in capsys.readouterr().out
+    assert f"  jaxrl-srpo data {command} NAME" in capsys.readouterr().out
     assert ("--steps" in own) == (command == "make")
     assert ("--allow_invalid_data" in own or "--[no]allow_invalid_data" in own) == (command in ("info", "plot"))
     assert all(len(line) <= 120 for line in own.splitlines())

@@ -45,7 +45,7 @@ TRAIN = ["train", "--datasets=DATA", "--out=OUT"]
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "unknown command": (
         ["trian"],
-        r"trian: unknown command; choose one of train, prepare, work, .*, verify, methods, data",
+        r"trian: unknown command; choose one of train, prepare, work, .*, verify, data, methods, completion$",
     ),
     "no datasets": (["train", "--out=OUT"], r"--datasets: is required; for instance --datasets=pointmaze/umaze"),
     "no out": (["train", "--datasets=DATA"], r"--out: is required"),
@@ -134,8 +134,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "report no run": (["report", "nowhere"], r"nowhere.*run directory|run directory.*nowhere"),
     "report a damaged run": (["report", "DAMAGED"], r"sweep.json"),
     "evaluate a damaged run": (["evaluate", "DAMAGED"], r"sweep.json is not valid JSON"),
-    "data": (["data"], r"data : choose one of info, plot, make, download|data: choose one of"),
-    "data unknown": (["data", "show", "DATA"], r"data show: choose one of info, plot, make, download"),
+    "data": (["data"], r"data: choose one of info, plot, make, download$"),
+    "data unknown": (
+        ["data", "show", "DATA"],
+        r"data show: unknown command; choose one of info, plot, make, download$",
+    ),
     "data info nothing": (["data", "info"], r"data info: takes exactly one NAME_OR_PATH"),
     "data make unknown": (["data", "make", "regenerated/foo/medium-v0"], r"TASK one of ant, halfcheetah, hopper"),
     "data make neither": (["data", "make", "hopper-medium-v2"], r"cannot be made here; choose .* or regenerated/TASK"),

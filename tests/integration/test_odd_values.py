@@ -13,7 +13,7 @@ from absl import flags
 import local
 import ray_cluster
 import slurm
-from jaxrl_srpo.cli import main, setting_flags
+from jaxrl_srpo.cli import main, setting_flags, train_commands
 from jaxrl_srpo.cli.command_line import exit_with
 from tests import synthetic
 
@@ -40,8 +40,7 @@ PER_FLAG = 8
 
 def sweep_flags() -> list[str]:
     values = flags.FlagValues()
-    main._define_sweep(values)
-    main._define_devices(values)
+    train_commands.TRAIN.define(values)
     setting_flags.define_settings(values, setting_flags.methods_for_flags([]))
     return sorted(set(values) - {"dataset"})
 
