@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import numpy as np
 from absl import flags
 
-from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_numbers, parse_seeds
+from jaxrl_srpo.cli.command_line import exit_with, parse_experiment, parse_numbers
+from jaxrl_srpo.data.names import parse_seeds
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.processors import keep_sums_in_order
 from jaxrl_srpo.report.table import markdown_line

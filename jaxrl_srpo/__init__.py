@@ -9,12 +9,13 @@ Example:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxrl_srpo.api import evaluate, load_results, prepare, train
+    from jaxrl_srpo.api import evaluate, prepare, train
     from jaxrl_srpo.data.dataset import Dataset
     from jaxrl_srpo.envs.datasets import load_dataset
     from jaxrl_srpo.errors import DatasetError, UserError
     from jaxrl_srpo.methods.contract import Method, Preset, Stage
     from jaxrl_srpo.methods.settings import setting
+    from jaxrl_srpo.report.frames import load_results
     from jaxrl_srpo.runs.options import Options
     from jaxrl_srpo.runs.policies import Policy, load_policy
     from jaxrl_srpo.runs.workers import work
@@ -52,7 +53,7 @@ _MODULES = {
     "evaluate": "jaxrl_srpo.api",
     "load_dataset": "jaxrl_srpo.envs.datasets",
     "load_policy": "jaxrl_srpo.runs.policies",
-    "load_results": "jaxrl_srpo.api",
+    "load_results": "jaxrl_srpo.report.frames",
     "prepare": "jaxrl_srpo.api",
     "setting": "jaxrl_srpo.methods.settings",
     "train": "jaxrl_srpo.api",

@@ -22,14 +22,16 @@ from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import errors_told, print_message
 from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.monitor import trackers
-from jaxrl_srpo.report import Row
 from jaxrl_srpo.report.mazes import has_map
 from jaxrl_srpo.report.records import read_evaluations
+from jaxrl_srpo.report.table import Table
+from jaxrl_srpo.runs import config as config_lib
 from jaxrl_srpo.runs.distributed import coordinator
 from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.scorer import usable_environments
 from jaxrl_srpo.runs.setup import columns_of
+from jaxrl_srpo.runs.stage_run import Callback
 from jaxrl_srpo.runs.sweep import MOST_MEMBERS, Member, Sweep, populations, stages_of, unique
 from jaxrl_srpo.runs.workers import data_settings, facts_in, find_usable, make_scorer, own_methods, train_members
 
@@ -38,16 +40,18 @@ Algorithm = str | Method
 
 @errors_told()
 def train(
-    datasets: Given | Sequence[Given],
-    out: str | os.PathLike[str],
-    seeds: Iterable[int] = range(4),
-    preset: str = "quick",
+    datasets: Given | Sequence[Given] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    seeds: Iterable[int] | None = None,
+    preset: str | None = None,
     options: Options | None = None,
     log: Callable[[str], None] | None = None,
-    algorithm: Algorithm | Sequence[Algorithm] = "srpo",
-    budget: float = 1.0,
+    algorithm: Algorithm | Sequence[Algorithm] | None = None,
+    budget: float | None = None,
+    config: str | os.PathLike[str] | None = None,
+    callback: Callback | None = None,
     **overrides: Any,
-) -> list[Row]:
+) -> Table:
     """Trains a population of every dataset, seed and hyperparameter, evaluates it and writes its report.
 
     A run directory that holds a part of the same sweep is continued from there.
@@ -56,14 +60,18 @@ def train(
       datasets: one or several: names, paths, `Dataset`s, dictionaries with the arguments of `Dataset.from_arrays`, or
         `minari.MinariDataset`s; `{1:6}` in a name stands for 1 to 5, one dataset each.
       out: run directory.
-      seeds: one member per seed.
-      preset: a preset that every method has.
+      seeds: one member per seed; 0 to 3 by default.
+      preset: a preset that every method has; `quick` by default.
       options: how to run.
       log: receives messages; they go to standard error by default.
       algorithm: name of a method, a `Method` of your own or its `package.module:METHOD`, or several of these; `all`
-        for every method of this package that the preset and the settings allow. With `online_steps` each goes on in
-        the environment.
-      budget: share of the preset's updates to train, evaluations and log rows closer together likewise.
+        for every method of this package that the preset and the settings allow. `srpo` by default. With `online_steps`
+        each goes on in the environment.
+      budget: share of the preset's updates to train, evaluations and log rows closer together likewise; 1 by default.
+      config: file with these arguments and settings by name, JSON or YAML, or the `sweep.json` of a run, which asks for
+        that run again; what is given beside it goes before it.
+      callback: called as `callback(stage, step, metrics)` after every row of `metrics.csv`, with the stage's name, the
+        updates of each member so far, and a `TrainingMetrics` for each of them.
       **overrides: settings in place of the preset's, for instance `beta=[0.05, 0.1]` or `policy_steps=1000`; a
         sequence makes members of all its values.
 
@@ -73,9 +81,8 @@ def train(
     Raises:
       UserError: if something asked for is not possible; nothing has been trained then.
     """
-    options, log = options or Options(), log or print_message
-    given = _several(datasets)
-    prepared = _prepare(_sweep(given, seeds, preset, overrides, budget, algorithm), given, out, options, log)
+    asked = dict(datasets=datasets, out=out, seeds=seeds, preset=preset, algorithm=algorithm, budget=budget)
+    prepared, options, log = _prepared(asked | overrides, config, options, log)
     settings = {member.dataset: member.settings for member in prepared.members}
     columns = columns_of(prepared.members)
     packed = {
@@ -83,24 +90,25 @@ def train(
         for dataset in prepared.datasets
     }
     with trackers.exporting(prepared.run, options.track if coordinator() else (), log):
-        train_members(prepared.run, prepared.members, packed.__getitem__, prepared.usable, options)
+        train_members(prepared.run, prepared.members, packed.__getitem__, prepared.usable, options, callback)
     if not coordinator():
-        return []
+        return Table()
     for path in report.write_report(prepared.run.path):
         log(f"wrote {path}")
-    return report.collect(prepared.run.path)
+    return Table(report.collect(prepared.run.path))
 
 
 @errors_told()
 def prepare(
-    datasets: Given | Sequence[Given],
-    out: str | os.PathLike[str],
-    seeds: Iterable[int] = range(4),
-    preset: str = "quick",
+    datasets: Given | Sequence[Given] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    seeds: Iterable[int] | None = None,
+    preset: str | None = None,
     options: Options | None = None,
     log: Callable[[str], None] | None = None,
-    algorithm: Algorithm | Sequence[Algorithm] = "srpo",
-    budget: float = 1.0,
+    algorithm: Algorithm | Sequence[Algorithm] | None = None,
+    budget: float | None = None,
+    config: str | os.PathLike[str] | None = None,
     **overrides: Any,
 ) -> None:
     """Makes the run directory that `train` would make and trains nothing; workers can follow, see `workers.work`.
@@ -108,9 +116,8 @@ def prepare(
     Raises:
       UserError: if something asked for is not possible.
     """
-    given, log = _several(datasets), log or print_message
-    sweep = _sweep(given, seeds, preset, overrides, budget, algorithm)
-    prepared = _prepare(sweep, given, out, options or Options(), log)
+    asked = dict(datasets=datasets, out=out, seeds=seeds, preset=preset, algorithm=algorithm, budget=budget)
+    prepared, _, log = _prepared(asked | overrides, config, options, log)
     if held := [dataset.name for dataset in prepared.datasets if is_of_arrays(dataset.source)]:
         log(
             f"{', '.join(held)}: arrays of this program, which workers do not have; `train` with equal ones trains them"
@@ -125,7 +132,7 @@ def evaluate(
     log: Callable[[str], None] | None = None,
     algorithm: Sequence[Algorithm] = (),
     environment: str | None = None,
-) -> list[Row]:
+) -> Table:
     """Evaluates every finished policy of a run again and writes the report anew, by the new evaluations.
 
     The rows of training time stay in `evaluations.csv`; the new ones have a number in the column `again`.
@@ -167,19 +174,7 @@ def evaluate(
     finally:
         scorer.close()
     report.write_report(run.path)
-    return report.collect(run.path)
-
-
-def load_results(run_dir: str | os.PathLike[str]) -> list[Row]:
-    """The rows of a run's table, also while it trains: one per dataset, policy and setting, over seeds.
-
-    Args:
-      run_dir: run directory; no method's code is needed.
-
-    Raises:
-      UserError: if it is no run directory, or a file in it is damaged.
-    """
-    return report.collect(run_dir)
+    return Table(report.collect(run.path))
 
 
 def command() -> list[str]:
@@ -221,13 +216,34 @@ def _names(given: Sequence[Given]) -> tuple[str, ...]:
     return names
 
 
+def _prepared(
+    given: Mapping[str, Any],
+    config: str | os.PathLike[str] | None,
+    options: Options | None,
+    log: Callable[[str], None] | None,
+) -> tuple[_Prepared, Options, Callable[[str], None]]:
+    """A sweep of what is given and of a file, ready to train; with the options and the log that hold.
+
+    Raises:
+      UserError: datasets or a run directory are missing, or something is not possible.
+    """
+    options, log = options or Options(), log or print_message
+    asked = config_lib.as_arguments(config_lib.read_config(config)) if config is not None else {}
+    asked |= {name: value for name, value in given.items() if value is not None}
+    for name, example in (("datasets", "pointmaze/umaze"), ("out", "runs/umaze")):
+        if name not in asked:
+            raise UserError(f"--{name}: is required; for instance {name}={example!r}")
+    several, out = _several(asked.pop("datasets")), asked.pop("out")
+    return _prepare(_sweep(several, **asked), several, out, options, log), options, log
+
+
 def _sweep(
     given: Sequence[Given],
-    seeds: Iterable[int],
-    preset: str,
-    overrides: Mapping[str, Any],
-    budget: float,
-    algorithm: Algorithm | Sequence[Algorithm],
+    seeds: Iterable[int] = range(4),
+    preset: str = "quick",
+    algorithm: Algorithm | Sequence[Algorithm] = "srpo",
+    budget: float = 1.0,
+    **overrides: Any,
 ) -> Sweep:
     values = {name: _values(value) for name, value in overrides.items()}
     names, numbers = _names(given), tuple(itertools.islice(seeds, MOST_MEMBERS + 1))

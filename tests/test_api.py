@@ -15,7 +15,7 @@ import jaxrl_srpo
 from jaxrl_srpo import api
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import iql
-from jaxrl_srpo.report import Row
+from jaxrl_srpo.report import Row, collect
 from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from tests import synthetic
@@ -54,7 +54,7 @@ def test_a_finished_run_is_continued_with_nothing_to_train(run_dir: pathlib.Path
     )
     assert {path: path.stat().st_mtime_ns for path in (run_dir / "checkpoints").glob("*/*")} == stamps
     assert messages[0] == "one: 196 transitions, 4 episodes, reward transform none"
-    assert rows == jaxrl_srpo.load_results(run_dir)
+    assert rows == collect(run_dir)
 
 
 def test_a_budget_scales_the_preset_but_nothing_that_is_given(dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:

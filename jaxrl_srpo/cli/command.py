@@ -53,6 +53,7 @@ class Command:
         if self.settings:
             from jaxrl_srpo.cli import setting_flags
 
+            arguments = setting_flags.with_config(arguments)
             setting_flags.define_settings(values, setting_flags.methods_for_flags(arguments))
         self.run(values, values(["jaxrl-srpo", *arguments])[1:])
 

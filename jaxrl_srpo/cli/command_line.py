@@ -17,7 +17,6 @@ from jaxrl_srpo.io.files import error_line
 
 Word = TypeVar("Word", bound=str)
 
-_MOST_SEEDS = 100_000
 _LONGEST_LINE = 2000
 
 
@@ -167,29 +166,6 @@ def refuse_rest(rest: Sequence[str], why: str) -> None:
     """
     if rest:
         raise UserError(f"{rest[0]}: unexpected; {why}")
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds of `0:4` (0 to 3) or `0,1,5`.
-
-    Raises:
-      UserError: for anything else.
-    """
-    try:
-        if ":" in text:
-            start, stop = (int(part) for part in text.split(":"))
-            if stop - start > _MOST_SEEDS:
-                raise UserError(f"--seeds={text}: are {stop - start} seeds; at most {_MOST_SEEDS}")
-            seeds = tuple(range(start, stop))
-        else:
-            seeds = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        seeds = ()
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**31:
-        raise UserError(
-            f"--seeds={text}: give a range such as 0:4 or a list such as 0,1,5 of numbers from 0 to 2^31 - 1"
-        )
-    return seeds
 
 
 def parse_numbers(flag: str, words: Sequence[str]) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ from absl import flags
 from jaxrl_srpo.methods import METHODS, find_method
 from jaxrl_srpo.methods.contract import Method, merged_settings
 from jaxrl_srpo.methods.settings import Setting, text_of
+from jaxrl_srpo.runs.config import as_flags, read_config
 
 
 def methods_for_flags(arguments: Sequence[str]) -> list[Method]:
@@ -23,6 +24,18 @@ def methods_for_flags(arguments: Sequence[str]) -> list[Method]:
 def _algorithms(argument: str) -> list[str]:
     name, separator, value = argument.lstrip("-").partition("=")
     return value.split(",") if separator and name == "algorithm" else []
+
+
+def with_config(arguments: Sequence[str]) -> list[str]:
+    """A command line with the flags of the file that `--config` names at its head, so that those given go before them.
+
+    Raises:
+      UserError: the file cannot be read, or asks for code to be imported.
+    """
+    own = flags.FlagValues()
+    flags.DEFINE_string("config", None, "", flag_values=own)
+    own(["jaxrl-srpo", *arguments], known_only=True)
+    return [*(as_flags(read_config(own.config)) if own.config else []), *arguments]
 
 
 def define_settings(values: flags.FlagValues, methods: Sequence[Method]) -> None:

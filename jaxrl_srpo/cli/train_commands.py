@@ -10,9 +10,9 @@ from jaxrl_srpo.cli.command_line import (
     define_drop_reset_rows,
     define_seconds,
     one_argument,
-    parse_seeds,
     refuse_rest,
 )
+from jaxrl_srpo.data.names import parse_seeds
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.processors import usable_cores
 
@@ -67,6 +67,12 @@ def _check(values: flags.FlagValues, rest: list[str], command: str) -> None:
 def _define_sweep(values: flags.FlagValues) -> None:
     text = flags.DEFINE_string
     text("datasets", None, "Comma-separated names or paths.", flag_values=values)
+    text(
+        "config",
+        None,
+        "JSON or YAML file of flags, or a run's sweep.json.",
+        flag_values=values,
+    )
     flags.DEFINE_alias("dataset", "datasets", flag_values=values)
     text("seeds", "0:4", "Seeds: a range 0:4, or a list 0,1,5.", flag_values=values)
     text(
@@ -165,7 +171,7 @@ def _options(values: flags.FlagValues) -> Any:
 
 
 _GROUPS = {
-    "What is trained": ("datasets", "seeds", "algorithm", "preset", "budget", "out"),
+    "What is trained": ("datasets", "seeds", "algorithm", "preset", "budget", "config", "out"),
     "Data": ("env", "mirror", "allow_invalid_data", "drop_reset_rows"),
     "How it runs": (
         "evaluate",

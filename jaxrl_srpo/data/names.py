@@ -1,4 +1,4 @@
-"""Names of datasets that are made on this machine, and the forms that a dataset's name may take."""
+"""Names of datasets, and ranges of names and seeds, as a command line or a file has them."""
 
 import re
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ REGENERATED = "regenerated/"
 
 _RANGE = re.compile(r"(?P<start>.*)\{(?P<low>\d+):(?P<high>\d+)\}(?P<stop>.*)", re.DOTALL)
 _MOST_OF_A_RANGE = 1000
+_MOST_SEEDS = 100_000
 
 OGBENCH = re.compile(
     r"(visual-)?((pointmaze|antmaze|humanoidmaze|antsoccer)-\w+-(navigate|stitch|explore)|"
@@ -44,6 +45,29 @@ def _expand(name: str) -> list[str]:
     if not low < high <= low + _MOST_OF_A_RANGE:
         raise UserError(f"--datasets={name}: {{{low}:{high}}} is no range; {{1:6}} is 1 to 5")
     return [f"{match['start']}{number}{match['stop']}" for number in range(low, high)]
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds of `0:4` (0 to 3) or `0,1,5`.
+
+    Raises:
+      UserError: for anything else.
+    """
+    try:
+        if ":" in text:
+            start, stop = (int(part) for part in text.split(":"))
+            if stop - start > _MOST_SEEDS:
+                raise UserError(f"--seeds={text}: are {stop - start} seeds; at most {_MOST_SEEDS}")
+            seeds = tuple(range(start, stop))
+        else:
+            seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**31:
+        raise UserError(
+            f"--seeds={text}: give a range such as 0:4 or a list such as 0,1,5 of numbers from 0 to 2^31 - 1"
+        )
+    return seeds
 
 
 def is_made_here(name: str) -> bool:

@@ -23,6 +23,7 @@ _PARTS: dict[str, Any] = {
     "commit": str,
     "created": str,
     "options": dict[str, Any],
+    "asked": dict[str, _SCALAR | list[_SCALAR]],
 }
 _MEMBER: dict[str, Any] = {
     "dataset": str,

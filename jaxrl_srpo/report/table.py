@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import html
 import io
 import math
 import os
@@ -53,6 +54,19 @@ def write_table(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     for path, text in zip(paths, (_csv(rows), _markdown(rows, read_sweep(run_dir))), strict=True):
         write_atomically(path, text)
     return paths
+
+
+class Table(list[Row]):
+    """The rows of a run's table, which prompts and notebooks show as a table."""
+
+    def __repr__(self) -> str:
+        return format_table(self)
+
+    def _repr_html_(self) -> str:
+        header, lines = _display(self) if self else (["no scores yet"], [])
+        rows = [[f"<th>{html.escape(cell)}</th>" for cell in header]]
+        rows += [[f"<td>{html.escape(cell)}</td>" for cell in line] for line in lines]
+        return f"<table>{''.join(f'<tr>{chr(10).join(row)}</tr>' for row in rows)}</table>"
 
 
 def format_table(rows: Sequence[Row]) -> str:

@@ -312,6 +312,7 @@ class RunDirectory:
             "settings": common_settings(members),
             "members": [],
             "command": list(command),
+            "asked": sweep.asked(),
             "versions": versions(),
             "commit": commit(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%S"),

@@ -16,6 +16,7 @@ from jaxrl_srpo.io.files import print_message
 from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.population.offline import Outcome, Programs
 from jaxrl_srpo.population.vectorize import Strategy
+from jaxrl_srpo.report.records import TrainingMetrics
 from jaxrl_srpo.runs.distributed import broadcast, broadcast_tree, coordinator
 from jaxrl_srpo.runs.leases import LeaseLost
 from jaxrl_srpo.runs.messages import Messages
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from jaxrl_srpo.runs.scorer import Scorer
 
 
+Callback = Callable[[str, int, Sequence[TrainingMetrics]], None]
+"""Gets a stage's name, the steps of each member so far, and what was measured of each since the last call."""
+
+
 class How(NamedTuple):
     """How stages of a run are trained; see `trainer.Trainer`.
 
@@ -37,6 +42,7 @@ class How(NamedTuple):
       scorer: evaluates policies; None trains only.
       strategy: see `population.vectorize`.
       checkpoint_seconds: least time between two checkpoints.
+      callback: called after every row of metrics.
     """
 
     run: RunDirectory
@@ -44,6 +50,7 @@ class How(NamedTuple):
     scorer: "Scorer | None"
     strategy: Strategy
     checkpoint_seconds: float
+    callback: Callback | None = None
 
 
 class Schedule(NamedTuple):
@@ -108,7 +115,7 @@ class StageRun:
     ) -> None:
         self.busy_seconds = 0.0
         self._stage, self._run, self._scorer = stage, how.run, how.scorer
-        self._checkpoint_seconds = how.checkpoint_seconds
+        self._checkpoint_seconds, self._callback = how.checkpoint_seconds, how.callback
         groups = in_groups(stage, members)
         self._members = [member for group in groups for member in group]
         values = self._members[0].settings
@@ -230,17 +237,16 @@ class StageRun:
 
     def _log(self, chunk: _Chunk, outcome: Outcome, seconds: float, progress: Progress) -> None:
         """Rows of a chunk, and messages on members that diverged or soon may."""
-        steps = (chunk.stop - chunk.begin) * len(self._members)
-        means: Mapping[str, Any] = outcome.metrics
-        diverged_at = np.asarray(outcome.diverged_at).reshape(-1)
         if coordinator():
-            # JAX sorts the names; the method's file has them in an order that reads well.
-            names = [*(name for name in self._stage.metrics if name in means), *means]
-            values = {name: np.asarray(means[name]).reshape(-1) for name in dict.fromkeys(names)}
-            rows, rate = [], f"{steps / seconds:.1f}"
-            for i, member in zip(self._places, self._told, strict=True):
-                numbers = {name: f"{x[i]:.6g}" for name, x in values.items() if math.isfinite(x[i])}
-                rows.append(member.row(self._stage) | {"step": chunk.stop, "updates_per_second": rate} | numbers)
+            steps = (chunk.stop - chunk.begin) * len(self._members)
+            measured = self._measured_in(chunk, outcome.metrics, steps / seconds)
+            rows = [
+                member.row(self._stage)
+                | {"step": chunk.stop, "updates_per_second": f"{steps / seconds:.1f}"}
+                | {name: f"{value:.6g}" for name, value in one.values.items()}
+                for member, one in zip(self._told, measured, strict=True)
+            ]
+            diverged_at = np.asarray(outcome.diverged_at).reshape(-1)
             diverged = self._messages.diverged(diverged_at)
             entries = [
                 member.row(self._stage) | {"update": int(diverged_at[i])}
@@ -251,9 +257,26 @@ class StageRun:
                 if own:
                     self._run.metrics.append(rows)
                     self._run.add_diverged(entries)
-            for line in (*diverged.values(), *self._messages.concentrated(means)):
+            for line in (*diverged.values(), *self._messages.concentrated(outcome.metrics)):
                 progress.write(line)
+            if self._callback is not None:
+                self._callback(self._stage.name, chunk.stop, measured)
         progress.advance(chunk.stop - chunk.begin)
+
+    def _measured_in(self, chunk: _Chunk, means: Mapping[str, Any], rate: float) -> list[TrainingMetrics]:
+        """What a chunk measured of every member that is told of; what is not finite is left out."""
+        # JAX sorts the names; the method's file has them in an order that reads well.
+        names = [*(name for name in self._stage.metrics if name in means), *means]
+        values = {name: np.asarray(means[name]).reshape(-1) for name in dict.fromkeys(names)}
+        return [
+            TrainingMetrics(
+                *member.result(self._stage),
+                step=chunk.stop,
+                updates_per_second=rate,
+                values={name: float(x[i]) for name, x in values.items() if math.isfinite(x[i])},
+            )
+            for i, member in zip(self._places, self._told, strict=True)
+        ]
 
     def _checkpoint_is_due(self) -> bool:
         return bool(broadcast(time.monotonic() - self._saved >= self._checkpoint_seconds))

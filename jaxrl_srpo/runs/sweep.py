@@ -191,6 +191,17 @@ class Sweep:
             return f"{method.name}: left out, it learns from the order of episodes, which --trajectory_weighting undoes"
         return ""
 
+    def asked(self) -> dict[str, Any]:
+        """The arguments of `train` that make it, for a JSON file."""
+        return {
+            "datasets": list(self.datasets),
+            "seeds": list(self.seeds),
+            "algorithm": [one if isinstance(one, str) else one.name for one in self.algorithms],
+            "preset": self.preset,
+            "budget": self.budget,
+            **{name: list(values) for name, values in self._converted().items()},
+        }
+
     @property
     def settings(self) -> dict[str, Setting]:
         """The settings of all its methods by flag."""

@@ -19,7 +19,7 @@ from jaxrl_srpo.runs.footprint import refuse_too_large
 from jaxrl_srpo.runs.leases import Lease, LeaseLost, Leases
 from jaxrl_srpo.runs.run_directory import RunDirectory, population_name
 from jaxrl_srpo.runs.setup import TrainingData
-from jaxrl_srpo.runs.stage_run import How, StageRun, key_of
+from jaxrl_srpo.runs.stage_run import Callback, How, StageRun, key_of
 from jaxrl_srpo.runs.sweep import Member, by_training, populations, stages_of
 from jaxrl_srpo.runs.untrainable import Untrainable
 
@@ -67,6 +67,7 @@ class Trainer:
       strategy: see `population.vectorize`.
       checkpoint_seconds: least time between two checkpoints; 0 saves one after every chunk.
       members_per_population: most members trained together; 0 for all that can be.
+      callback: see `stage_run.How`.
     """
 
     def __init__(
@@ -77,9 +78,10 @@ class Trainer:
         strategy: Strategy = "auto",
         checkpoint_seconds: float = 60.0,
         members_per_population: int = 0,
+        callback: Callback | None = None,
     ) -> None:
         self.run, self.scorer = run, scorer
-        self._how = How(run, data, scorer, strategy, checkpoint_seconds)
+        self._how = How(run, data, scorer, strategy, checkpoint_seconds, callback)
         self._ahead = CompileAhead(data, strategy)
         self._busy_seconds = 0.0
         self._size = members_per_population

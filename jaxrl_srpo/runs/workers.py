@@ -25,6 +25,7 @@ from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.scorer import Scorer, usable_environments
 from jaxrl_srpo.runs.setup import TrainingData, columns_of, load_results
+from jaxrl_srpo.runs.stage_run import Callback
 from jaxrl_srpo.runs.sweep import Member, by_training, populations, stages_of
 from jaxrl_srpo.runs.trainer import Trainer
 from jaxrl_srpo.types import Spec
@@ -50,6 +51,7 @@ def train_members(
     packed: Callable[[str], PackedDataset],
     usable: Mapping[str, DatasetFacts],
     options: Options,
+    callback: Callback | None = None,
 ) -> None:
     """Trains and evaluates what a prepared run lacks, beside any other workers; returns when all of it is done.
 
@@ -59,6 +61,7 @@ def train_members(
       packed: gives a dataset by name.
       usable: datasets by name whose members are evaluated.
       options: how to run.
+      callback: see `stage_run.How`.
     """
     prepare_jax_unless_chosen(_most_at_a_time(members, options.members_per_population))
     scorer = make_scorer(run, usable) if usable and options.evaluate and coordinator() else None
@@ -70,6 +73,7 @@ def train_members(
             options.strategy,
             options.checkpoint_seconds,
             options.members_per_population,
+            callback,
         ).train(members)
     finally:
         if scorer is not None:

@@ -14,22 +14,6 @@ from jaxrl_srpo.cli import command_line
 from jaxrl_srpo.errors import UserError
 
 
-@pytest.mark.parametrize(("text", "seeds"), [("0:3", (0, 1, 2)), ("2:3", (2,)), ("7", (7,)), ("5,0", (5, 0))])
-def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
-    assert command_line.parse_seeds(text) == seeds
-
-
-@pytest.mark.parametrize("text", ["", "a", "1:", "3:3", "-1", "0:4:2", str(2**31), "1.5"])
-def test_what_is_no_list_of_seeds_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match=f"--seeds={text}: give a range such as 0:4 or a list such as 0,1,5"):
-        command_line.parse_seeds(text)
-
-
-def test_more_seeds_than_a_sweep_can_have_are_not_listed() -> None:
-    with pytest.raises(UserError, match="--seeds=0:99999999999: are 99999999999 seeds; at most 100000"):
-        command_line.parse_seeds("0:99999999999")
-
-
 def test_numbers_and_words() -> None:
     assert command_line.parse_numbers("betas", ["0.1", "1e3"]) == (0.1, 1000.0)
     assert command_line.parse_words("to", "b,a,b", ("a", "b", "c")) == ("b", "a")

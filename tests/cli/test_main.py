@@ -15,6 +15,7 @@ import jaxrl_srpo
 from jaxrl_srpo.cli import main, setting_flags
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import METHODS, srpo
+from jaxrl_srpo.report import collect
 from tests import synthetic
 
 # Whatever gets as far as training has not been refused, and need not be waited for.
@@ -340,7 +341,7 @@ def test_evaluating_again_keeps_the_rows_of_training_time(run_dir: pathlib.Path)
     assert [(row["again"], row["episodes"]) for row in after[len(before) :]] == [("1", "2")] * finals + [
         ("2", "3")
     ] * finals
-    row = jaxrl_srpo.load_results(run_dir)[-1]
+    row = collect(run_dir)[-1]
     own = [float(one["mean"]) for one in before if one["algorithm"] == "srpo" and one["beta"] == "0.3"]
     assert row.episodes == 3
     assert row.best_mean == pytest.approx(np.mean(own), rel=1e-4)

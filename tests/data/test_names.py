@@ -73,3 +73,19 @@ def test_empty_and_endless_ranges_are_refused(given: str) -> None:
 def test_ogbench_has_none_of_d4rls_names() -> None:
     for name in (*d4rl.known_names(), *names.EMBEDDED, "antmaze-large-play-v3", "hopper-medium-v0"):
         assert not names.OGBENCH.fullmatch(name)
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("0:3", (0, 1, 2)), ("2:3", (2,)), ("7", (7,)), ("5,0", (5, 0))])
+def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
+    assert names.parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1:", "3:3", "-1", "0:4:2", str(2**31), "1.5"])
+def test_what_is_no_list_of_seeds_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=f"--seeds={text}: give a range such as 0:4 or a list such as 0,1,5"):
+        names.parse_seeds(text)
+
+
+def test_more_seeds_than_a_sweep_can_have_are_not_listed() -> None:
+    with pytest.raises(UserError, match="--seeds=0:99999999999: are 99999999999 seeds; at most 100000"):
+        names.parse_seeds("0:99999999999")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxrl_srpo
+from jaxrl_srpo.report import collect
 from tests import synthetic
 
 ARCHIVE = pathlib.Path(__file__).parents[1] / "old_run.zip"
@@ -33,8 +34,9 @@ def old_run(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_it_reports_the_same_table(old_run: pathlib.Path) -> None:
     before = (old_run / "report" / "table.csv").read_text().splitlines()
     shutil.rmtree(old_run / "report")
-    rows = jaxrl_srpo.load_results(old_run)
-    assert [(row.algorithm, row.beta) for row in rows] == [
+    table = jaxrl_srpo.load_results(old_run).table
+    betas = [None if np.isnan(beta) else beta for beta in table.beta]
+    assert list(zip(table.algorithm, betas, strict=True)) == [
         ("data", None),
         ("bc", None),
         ("iql", None),
@@ -58,6 +60,6 @@ def test_its_policies_act_as_they_did(old_run: pathlib.Path, wanted: dict[str, A
 
 
 def test_it_is_evaluated_again_with_the_same_scores(old_run: pathlib.Path) -> None:
-    before = {(row.algorithm, row.beta): row.mean for row in jaxrl_srpo.load_results(old_run)}
+    before = {(row.algorithm, row.beta): row.mean for row in collect(old_run)}
     rows = jaxrl_srpo.evaluate(old_run)
     assert {(row.algorithm, row.beta): row.mean for row in rows} == pytest.approx(before, rel=1e-3)
