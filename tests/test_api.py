@@ -1,9 +1,10 @@
 """What a program asks for; whole runs are tested with the command line and in `integration`."""
 
+import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -13,9 +14,12 @@ import pytest
 
 import jaxrl_srpo
 from jaxrl_srpo import api
+from jaxrl_srpo.cli import main
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import iql
 from jaxrl_srpo.report import Row, collect
+from jaxrl_srpo.report.records import TrainingMetrics, read_metrics
+from jaxrl_srpo.report.table import Table
 from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from tests import synthetic
@@ -55,6 +59,74 @@ def test_a_finished_run_is_continued_with_nothing_to_train(run_dir: pathlib.Path
     assert {path: path.stat().st_mtime_ns for path in (run_dir / "checkpoints").glob("*/*")} == stamps
     assert messages[0] == "one: 196 transitions, 4 episodes, reward transform none"
     assert rows == collect(run_dir)
+
+
+def test_a_run_is_asked_for_again_by_its_own_file(
+    run_dir: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = run_dir / "sweep.json"
+    rows = jaxrl_srpo.train(config=asked, out=tmp_path / "again", log=lambda message: None)
+    assert rows == collect(run_dir)
+    # What is given goes before the file, also on a command line.
+    jaxrl_srpo.prepare(config=asked, out=tmp_path / "python", seeds=[1])
+    main.main(["prepare", f"--config={asked}", f"--out={tmp_path / 'shell'}", "--seeds=1", "--cpu_devices=8"])
+    for name in ("python", "shell"):
+        (member,) = RunDirectory(tmp_path / name).members()
+        assert member == RunDirectory(run_dir).members()[1]
+    assert f"jaxrl-srpo work {tmp_path / 'shell'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("missing", ["datasets", "out"])
+def test_what_is_required(missing: str, tmp_path: pathlib.Path) -> None:
+    given: dict[str, Any] = {"datasets": "pointmaze/umaze", "out": tmp_path / "run"}
+    del given[missing]
+    with pytest.raises(UserError, match=f"--{missing}: is required; for instance {missing}="):
+        jaxrl_srpo.train(**given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_callback_gets_every_row_of_metrics(dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    calls: list[tuple[str, int, Sequence[TrainingMetrics]]] = []
+    jaxrl_srpo.train(
+        dataset,
+        tmp_path / "run",
+        seeds=range(2),
+        algorithm="iql",
+        options=Options(evaluate=False),
+        callback=lambda stage, step, metrics: calls.append((stage, step, metrics)),
+        log=lambda message: None,
+        **synthetic.TINY,
+    )
+    assert [(stage, step, [one.seed for one in metrics]) for stage, step, metrics in calls] == [
+        ("critic", 4, [0, 1]),
+        ("critic", 8, [0, 1]),
+    ]
+    written = read_metrics(tmp_path / "run")
+    told = [one for _, _, metrics in calls for one in metrics]
+    assert [one.result for one in told] == [one.result for one in written]
+    for one, row in zip(told, written, strict=True):
+        assert list(one.values) == list(row.values)
+        assert one.values == pytest.approx(row.values, rel=1e-5)
+
+
+def test_a_callback_that_fails_ends_the_run_which_goes_on_later(dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    given: dict[str, Any] = {"out": tmp_path / "run", "seeds": [0], "algorithm": "iql", **synthetic.TINY}
+
+    def fail(stage: str, step: int, metrics: Sequence[TrainingMetrics]) -> None:
+        raise LookupError(f"{stage} at {step}")
+
+    with pytest.raises(LookupError, match="critic at 4"):
+        jaxrl_srpo.train(dataset, callback=fail, log=lambda message: None, **given)
+    assert [row.seeds for row in jaxrl_srpo.train(dataset, log=lambda message: None, **given)] == [None, 1]
+
+
+def test_prompts_and_notebooks_show_a_table(run_dir: pathlib.Path, dataset: pathlib.Path) -> None:
+    rows = jaxrl_srpo.train(config=run_dir / "sweep.json", out=run_dir, log=lambda message: None)
+    assert repr(rows).splitlines()[0].split()[:2] == ["dataset", "algorithm"]
+    page = rows._repr_html_()
+    assert page.count("<tr>") == 1 + len(rows)
+    assert "<td>IQL actor</td>" in page
+    assert Table([dataclasses.replace(rows[0], dataset="<b>")])._repr_html_().count("&lt;b&gt;") == 1
 
 
 def test_a_budget_scales_the_preset_but_nothing_that_is_given(dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:
