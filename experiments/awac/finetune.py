@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import common
 from jaxrl_srpo import api
 from jaxrl_srpo.cli.command_line import parse_numbers, parse_words
 from jaxrl_srpo.io.files import write_atomically
@@ -23,6 +22,8 @@ from jaxrl_srpo.report.drawing import save
 from jaxrl_srpo.report.published import published_score
 from jaxrl_srpo.report.records import Evaluation, read_evaluations
 from jaxrl_srpo.report.rows import marked_dataset, origin_notes
+
+from .. import common
 
 MODULE = "awac.finetune"
 DESCRIPTION = """\

@@ -15,7 +15,6 @@ import h5py
 import jax
 import numpy as np
 
-from experiments import common
 from jaxrl_srpo import api
 from jaxrl_srpo.envs.pendulum import Pendulum
 from jaxrl_srpo.io.files import write_atomically
@@ -24,6 +23,8 @@ from jaxrl_srpo.population.interaction import Loop
 from jaxrl_srpo.population.member import make_members
 from jaxrl_srpo.population.online import FunctionalRun
 from jaxrl_srpo.report.records import Evaluation, read_evaluations
+
+from .. import common
 
 MODULE = "awac.pendulum"
 DESCRIPTION = "Makes the data, trains on them, and says in DIRECTORY/awac_pendulum.md what came out as it should."

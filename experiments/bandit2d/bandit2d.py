@@ -25,8 +25,6 @@ import numpy as np
 from flax import struct
 from tqdm import tqdm
 
-from experiments import common
-from experiments.bandit2d.figure import INVERSE_BETAS, Result, draw, targets
 from jaxrl_srpo.cli.command_line import parse_words
 from jaxrl_srpo.data.table import Slice
 from jaxrl_srpo.envs.bandits import DISTRIBUTIONS
@@ -38,6 +36,9 @@ from jaxrl_srpo.population.member import make_members
 from jaxrl_srpo.population.offline import OfflinePopulation
 from jaxrl_srpo.report.drawing import save
 from jaxrl_srpo.types import Array, ScoreModel, Spec
+
+from .. import common
+from .figure import INVERSE_BETAS, Result, draw, targets
 
 MODULE = "bandit2d.bandit2d"
 DESCRIPTION = """\

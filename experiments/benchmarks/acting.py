@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.workload import matrix_flop, untrained_result
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods.contract import Function, Method, preset_values
 from jaxrl_srpo.runs.policies import act_on_host
@@ -17,6 +16,8 @@ from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.setup import load_result
 from jaxrl_srpo.runs.sweep import stages_of
 from jaxrl_srpo.types import Array, Spec
+
+from .workload import matrix_flop, untrained_result
 
 
 class Acting(NamedTuple):

@@ -15,14 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from experiments import common
-from experiments.benchmarks import small_runs
-from experiments.benchmarks.small_runs import CASES, Starter
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io import csv_log, manifest
 from jaxrl_srpo.io.files import print_message, write_atomically
 from jaxrl_srpo.report.records import read_sweep
 from jaxrl_srpo.runs.verify import verify
+
+from .. import common
+from . import small_runs
+from .small_runs import CASES, Starter
 
 NAME = "bit_flips"
 FOUND, HARMLESS, MISSED = "found", "harmless", "missed"

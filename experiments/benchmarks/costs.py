@@ -19,9 +19,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import common
-from experiments.benchmarks.sampling_speed import random_observations, time_calls
-from experiments.benchmarks.sampling_speed_report import Latency, header
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.methods.contract import Stage
@@ -34,6 +31,10 @@ from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.setup import load_result
 from jaxrl_srpo.runs.sweep import Member, stages_of, unique
 from jaxrl_srpo.runs.workers import own_methods
+
+from .. import common
+from .sampling_speed import random_observations, time_calls
+from .sampling_speed_report import Latency, header
 
 MODULE = "benchmarks.costs"
 DESCRIPTION = "Times the policies of runs and writes DIRECTORY/costs.csv, .md and .png."

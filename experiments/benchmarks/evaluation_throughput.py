@@ -19,16 +19,6 @@ import gymnasium
 import jax
 import numpy as np
 
-from experiments import common
-from experiments.benchmarks.evaluation_throughput_report import (
-    Evaluation,
-    Measurement,
-    describe,
-    draw,
-    header,
-    summarize,
-    write_csv,
-)
 from jaxrl_srpo.cli.command_line import parse_words
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.batched import MujocoSimulator, make_simulator
@@ -43,6 +33,17 @@ from jaxrl_srpo.methods.contract import preset_values
 from jaxrl_srpo.nn import policies
 from jaxrl_srpo.population.vectorize import act_members
 from jaxrl_srpo.types import Spec
+
+from .. import common
+from .evaluation_throughput_report import (
+    Evaluation,
+    Measurement,
+    describe,
+    draw,
+    header,
+    summarize,
+    write_csv,
+)
 
 MODULE = "benchmarks.evaluation_throughput"
 DESCRIPTION = "Times environments and writes DIRECTORY/evaluation_throughput.csv, .md and .png."

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import common
-from experiments.benchmarks.machine import conditions
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.runs.provenance import versions
+
+from .. import common
+from .machine import conditions
 
 _COLORS = {
     "one model": "#0072B2",

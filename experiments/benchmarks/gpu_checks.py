@@ -14,9 +14,10 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments import common
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import print_message, write_atomically
+
+from .. import common
 
 NAME = "gpu_checks"
 _TESTS = (

@@ -24,11 +24,12 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from experiments.benchmarks.workload import Workload
 from jaxrl_srpo.data.table import row_width
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.population.offline import vectorize_chunk, vectorize_init
 from jaxrl_srpo.population.vectorize import PlacedMembers
+
+from .workload import Workload
 
 _H100 = """
 gpu_device_info {

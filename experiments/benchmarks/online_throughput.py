@@ -20,8 +20,6 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import common
-from experiments.benchmarks.machine import conditions
 from jaxrl_srpo.cli.command_line import parse_numbers
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs.pendulum import Pendulum
@@ -33,6 +31,9 @@ from jaxrl_srpo.population.member import make_members
 from jaxrl_srpo.population.online import FunctionalRun, GymnasiumRun
 from jaxrl_srpo.report.drawing import PALETTE, save
 from jaxrl_srpo.types import Batch, Spec
+
+from .. import common
+from .machine import conditions
 
 MODULE = "benchmarks.online_throughput"
 DESCRIPTION = "Times learning online and writes DIRECTORY/online_throughput.csv, .md and .png."

@@ -15,10 +15,18 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from experiments import common
-from experiments.benchmarks import acting
-from experiments.benchmarks.acting import Acting
-from experiments.benchmarks.sampling_speed_report import (
+from jaxrl_srpo import methods
+from jaxrl_srpo.cli.command_line import parse_words
+from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.io.files import write_atomically
+from jaxrl_srpo.methods.contract import Method
+from jaxrl_srpo.report.published import Score, method_of, published_average
+from jaxrl_srpo.types import Spec
+
+from .. import common
+from . import acting
+from .acting import Acting
+from .sampling_speed_report import (
     LOCOMOTION,
     REFERENCE,
     Latency,
@@ -29,14 +37,7 @@ from experiments.benchmarks.sampling_speed_report import (
     summarize,
     write_csv,
 )
-from experiments.benchmarks.throughput import HALFCHEETAH
-from jaxrl_srpo import methods
-from jaxrl_srpo.cli.command_line import parse_words
-from jaxrl_srpo.errors import UserError
-from jaxrl_srpo.io.files import write_atomically
-from jaxrl_srpo.methods.contract import Method
-from jaxrl_srpo.report.published import Score, method_of, published_average
-from jaxrl_srpo.types import Spec
+from .throughput import HALFCHEETAH
 
 MODULE = "benchmarks.sampling_speed"
 DESCRIPTION = "Times policies and writes DIRECTORY/sampling_speed.csv, .md and .png."

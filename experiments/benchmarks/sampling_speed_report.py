@@ -11,11 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import common
-from experiments.benchmarks.machine import conditions
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.methods.srpo import PAPER_BETA
 from jaxrl_srpo.report.published import Score, explain
+
+from .. import common
+from .machine import conditions
 
 LOCOMOTION = tuple(name for name in PAPER_BETA if not name.startswith("antmaze"))
 REFERENCE = "srpo"

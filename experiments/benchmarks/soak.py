@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from typing import NamedTuple
 
-from experiments import common
-from experiments.benchmarks import small_runs
-from experiments.benchmarks.small_runs import CASES, Case, Starter
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.io.files import print_message, write_atomically
+
+from .. import common
+from . import small_runs
+from .small_runs import CASES, Case, Starter
 
 NAME = "soak"
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

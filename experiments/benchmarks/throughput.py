@@ -16,21 +16,6 @@ from typing import Literal
 
 import jax
 
-from experiments import common
-from experiments.benchmarks import kernels
-from experiments.benchmarks.machine import conditions
-from experiments.benchmarks.throughput_report import Measurement, describe, draw, protocol, summarize, write_csv
-from experiments.benchmarks.workload import (
-    PopulationRunner,
-    Runner,
-    Workload,
-    burst,
-    calibrate,
-    matrix_rate,
-    random_rows,
-    update_flop,
-    whole,
-)
 from jaxrl_srpo import methods
 from jaxrl_srpo.cli.command_line import parse_words
 from jaxrl_srpo.errors import UserError
@@ -42,6 +27,22 @@ from jaxrl_srpo.methods.settings import Values
 from jaxrl_srpo.nn.precision import Precision, using
 from jaxrl_srpo.population.vectorize import Strategy
 from jaxrl_srpo.types import Spec
+
+from .. import common
+from . import kernels
+from .machine import conditions
+from .throughput_report import Measurement, describe, draw, protocol, summarize, write_csv
+from .workload import (
+    PopulationRunner,
+    Runner,
+    Workload,
+    burst,
+    calibrate,
+    matrix_rate,
+    random_rows,
+    update_flop,
+    whole,
+)
 
 MODULE = "benchmarks.throughput"
 DESCRIPTION = "Times the training stages and writes DIRECTORY/throughput.csv, throughput.md and throughput.png."
@@ -98,7 +99,7 @@ class TorchRunner:
     def __init__(self, stage: Stage, settings: Values, rival: Rival, options: Options) -> None:
         import torch
 
-        from experiments.benchmarks import torch_srpo
+        from . import torch_srpo
 
         torch.set_num_threads(usable_cores())
         self._device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,14 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from experiments import common
-from experiments.benchmarks.machine import conditions
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.methods import srpo
 from jaxrl_srpo.methods.contract import Stage, preset_values
 from jaxrl_srpo.methods.settings import Values
 from jaxrl_srpo.methods.srpo import PAPER_BETA
 from jaxrl_srpo.types import Spec
+
+from .. import common
+from .machine import conditions
 
 PROTOCOL_SEEDS = 6
 

@@ -15,7 +15,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import common
 from jaxrl_srpo import api
 from jaxrl_srpo.cli.command_line import parse_numbers, parse_words
 from jaxrl_srpo.data.origins import origin
@@ -25,6 +24,8 @@ from jaxrl_srpo.report.records import Evaluation, read_evaluations
 from jaxrl_srpo.report.rows import Row, last_evaluation
 from jaxrl_srpo.report.table import METRIC_LABELS
 from jaxrl_srpo.runs.options import Options
+
+from .. import common
 
 MODULE = "d4rl.ablations"
 DESCRIPTION = """\

@@ -20,8 +20,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import common
-from experiments.benchmarks.workload import PopulationRunner, Workload, burst, calibrate, update_flop
 from jaxrl_srpo import api
 from jaxrl_srpo.data import d4rl, loading
 from jaxrl_srpo.data.dataset import Dataset
@@ -38,6 +36,9 @@ from jaxrl_srpo.report.literature import write_literature_table
 from jaxrl_srpo.runs.options import Options
 from jaxrl_srpo.runs.sweep import Member, Sweep, populations, stages_of, unique
 from jaxrl_srpo.types import Spec
+
+from .. import common
+from ..benchmarks.workload import PopulationRunner, Workload, burst, calibrate, update_flop
 
 MODULE = "d4rl.table"
 DESCRIPTION = """\

@@ -22,8 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import common
-from experiments.exploration.life_worlds import WORLDS, Goal, World
 from jaxrl_srpo import api
 from jaxrl_srpo.cli.command_line import parse_words
 from jaxrl_srpo.data import minari_writer
@@ -39,6 +37,9 @@ from jaxrl_srpo.population.member import make_members
 from jaxrl_srpo.population.online import GymnasiumRun
 from jaxrl_srpo.report import Row
 from jaxrl_srpo.report.exploration import draw_heat_maps
+
+from .. import common
+from .life_worlds import WORLDS, Goal, World
 
 MODULE = "exploration.life"
 DESCRIPTION = """\

@@ -20,19 +20,6 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from experiments import common
-from experiments.exploration.manipulation_methods import (
-    EXPLORERS,
-    PRESETS,
-    Explorer,
-    Options,
-    Task,
-    fetch,
-    make_grid,
-    time_limit,
-)
-from experiments.exploration.manipulation_report import Result, write
-from experiments.exploration.visits import arrivals, count_visits, mixtures, one_member_per_seed
 from jaxrl_srpo.cli.command_line import parse_numbers, parse_words
 from jaxrl_srpo.data.dataset import EnvironmentSpec
 from jaxrl_srpo.envs import marginals
@@ -45,6 +32,20 @@ from jaxrl_srpo.population.interaction import Loop
 from jaxrl_srpo.population.member import stack
 from jaxrl_srpo.population.online import GymnasiumRun
 from jaxrl_srpo.report.exploration import Curve
+
+from .. import common
+from .manipulation_methods import (
+    EXPLORERS,
+    PRESETS,
+    Explorer,
+    Options,
+    Task,
+    fetch,
+    make_grid,
+    time_limit,
+)
+from .manipulation_report import Result, write
+from .visits import arrivals, count_visits, mixtures, one_member_per_seed
 
 MODULE = "exploration.manipulation"
 DESCRIPTION = """\

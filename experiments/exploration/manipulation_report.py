@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import common
-from experiments.exploration.manipulation_methods import Options
 from jaxrl_srpo.envs import marginals
 from jaxrl_srpo.envs.marginals import Grid
 from jaxrl_srpo.io.files import write_atomically
 from jaxrl_srpo.report.exploration import Curve, draw_curves, draw_heat_maps, interval
+
+from .. import common
+from .manipulation_methods import Options
 
 SOURCES = ("last", "average", "buffer")
 COLUMNS = ("explorer", "seed", "slice", "source", "entropy", "coverage", "kl", "seconds")

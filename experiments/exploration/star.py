@@ -20,8 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from experiments import common
-from experiments.exploration.visits import arrivals, count_visits, mixtures, one_member_per_seed
 from jaxrl_srpo.cli.command_line import parse_words
 from jaxrl_srpo.envs import marginals
 from jaxrl_srpo.envs.star import Star
@@ -36,6 +34,9 @@ from jaxrl_srpo.population.interaction import Loop
 from jaxrl_srpo.population.online import FunctionalRun
 from jaxrl_srpo.report.exploration import Curve, draw_curves, draw_heat_maps, interval
 from jaxrl_srpo.types import Array
+
+from .. import common
+from .visits import arrivals, count_visits, mixtures, one_member_per_seed
 
 MODULE = "exploration.star"
 DESCRIPTION = """\

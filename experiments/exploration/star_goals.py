@@ -16,7 +16,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import common
 from jaxrl_srpo.envs.star import Star
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.exploration import goal_finding, policy_mixture
@@ -28,6 +27,8 @@ from jaxrl_srpo.report.drawing import PALETTE, STYLE, save
 from jaxrl_srpo.report.exploration import interval
 from jaxrl_srpo.runs.devices import prepare_jax
 from jaxrl_srpo.types import Array
+
+from .. import common
 
 MODULE = "exploration.star_goals"
 DESCRIPTION = "Searches for goals with the policies that star.py saved. Writes star_goals.csv, .md and .png."

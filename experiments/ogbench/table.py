@@ -12,7 +12,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import common
 from jaxrl_srpo import api
 from jaxrl_srpo.data import ogbench, ogbench_tasks
 from jaxrl_srpo.envs.ogbench_making import make_dataset
@@ -20,6 +19,8 @@ from jaxrl_srpo.errors import DatasetError, UserError
 from jaxrl_srpo.io.files import print_message
 from jaxrl_srpo.report.ogbench_table import write_ogbench_table
 from jaxrl_srpo.runs.options import Options
+
+from .. import common
 
 MODULE = "ogbench.table"
 DESCRIPTION = """\

@@ -22,6 +22,7 @@ class Command:
       run: does it, given the values of its flags and the other arguments.
       groups: its flags by what they are about; empty where they are few.
       settings: whether settings of methods are flags of it, too.
+      parses: False for one that hands all of its arguments to another program.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Command:
     run: Callable[[flags.FlagValues, list[str]], None]
     groups: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     settings: bool = False
+    parses: bool = True
 
     @property
     def usage(self) -> str:
@@ -47,6 +49,9 @@ class Command:
         """
         values = flags.FlagValues()
         self.define(values)
+        if not self.parses:
+            self.run(values, list(arguments))
+            return
         if asks_for_help(arguments) or (self.settings and "--helpfull" in arguments):
             print(help_text(f"usage: {self.usage}", values, self._note(arguments), self.groups))
             return

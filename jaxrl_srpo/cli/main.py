@@ -8,7 +8,7 @@ from typing import NoReturn
 from absl import flags
 
 import jaxrl_srpo
-from jaxrl_srpo.cli import completion, data_command, run_commands, train_commands
+from jaxrl_srpo.cli import completion, data_command, program_commands, run_commands, train_commands
 from jaxrl_srpo.cli.command import Command, define_own_methods, no_flags, words
 from jaxrl_srpo.cli.command_line import exit_with, expand_home, one_argument, refuse_rest
 from jaxrl_srpo.errors import UserError
@@ -35,7 +35,13 @@ COMPLETION = Command(
     _completion,
 )
 GROUPS: dict[str, tuple[Command, ...]] = {
-    "Train": (train_commands.TRAIN, train_commands.PREPARE, train_commands.WORK),
+    "Train": (
+        train_commands.TRAIN,
+        train_commands.PREPARE,
+        train_commands.WORK,
+        program_commands.LAUNCH,
+        program_commands.EXPERIMENT,
+    ),
     "Look at a run": (
         run_commands.WATCH,
         run_commands.EVALUATE,
