@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 import jaxrl_srpo
-from jaxrl_srpo.cli import data_command
+from jaxrl_srpo.cli import data_command, select_command
 from jaxrl_srpo.cli.command_line import (
     asks_for_help,
     define_drop_reset_rows,
@@ -33,6 +33,7 @@ Score Regularized Policy Optimization, and AWAC, for whole populations at once.
   jaxrl-srpo prepare ...             the same, but train nothing: workers will, see docs/clusters.md
   jaxrl-srpo work RUN_DIR            train what a run lacks, beside any other workers
   jaxrl-srpo evaluate RUN_DIR        evaluate the policies of a run again
+  jaxrl-srpo select RUN_DIR          choose one of its policies, by the data alone or by a few episodes
   jaxrl-srpo report RUN_DIR          write its tables and pictures again
   jaxrl-srpo watch RUN_DIR           show all members while they train, here or elsewhere
   jaxrl-srpo export RUN_DIR          give its curves to TensorBoard or Weights & Biases
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str]) -> None:
         "prepare": _prepare,
         "work": _work,
         "evaluate": _evaluate,
+        "select": select_command.run,
         "report": _report,
         "watch": _watch,
         "export": _export,
