@@ -27,9 +27,11 @@ class Interval(NamedTuple):
 def rank_correlation(scores: np.ndarray, means: np.ndarray, seed: int = 0) -> Interval:
     """Spearman's correlation of scores [P] with true means [P], its interval by resampling policies.
 
-    Policies without a score are left out.
+    Policies without a score are left out; NaN where those left all have one score or one mean.
     """
     known = np.isfinite(scores)
+    if known.sum() < 2 or min(np.ptp(scores[known]), np.ptp(means[known])) == 0:
+        return Interval(np.nan, np.nan, np.nan)
     scores, means, random = scores[known], means[known], np.random.default_rng(seed)
     drawn = random.integers(len(scores), size=(RESAMPLES, len(scores)))
     ranks = [(stats.rankdata(scores[rows]), stats.rankdata(means[rows])) for rows in drawn]

@@ -25,7 +25,7 @@ from jaxrl_srpo.selection.records import SCORES
 MODULE = "selection.selection"
 DESCRIPTION = "Writes DIRECTORY/selection.md, .csv and .png, and what was played, by which the same command goes on."
 BUDGETS = (50, 100, 200)
-PRIORS = ("fqe", "one_step")
+PRIORS = ("fqe", "supported")
 
 
 class Population(NamedTuple):
@@ -58,7 +58,7 @@ def score_rows(population: Population) -> list[dict[str, Any]]:
     """A row of figures for each score of a population."""
     means, rows = population.truth.means, []
     for name, scores in population.scores.items():
-        found = measures.rank_correlation(scores, means) if np.isfinite(scores).sum() > 2 else Interval(*[np.nan] * 3)
+        found = measures.rank_correlation(scores, means)
         rows.append(
             {
                 "population": population.truth.dataset,

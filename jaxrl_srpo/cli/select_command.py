@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> None:
 
     values = flags.FlagValues()
     text, whole = flags.DEFINE_string, flags.DEFINE_integer
-    text("by", "fqe", "Score that ranks: fqe, one_step, critic, cloning or ess.", flag_values=values)
+    text("by", "supported", "Score that ranks: supported, fqe, one_step, critic, cloning or ess.", flag_values=values)
     whole("episodes", 0, "Episodes to play for each dataset, spent by a bandit; 0: none.", flag_values=values)
     text("prior", "", "Play only the better half of the policies by this score.", flag_values=values)
     whole("pulls_at_once", 8, "Episodes played together.", flag_values=values)

@@ -47,7 +47,7 @@ class Request:
       settings: of fitted Q evaluation by flag.
     """
 
-    by: str = "fqe"
+    by: str = "supported"
     episodes: int = 0
     prior: str = ""
     at_once: int = PULLS_AT_ONCE
@@ -76,7 +76,7 @@ class Request:
 @errors_told()
 def select(
     run_dir: str | os.PathLike[str],
-    by: str = "fqe",
+    by: str = "supported",
     episodes: int = 0,
     prior: str = "",
     pulls_at_once: int = PULLS_AT_ONCE,
@@ -91,7 +91,8 @@ def select(
 
     Args:
       run_dir: run directory.
-      by: the score that ranks policies without an environment: `fqe`, `one_step`, `critic`, `cloning` or `ess`.
+      by: the score that ranks policies without an environment: `supported`, `fqe`, `one_step`, `critic`, `cloning` or
+        `ess`.
       episodes: to play for each dataset, spent by a bandit; the highest mean is chosen then. 0 plays none.
       prior: a score whose better half of the policies alone is played.
       pulls_at_once: episodes that are played together.
@@ -142,7 +143,7 @@ def _check_episodes(groups: Mapping[str, Sequence[Candidate]], request: Request)
     for name, own in groups.items():
         least = -(-len(own) // 2) if request.prior else len(own)
         if request.episodes < least:
-            advice = "" if request.prior else ", or --prior=one_step, which plays the better half alone"
+            advice = "" if request.prior else ", or --prior=supported, which plays the better half alone"
             raise UserError(
                 f"--episodes={request.episodes}: {name} has {least} policies to play; give at least one episode for "
                 f"each{advice}"

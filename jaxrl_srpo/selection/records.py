@@ -16,13 +16,17 @@ from jaxrl_srpo.runs.policies import Policy, load_policy
 EPISODES = "episodes"
 """What ranks policies that were played."""
 SCORES: Mapping[str, str] = {
-    "fqe": "fitted Q evaluation: value of the policy at the first states of episodes",
+    "supported": "value by fitted Q evaluation where the data speak of the policy; the others come last",
+    "fqe": "value by fitted Q evaluation: Q of the policy at the first states of episodes",
     "one_step": "what it gains over the data in one step, by the Q of the data's own policy",
     "critic": "its own critic's value at the first states",
     "cloning": "closeness to the data's actions, minus the mean squared distance",
     "ess": "share of the data that speaks of it, by kernel weights",
 }
 """What policies may be ranked by without an environment; more is better."""
+
+
+_OTHERS = [name for name in SCORES if name != "fqe"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Row:
       fqe: value by fitted Q evaluation, in the rewards that the run learned from, discounted.
       fqe_low: lower end of its 95% interval over first states.
       fqe_high: upper end.
+      supported: the same value if the data speak of the policy enough to believe it, see `scores.supported`.
       one_step: gain over the data in one step, in the same units.
       critic: value by its own critic.
       cloning: minus the mean squared distance to the data's actions.
@@ -56,6 +61,7 @@ class Row:
     fqe: float = math.nan
     fqe_low: float = math.nan
     fqe_high: float = math.nan
+    supported: float = math.nan
     one_step: float = math.nan
     critic: float = math.nan
     cloning: float = math.nan
@@ -158,7 +164,7 @@ def format_selection(selection: Selection) -> str:
     played = any(row.episodes for row in selection.rows)
     for dataset, first in selection.chosen.items():
         rows = [(rank, row) for rank, row in _with_ranks(selection.rows) if row.dataset == dataset]
-        titles = [dataset, *(["episodes", "mean"] if played else []), "FQE value [95%]", *list(SCORES)[1:], "rank"]
+        titles = [dataset, *(["episodes", "mean"] if played else []), "FQE value [95%]", *_OTHERS, "rank"]
         cells = [[row.name, *_played(row, played), _interval(row), *_others(row), str(rank)] for rank, row in rows]
         lines += _aligned([titles, *cells])
         lines += [f"{row.name}: {row.note}" for _, row in rows if row.note]
@@ -192,7 +198,7 @@ def _interval(row: Row) -> str:
 
 
 def _others(row: Row) -> list[str]:
-    return [_number(getattr(row, name)) for name in list(SCORES)[1:]]
+    return ["yes" if math.isfinite(row.supported) else "no", *(_number(getattr(row, name)) for name in _OTHERS[1:])]
 
 
 def _number(value: float) -> str:

@@ -1,7 +1,7 @@
 """Scores of policies that need no environment, each a function of what a policy does in states of the dataset.
 
-P is the number of policies, n that of states. Only `values_at_starts` of a Q that was fitted to the policy estimates
-what the policy is worth; the others are cheaper and say less. docs/selecting.md has what each was good for.
+P is the number of policies of one dataset, n that of states. Only `value_at_starts` of a Q that was fitted to the
+policy estimates what it is worth; the others are cheaper and say less. docs/selecting.md has what each was good for.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,8 @@ Q = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Observations [n, observation_size] and actions [n, action_size] to values [n]."""
 
 RESAMPLES = 2_000
+LEAST_SHARE = 0.5
+"""Of the largest effective sample size, below which a policy's fitted Q is not believed."""
 
 
 class Interval(NamedTuple):
@@ -73,6 +75,19 @@ def effective_sample_size(actions: np.ndarray, data_actions: np.ndarray, width: 
     logs = -np.sum((actions - data_actions) ** 2, axis=-1, dtype=np.float64) / (2.0 * max(width, 1e-8) ** 2)
     weights = np.exp(logs - logs.max())
     return float(weights.sum() ** 2 / (len(weights) * np.sum(weights**2)))
+
+
+def supported(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Values [P] of the policies that the dataset speaks of; NaN for the others.
+
+    A Q that is fitted to a policy is a guess where the data never did what the policy does, and the highest of many
+    guesses is the wrongest. So only policies with half of the largest effective sample size are taken at their value.
+
+    Args:
+      values: of the policies of one dataset.
+      sizes: their effective sample sizes.
+    """
+    return np.where(sizes >= LEAST_SHARE * np.nanmax(sizes), values, np.nan)
 
 
 def one_step_gain(q: Q, observations: np.ndarray, actions: np.ndarray, data_actions: np.ndarray) -> float:

@@ -72,7 +72,9 @@ def score_all(
             if data_q is not None:
                 gain = scores.one_step_gain(_on_host(data_q), states.observations, actions, states.actions)
             rows[candidate] = dataclasses.replace(row, one_step=gain)
-    return [rows[candidate] for candidate in candidates]
+    found = [rows[candidate] for candidate in candidates]
+    believed = scores.supported(np.array([row.fqe for row in found]), np.array([row.ess for row in found]))
+    return [dataclasses.replace(row, supported=float(value)) for row, value in zip(found, believed, strict=True)]
 
 
 def row_of(candidate: Candidate) -> Row:

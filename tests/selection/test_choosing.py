@@ -36,7 +36,7 @@ def table(run_dir: pathlib.Path) -> list[dict[str, str]]:
 
 
 def test_all_policies_are_ranked_by_fitted_q_evaluation(run_dir: pathlib.Path) -> None:
-    selection = select(run_dir)
+    selection = select(run_dir, by="fqe")
     values = [row.fqe for row in selection.rows]
     assert len(values) == 12
     assert values == sorted(values, reverse=True)
@@ -48,6 +48,16 @@ def test_all_policies_are_ranked_by_fitted_q_evaluation(run_dir: pathlib.Path) -
     kept = json.loads((run_dir / "selection.json").read_text())
     assert kept["by"] == "fqe"
     assert kept["settings"]["settings"]["fqe_steps"] == 12
+
+
+def test_by_default_only_those_that_the_data_speak_of_are_believed(run_dir: pathlib.Path) -> None:
+    selection = select(run_dir)
+    assert selection.by == "supported"
+    largest = max(row.ess for row in selection.rows)
+    believed = [row for row in selection.rows if row.ess >= 0.5 * largest]
+    assert 0 < len(believed) < 12
+    assert list(selection.rows[: len(believed)]) == sorted(believed, key=lambda row: -row.fqe)
+    assert all(np.isnan(row.supported) for row in selection.rows[len(believed) :])
 
 
 def test_the_chosen_policy_is_loaded_by_the_call_that_is_printed(run_dir: pathlib.Path) -> None:
@@ -100,7 +110,7 @@ def test_a_prior_plays_the_better_half_alone(run_dir: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"by": "luck"}, r"--by=luck: choose one of fqe, one_step, critic, cloning, ess"),
+        ({"by": "luck"}, r"--by=luck: choose one of supported, fqe, one_step, critic, cloning, ess"),
         ({"prior": "fqe"}, r"--prior=fqe: is for --episodes"),
         ({"prior": "luck", "episodes": 50}, r"--prior=luck: choose one of"),
         ({"episodes": -1}, r"--episodes=-1: must be at least 0"),

@@ -44,6 +44,11 @@ def test_the_effective_sample_size_is_all_of_the_data_for_its_own_actions_and_li
     assert scores.effective_sample_size(np.full((500, 2), 1e4), data, width) == pytest.approx(1 / 500, rel=0.5)
 
 
+def test_a_value_is_believed_where_the_data_speak_of_the_policy() -> None:
+    found = scores.supported(np.array([5.0, 1.0, 2.0]), np.array([0.1, 0.4, 0.2]))
+    np.testing.assert_array_equal(found, [np.nan, 1.0, 2.0])
+
+
 def test_the_gain_of_one_step_is_against_the_datas_own_actions() -> None:
     states, actions, data = np.ones((3, 1)), np.full((3, 1), 0.5), np.array([[0.0], [0.1], [0.2]])
     gain = scores.one_step_gain(lambda s, a: (s * a)[:, 0], states, actions, data)

@@ -48,4 +48,5 @@ def test_a_row_holds_the_scores_of_its_own_policy(
     assert row.cloning == pytest.approx(-np.mean((everywhere - dataset.actions / 2.0) ** 2), rel=1e-4)
     assert np.isfinite(row.one_step) == data_too
     assert np.isnan(rows[0].critic)
+    assert row.supported == row.fqe
     assert not any(row.note for row in rows)

@@ -18,6 +18,11 @@ def test_the_rank_correlation_is_spearmans_and_its_interval_holds_it() -> None:
     assert measures.rank_correlation(np.array([np.nan, 3.0, 2.0, 1.0, 0.0]), MEANS).value == pytest.approx(-1.0)
 
 
+@pytest.mark.parametrize(("scores", "means"), [(MEANS, 0 * MEANS), (0 * MEANS, MEANS), (np.full(5, np.nan), MEANS)])
+def test_what_does_not_vary_has_no_rank_correlation(scores: np.ndarray, means: np.ndarray) -> None:
+    assert np.isnan(measures.rank_correlation(scores, means)).all()
+
+
 def test_regret_is_what_the_best_of_the_chosen_lacks() -> None:
     scores = np.array([5.0, 4.0, 3.0, np.nan, np.nan])
     assert [measures.regret(scores, MEANS, k) for k in (1, 2, 3, 5)] == [4.0, 3.0, 2.0, 0.0]
