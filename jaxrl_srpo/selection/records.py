@@ -26,6 +26,9 @@ SCORES: Mapping[str, str] = {
 """What policies may be ranked by without an environment; more is better."""
 
 
+_GUESS = (
+    "  a guess, as no score without the environment is reliable; --episodes=100 plays and knows (docs/selecting.md)"
+)
 _OTHERS = [name for name in SCORES if name != "fqe"]
 
 
@@ -169,7 +172,8 @@ def format_selection(selection: Selection) -> str:
         lines += _aligned([titles, *cells])
         lines += [f"{row.name}: {row.note}" for _, row in rows if row.note]
         how = "the highest mean of its episodes" if selection.by == EPISODES else f"the highest {selection.by}"
-        lines += ["", f"chosen: {first.name}, {how}", f"  {first.call(selection.run_dir)}", ""]
+        lines += ["", f"chosen: {first.name}, {how}", f"  {first.call(selection.run_dir)}"]
+        lines += [""] if selection.by == EPISODES else [_GUESS, ""]
     return "\n".join(lines).rstrip()
 
 

@@ -63,7 +63,9 @@ def test_the_table_names_the_chosen_one_of_each_dataset() -> None:
     assert "chosen: srpo seed=2 beta=0.1 expectile=0.9, the highest fqe" in lines
     assert text.count("chosen: ") == 2
     assert "bc seed=7: diverged" in lines
+    assert text.count("  a guess, ") == 2
     assert any("1 [0.5, 1.5]" in line for line in lines)
     played = format_selection(Selection(pathlib.Path("runs/x"), ROWS[:1], EPISODES))
     assert "the highest mean of its episodes" in played
+    assert "a guess" not in played
     assert math.isnan(noted.fqe)
