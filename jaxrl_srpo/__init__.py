@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxrl_srpo.runs.options import Options
     from jaxrl_srpo.runs.policies import Policy, load_policy
     from jaxrl_srpo.runs.workers import work
+    from jaxrl_srpo.selection.choosing import select
 
 __version__ = "0.2.0.dev0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "load_policy",
     "load_results",
     "prepare",
+    "select",
     "setting",
     "train",
     "work",
@@ -55,6 +57,7 @@ _MODULES = {
     "load_policy": "jaxrl_srpo.runs.policies",
     "load_results": "jaxrl_srpo.report.frames",
     "prepare": "jaxrl_srpo.api",
+    "select": "jaxrl_srpo.selection.choosing",
     "setting": "jaxrl_srpo.methods.settings",
     "train": "jaxrl_srpo.api",
     "work": "jaxrl_srpo.runs.workers",

@@ -164,7 +164,7 @@ def _frozen(stage: Stage, settings: Values, spec: Spec, key: Array) -> Any:
         earlier.name: untrained_result(earlier, settings, spec, jax.random.fold_in(key, number))
         for number, earlier in enumerate(stage.needs)
     }
-    return stage.make_frozen(settings, results)
+    return stage.make_frozen(settings, results, spec)
 
 
 def untrained_result(stage: Stage, settings: Values, spec: Spec, key: Array) -> Any:

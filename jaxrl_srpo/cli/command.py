@@ -23,6 +23,7 @@ class Command:
       groups: its flags by what they are about; empty where they are few.
       settings: whether settings of methods are flags of it, too.
       parses: False for one that hands all of its arguments to another program.
+      note: what the help adds.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Command:
     groups: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     settings: bool = False
     parses: bool = True
+    note: str = ""
 
     @property
     def usage(self) -> str:
@@ -65,7 +67,7 @@ class Command:
     def _note(self, arguments: Sequence[str]) -> str:
         """What the help says of settings; all of them where it is asked for in full."""
         if not self.settings:
-            return ""
+            return self.note
         from jaxrl_srpo.cli import setting_flags
 
         methods, full = setting_flags.methods_for_flags(arguments), "--helpfull" in arguments

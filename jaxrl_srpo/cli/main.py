@@ -8,7 +8,7 @@ from typing import NoReturn
 from absl import flags
 
 import jaxrl_srpo
-from jaxrl_srpo.cli import completion, data_command, program_commands, run_commands, train_commands
+from jaxrl_srpo.cli import completion, data_command, program_commands, run_commands, select_command, train_commands
 from jaxrl_srpo.cli.command import Command, define_own_methods, no_flags, words
 from jaxrl_srpo.cli.command_line import exit_with, expand_home, one_argument, refuse_rest
 from jaxrl_srpo.errors import UserError
@@ -49,6 +49,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         run_commands.EXPORT,
         run_commands.VERIFY,
     ),
+    "Use a policy": (select_command.SELECT,),
     "Data": (data_command.INFO, data_command.PLOT, data_command.MAKE, data_command.DOWNLOAD),
     "Help": (METHODS, COMPLETION),
 }

@@ -105,13 +105,14 @@ class Rollouts:
         for dataset in datasets:
             check_fits(dataset, self.observation_size, self.action_size)
 
-    def run(self, act: BatchedPolicy, *, record: bool = False) -> Episodes:
+    def run(self, act: BatchedPolicy, *, record: bool = False, seeds: np.ndarray | None = None) -> Episodes:
         """Plays all episodes to their ends.
 
         Args:
           act: called once per step with float32 observations [M, E, observation_size]; returns actions
             [M, E, action_size] in the environments' units. Rows of finished episodes hold their last observation.
           record: keep the observations.
+          seeds: [M, E] of the resets, in place of those that follow from the seed of episode 0.
 
         Returns:
           The episodes. A member whose action is not finite loses that episode with a NaN return; the others go on.
@@ -120,7 +121,7 @@ class Rollouts:
           UserError: `act` returns another shape.
         """
         with self._running:
-            return self._run(act, record)
+            return self._run(act, record, seeds)
 
     def close(self) -> None:
         """Closes all environments."""
@@ -135,12 +136,13 @@ class Rollouts:
     ) -> None:
         self.close()
 
-    def _run(self, act: BatchedPolicy, record: bool) -> Episodes:
+    def _run(self, act: BatchedPolicy, record: bool, seeds: np.ndarray | None) -> Episodes:
         shape = (len(self._specs), self._episodes)
+        own = np.broadcast_to(self._seed + np.arange(self._episodes), shape) if seeds is None else seeds
         goal_tasks = np.array([spec.goal_task for spec in self._specs])
         progress = _Progress(np.repeat(goal_tasks, self._episodes), self.observation_size, record)
         for rows, simulator in self._groups:
-            progress.start(rows, simulator.reset((self._seed + rows % self._episodes).tolist()))
+            progress.start(rows, simulator.reset(own.reshape(-1)[rows].tolist()))
         while len(active := np.flatnonzero(progress.active)):
             # A copy, because a policy may keep its argument and JAX may alias it on the CPU.
             actions = np.asarray(act(progress.observations.reshape(*shape, -1).copy()))

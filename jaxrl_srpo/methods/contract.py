@@ -10,7 +10,8 @@ Functions declare the arguments that they take, by these names:
                                                            all `data.table.Transitions` of the member's dataset, `step`
                                                            the number of the update, which all members share: a
                                                            `lax.cond` on it runs one branch for all of them
-  frozen    results, settings                           -> what `init` and `update` get of earlier stages
+  frozen    results, settings, values, spec             -> what `init` and `update` get of earlier stages; `values` are
+                                                           the settings of all stages by flag
   result    state                                       -> what is kept of a finished stage
   policy    result, settings, spec                      -> what acts, a pytree
   act       policy, observations [B, observation_size], key -> actions [B, action_size] in [-1, 1]
@@ -181,11 +182,11 @@ class Stage:
         """All settings that determine its result."""
         return set(self.own_settings()).union(*(stage.reach() for stage in self.needs))
 
-    def make_frozen(self, values: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
+    def make_frozen(self, values: Mapping[str, Any], results: Mapping[str, Any], spec: Spec) -> Any:
         """What `init` and `update` get of earlier results."""
         if self.frozen is None:
             return jnp.zeros(())
-        return call(self.frozen, results=results, settings=self.read(values))
+        return call(self.frozen, results=results, settings=self.read(values), values=values, spec=spec)
 
     def make_policy(self, values: Mapping[str, Any], spec: Spec, result: Any) -> Any:
         """What acts, of a result; leading axes are kept."""
@@ -197,7 +198,7 @@ class Stage:
         settings = self.read(values)
 
         def make(earlier: Mapping[str, Any]) -> Any:
-            frozen = self.make_frozen(values, earlier)
+            frozen = self.make_frozen(values, earlier, spec)
             own = with_arrays(settings)
             state = call(self.init, key=jax.random.key(0), spec=self.spec(spec), settings=own, frozen=frozen)
             return self.result(state)

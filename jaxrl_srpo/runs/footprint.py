@@ -56,7 +56,7 @@ def footprint(stage: Stage, values: Values, spec: Spec) -> Footprint:
     own, sizes = with_arrays(stage.read(values)), stage.spec(spec)
 
     def update(earlier: Mapping[str, Any]) -> Any:
-        frozen = stage.make_frozen(values, earlier)
+        frozen = stage.make_frozen(values, earlier, spec)
         batch, data = table.example(sizes, getattr(own, "batch_size", 1))
         given = {"key": jax.random.key(0), "settings": own, "frozen": frozen}
         state = call(stage.init, spec=sizes, **given)

@@ -135,7 +135,7 @@ def programs_of(data: TrainingData, stage: Stage, groups: Sequence[Sequence[Memb
     described = _describe(stage, members, packed.slices, len(groups))
     values, spec = members[0].settings, members[0].spec
     earlier = {needed.name: needed.template(values, spec) for needed in stage.needs}
-    one = jax.eval_shape(lambda results: stage.make_frozen(values, results), earlier)
+    one = jax.eval_shape(lambda results: stage.make_frozen(values, results, spec), earlier)
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(groups), *x.shape), x.dtype), one)
     rows = jax.ShapeDtypeStruct(packed.rows.shape, packed.rows.dtype)
     return compile_programs(stage.init, stage.update, stage.spec(spec), described, frozen, rows, strategy)
@@ -148,7 +148,7 @@ def _describe(stage: Stage, members: Sequence[Member], slices: Sequence[table.Sl
 
 def _frozen(run: RunDirectory, stage: Stage, member: Member) -> Any:
     results = {earlier.name: load_result(run, earlier, member) for earlier in stage.needs}
-    return stage.make_frozen(member.settings, results)
+    return stage.make_frozen(member.settings, results, member.spec)
 
 
 def load_result(run: RunDirectory, stage: Stage, member: Member) -> Any:

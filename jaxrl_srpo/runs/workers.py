@@ -10,6 +10,7 @@ from jaxrl_srpo import methods as methods_lib
 from jaxrl_srpo import report
 from jaxrl_srpo.data import d4rl
 from jaxrl_srpo.data.arrays import is_of_arrays
+from jaxrl_srpo.data.dataset import Dataset
 from jaxrl_srpo.data.facts import DatasetFacts
 from jaxrl_srpo.data.packing import PackedDataset, pack_with_columns
 from jaxrl_srpo.envs.datasets import load_dataset
@@ -116,7 +117,7 @@ def work(
     if coordinator():
         run.create()
         run.keep_environments(facts)
-    train_members(run, members, _packer(run, members, options), usable, options)
+    train_members(run, members, packer(run, members, options), usable, options)
     if not coordinator():
         return []
     _write_report(run, log)
@@ -175,26 +176,35 @@ def _most_at_a_time(members: Sequence[Member], size: int) -> int:
     return max(map(len, itertools.chain(*groups)), default=1)
 
 
-def _packer(run: RunDirectory, members: Sequence[Member], options: Options) -> Callable[[str], PackedDataset]:
-    """Gives a dataset by name; each is loaded when it is first asked for."""
+def packer(run: RunDirectory, members: Sequence[Member], options: Options) -> Callable[[str], PackedDataset]:
+    """Gives a dataset that members learn from by name; each is loaded when it is first asked for."""
     settings = {member.dataset: member.settings for member in members}
     facts, columns = run.facts(), columns_of(members)
 
     @functools.cache
     def packed(name: str) -> PackedDataset:
-        fact = facts[name]
-        if fact.given is None and is_of_arrays(fact.source):
-            raise UserError(
-                f"{run.path}: the data of {name} were arrays of a Python program, which no other process has; go on "
-                "there: jaxrl_srpo.train with equal arrays and the same out"
-            )
-        dataset = load_dataset(fact.given or fact.source, **options.reading())
-        sizes = Spec(dataset.observation_size, dataset.action_size)
-        if dataset.fingerprint != fact.fingerprint or sizes != Spec(fact.observation_size, fact.action_size):
-            raise UserError(f"{dataset.source}: holds other transitions than {name} in {run.path}/sweep.json")
+        dataset = load_again(run, facts[name], options)
         return pack_with_columns(dataset, columns, **data_settings(settings[name]))  # type: ignore[arg-type]
 
     return packed
+
+
+def load_again(run: RunDirectory, facts: DatasetFacts, options: Options) -> Dataset:
+    """A dataset of a run, as its members learned from it.
+
+    Raises:
+      UserError: it were arrays of another process, it cannot be loaded, or it holds other transitions now.
+    """
+    if facts.given is None and is_of_arrays(facts.source):
+        raise UserError(
+            f"{run.path}: the data of {facts.name} were arrays of a Python program, which no other process has; go on "
+            "there: jaxrl_srpo.train with equal arrays and the same out"
+        )
+    dataset = load_dataset(facts.given or facts.source, **options.reading())
+    sizes = Spec(dataset.observation_size, dataset.action_size)
+    if dataset.fingerprint != facts.fingerprint or sizes != Spec(facts.observation_size, facts.action_size):
+        raise UserError(f"{dataset.source}: holds other transitions than {facts.name} in {run.path}/sweep.json")
+    return dataset
 
 
 def _write_report(run: RunDirectory, log: Callable[[str], None]) -> None:

@@ -253,3 +253,18 @@ def test_the_environments_of_rollouts_are_those_of_make_environment() -> None:
     assert result.observations is not None
     for episode in range(2):
         np.testing.assert_array_equal(result.observations[0][episode][0], environment.reset(seed=5 + episode)[0])
+
+
+def test_each_episode_may_start_from_a_seed_of_its_own() -> None:
+    weights = linear_policy(1, 3, 1)
+
+    def act(observations: np.ndarray) -> np.ndarray:
+        actions: np.ndarray = np.tanh(observations @ weights)
+        return actions
+
+    with Rollouts([PENDULUM], 3, 0) as rollouts:
+        usual, own = rollouts.run(act), rollouts.run(act, seeds=np.array([[2, 0, 7]]))
+        again = rollouts.run(act)
+    np.testing.assert_allclose(own.returns[0, :2], usual.returns[0, [2, 0]])
+    assert own.returns[0, 2] not in usual.returns
+    np.testing.assert_array_equal(again.returns, usual.returns)

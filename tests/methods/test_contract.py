@@ -87,7 +87,7 @@ def test_results_have_the_shapes_that_their_templates_say(name: str) -> None:
     def run(key: Array, observations: Array) -> tuple[Any, Array, Metrics]:
         def result_of(stage: Stage) -> tuple[Any, Any, Metrics]:
             results = {earlier.name: result_of(earlier)[0] for earlier in stage.needs}
-            settings, frozen = with_arrays(stage.read(TINY)), stage.make_frozen(TINY, results)
+            settings, frozen = with_arrays(stage.read(TINY)), stage.make_frozen(TINY, results, SPEC)
             state = call(stage.init, key=key, spec=stage.spec(whole), settings=settings, frozen=frozen)
             batch, data = table.example(stage.spec(whole), 4)
             given = {"batch": batch, "data": data, "key": key, "step": jnp.int32(0)}
@@ -213,7 +213,7 @@ def test_a_stage_that_only_combines_needs_no_budget() -> None:
 
 def test_an_own_stage_needs_no_more_than_its_functions() -> None:
     stage = probe()
-    assert stage.make_frozen({}, {}).shape == ()
+    assert stage.make_frozen({}, {}, SPEC).shape == ()
     assert stage.template({}, SPEC).shape == (2,)
     assert stage.make_policy({}, SPEC, "the result itself") == "the result itself"
     assert not stage.online

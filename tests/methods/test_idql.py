@@ -74,7 +74,7 @@ def test_it_draws_from_srpos_behavior_model_as_it_is_told_to() -> None:
     sizes: Any = with_arrays(behavior.Settings(width=8, hidden=8, blocks=1))
     model = behavior.model_of(behavior.init(jax.random.key(0), SPEC, sizes))
     critic = iql.result_of(iql.init(jax.random.key(1), SPEC, with_arrays(iql.Settings(width=8)))).critic
-    result = idql.init(idql.STAGE.make_frozen({}, {"behavior": model, "critic": Trained(critic)}))
+    result = idql.init(idql.STAGE.make_frozen({}, {"behavior": model, "critic": Trained(critic)}, Spec(3, 1)))
     observations, key = jnp.ones((3, 4)), jax.random.key(2)
     draws: dict[behavior.Sampler, Any] = {"dpm_solver": diffusion.sample, "ddpm": diffusion.sample_ddpm}
     for sampler, draw in draws.items():

@@ -1,0 +1,1 @@
+"""Which score, and how many episodes, find the best policy of a population."""
