@@ -33,7 +33,8 @@ Score Regularized Policy Optimization, and AWAC, for whole populations at once.
   jaxrl-srpo prepare ...             the same, but train nothing: workers will, see docs/clusters.md
   jaxrl-srpo work RUN_DIR            train what a run lacks, beside any other workers
   jaxrl-srpo evaluate RUN_DIR        evaluate the policies of a run again
-  jaxrl-srpo report RUN_DIR          write its tables and pictures again
+  jaxrl-srpo report RUN_DIR          write its tables, pictures and page (report/index.html) again
+  jaxrl-srpo report RUN RUN --out=D  write one page of several runs
   jaxrl-srpo watch RUN_DIR           show all members while they train, here or elsewhere
   jaxrl-srpo export RUN_DIR          give its curves to TensorBoard or Weights & Biases
   jaxrl-srpo verify RUN_DIR          say which of its files are damaged
@@ -315,12 +316,21 @@ def _methods(arguments: list[str]) -> None:
 
 
 def _report(arguments: list[str]) -> None:
-    rest = parse_command(flags.FlagValues(), arguments, "report RUN_DIR")
+    values = flags.FlagValues()
+    flags.DEFINE_string("out", None, "Directory for the page of several runs.", flag_values=values)
+    rest = parse_command(values, arguments, "report RUN_DIR | report RUN_DIR RUN_DIR ... --out=DIR")
     if rest is None:
         return
-    run_dir = one_argument(rest, "report", "RUN_DIR")
     from jaxrl_srpo import report
 
+    if len(rest) > 1:
+        if not values.out:
+            raise UserError("--out: is required with several runs; for instance --out=comparison")
+        print(f"wrote {report.compare_runs(rest, values.out)}")
+        return
+    run_dir = one_argument(rest, "report", "RUN_DIR")
+    if values.out:
+        raise UserError("--out: is for several runs; the report of one run goes into its own report/")
     paths = report.write_report(run_dir)
     print(report.format_table(report.collect(run_dir)))
     for path in paths:

@@ -215,6 +215,7 @@ class Stage:
             "follows": self.follows.algorithm if self.follows else "",
             "cloning": self.cloning.algorithm if self.cloning else "",
             "curve": not self.online and any(field.name == "evaluation_interval" for field in fields_of(self.settings)),
+            "metrics": dict(self.metrics),
         }
 
 

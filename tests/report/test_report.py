@@ -20,7 +20,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: pathlib.Path) -> None:
     run_dir = written_run.write(tmp_path, metrics=METRICS)
     paths = write_report(run_dir)
     first = [path.read_bytes() for path in paths]
-    assert [path.name for path in paths] == ["table.csv", "table.md", "learning_curves.png", "losses.png"]
+    assert [path.name for path in paths] == ["table.csv", "table.md", "learning_curves.png", "losses.png", "index.html"]
     assert write_report(run_dir) == paths
     assert [path.read_bytes() for path in paths] == first
     assert {path.name for path in (run_dir / "report").iterdir()} == {"manifest.json", *(path.name for path in paths)}
@@ -30,13 +30,13 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: pathlib.Path) -> None:
 def test_training_without_an_environment_leaves_the_data_alone(tmp_path: pathlib.Path) -> None:
     run_dir = written_run.write(tmp_path, evaluations=None, metrics=METRICS)
     assert [row.algorithm for row in collect(run_dir)] == ["data"]
-    assert [path.name for path in write_report(run_dir)] == ["table.csv", "table.md", "losses.png"]
+    assert [path.name for path in write_report(run_dir)] == ["table.csv", "table.md", "losses.png", "index.html"]
     assert draw_learning_curves(run_dir) is None
 
 
 def test_a_run_that_has_just_begun(tmp_path: pathlib.Path) -> None:
     run_dir = written_run.write(tmp_path, evaluations="", metrics=METRICS.splitlines(keepends=True)[0])
-    assert [path.name for path in write_report(run_dir)] == ["table.csv", "table.md"]
+    assert [path.name for path in write_report(run_dir)] == ["table.csv", "table.md", "index.html"]
     unscored: dict[str, Any] = {key: None for key in ("data_mean", "data_std")}
     assert collect(written_run.write(tmp_path, evaluations="", datasets=[written_run.dataset(**unscored)])) == []
     write_report(run_dir)
