@@ -67,10 +67,9 @@ def _table(runs: Sequence[_Run]) -> str:
     titles = "".join(f'<th scope="col"><button type="button">{escape(title)}</button></th>' for title in header)
     cells = "\n".join(_line(line, bold) for line, bold in zip(lines, best, strict=True))
     metrics = ", ".join(METRIC_LABELS.get(metric, metric) for metric in sorted({row.metric for row in rows}))
-    caption = (
-        f"{metrics}: mean ± std over seeds of each seed's last evaluation. Bold: the beta and setting of the highest "
-        "mean of a dataset. A column's title sorts by it."
-    )
+    caption = f"{metrics}: mean ± std over seeds of each seed's last evaluation. A column's title sorts by it."
+    if any(best):
+        caption += " Bold: the beta and setting of the highest mean of a dataset."
     return (
         f'<div class="box" tabindex="0" role="region" aria-label="Table of results"><table>\n'
         f"<caption>{escape(caption)}</caption>\n<thead><tr>{titles}</tr></thead>\n"
@@ -110,7 +109,8 @@ def _picture(title: str, figure: Figure, run: str) -> str:
     data = base64.b64encode(svg_of(figure)).decode()
     alt = escape(f"{title} of {run}; the table gives the last scores")
     return (
-        f'<figure><h3>{title}</h3><img alt="{alt}" src="data:image/svg+xml;base64,{data}">'
+        f'<figure><h3>{title}</h3><div class="box" tabindex="0" role="region" aria-label="{title}">'
+        f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}"></div>'
         f"<figcaption>{title}. Thick lines: means over seeds; thin lines: single seeds.</figcaption></figure>"
     )
 
