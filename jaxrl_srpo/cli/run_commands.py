@@ -27,10 +27,21 @@ def _evaluate(values: flags.FlagValues, rest: list[str]) -> None:
     print(report.format_table(rows))
 
 
+def _define_report(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("out", None, "Directory for the page of several runs.", flag_values=values)
+
+
 def _report(values: flags.FlagValues, rest: list[str]) -> None:
-    run_dir = one_argument(rest, "report", "RUN_DIR")
     from jaxrl_srpo import report
 
+    if len(rest) > 1:
+        if not values.out:
+            raise UserError("--out: is required with several runs; for instance --out=comparison")
+        print(f"wrote {report.compare_runs(rest, values.out)}")
+        return
+    run_dir = one_argument(rest, "report", "RUN_DIR")
+    if values.out:
+        raise UserError("--out: is for several runs; the report of one run goes into its own report/")
     paths = report.write_report(run_dir)
     print(report.format_table(report.collect(run_dir)))
     for path in paths:
@@ -80,7 +91,13 @@ def _export(values: flags.FlagValues, rest: list[str]) -> None:
 
 
 EVALUATE = Command("evaluate", "RUN_DIR", "evaluate the policies of a run again", _define_evaluate, _evaluate)
-REPORT = Command("report", "RUN_DIR", "write its tables and pictures again", no_flags, _report)
+REPORT = Command(
+    "report",
+    "RUN_DIR",
+    "write its tables, pictures and page again; of several runs one page: RUN_DIR RUN_DIR --out=DIR",
+    _define_report,
+    _report,
+)
 WATCH = Command("watch", "RUN_DIR", "show all members while they train, here or elsewhere", _define_watch, _watch)
 EXPORT = Command("export", "RUN_DIR", "give its curves to TensorBoard or Weights & Biases", _define_export, _export)
 VERIFY = Command("verify", "RUN_DIR", "say which of its files are damaged", no_flags, _verify)

@@ -217,6 +217,7 @@ class Stage:
             "cloning": self.cloning.algorithm if self.cloning else "",
             "curve": not self.online and any(field.name == "evaluation_interval" for field in fields_of(self.settings)),
             "acts": self.acts,
+            "metrics": dict(self.metrics),
         }
 
 

@@ -4,7 +4,7 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,15 @@ from jaxrl_srpo.report.records import read_labels, read_sweep
 from jaxrl_srpo.report.rows import Row, collect
 from jaxrl_srpo.report.table import format_table, write_table
 
-__all__ = ["Row", "collect", "format_table", "write_maze_pictures", "write_report", "write_table"]
+__all__ = [
+    "Row",
+    "collect",
+    "compare_runs",
+    "format_table",
+    "write_maze_pictures",
+    "write_report",
+    "write_table",
+]
 
 
 @errors_told()
@@ -26,19 +34,36 @@ def write_report(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     A manifest of the files goes beside them, by which `jaxrl-srpo verify` knows them.
 
     Returns:
-      The files written, tables first.
+      The files written: tables, pictures, and `index.html`, a page of all of them.
 
     Raises:
       UserError: not a run directory, or a file in it is damaged or cannot be written.
     """
     # Drawing is imported late: a run that is only trained should not pay for it.
     from jaxrl_srpo.report.curves import write_curves
+    from jaxrl_srpo.report.html import write_page
 
     report = expand_home(run_dir) / "report"
     (report / manifest.NAME).unlink(missing_ok=True)
     paths = [*write_table(run_dir), *write_curves(run_dir), *write_maze_pictures(run_dir)]
+    paths.append(write_page([run_dir], report))
     manifest.write(report, files=paths)
     return paths
+
+
+@errors_told()
+def compare_runs(run_dirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> pathlib.Path:
+    """Writes `index.html` into `out`: one table over several runs, then what each of them has.
+
+    Returns:
+      The page.
+
+    Raises:
+      UserError: one is not a run directory, a file in it is damaged, or the page cannot be written.
+    """
+    from jaxrl_srpo.report.html import write_page
+
+    return write_page(run_dirs, expand_home(out))
 
 
 def write_maze_pictures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:

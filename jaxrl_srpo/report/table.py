@@ -63,7 +63,7 @@ class Table(list[Row]):
         return format_table(self)
 
     def _repr_html_(self) -> str:
-        header, lines = _display(self) if self else (["no scores yet"], [])
+        header, lines = display(self) if self else (["no scores yet"], [])
         rows = [[f"<th>{html.escape(cell)}</th>" for cell in header]]
         rows += [[f"<td>{html.escape(cell)}</td>" for cell in line] for line in lines]
         return f"<table>{''.join(f'<tr>{chr(10).join(row)}</tr>' for row in rows)}</table>"
@@ -73,7 +73,7 @@ def format_table(rows: Sequence[Row]) -> str:
     """The table as aligned plain text for a terminal, without a newline at its end."""
     if not rows:
         return "no scores yet"
-    header, lines = _display(rows)
+    header, lines = display(rows)
     best = best_betas(rows)
     lines = [[*cells, "* best beta" if row in best else ""] for row, cells in zip(rows, lines, strict=True)]
     table = [[*header, ""], *lines]
@@ -138,7 +138,7 @@ def _number(value: float | None, metric: str) -> str:
     return f"{value:.3f}" if metric == "success_rate" else f"{value:.1f}"
 
 
-def _display(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def display(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Titles and cells of the readable table; columns that are blank in every row are left out."""
     titles = ["dataset", "algorithm", "beta", "setting", "seeds", "episodes", "metric", "mean ± std", "published"]
     titles += ["worst seed", "best (not last)", "success rate", "return", "ESS", "regret"]
@@ -208,7 +208,7 @@ def _markdown(rows: Sequence[Row], sweep: dict[str, Any]) -> str:
     """The table with its protocol above it."""
     if not rows:
         return "\n".join(["# Results", "", "No scores yet.", "", *provenance(sweep)]) + "\n"
-    header, lines = _display(rows)
+    header, lines = display(rows)
     best = best_betas(rows)
     text = ["# Results", "", *_protocol(rows, sweep), "", markdown_line(header)]
     text.append("|" + "|".join("---" if _pad(title, "x", 2) == "x " else "--:" for title in header) + "|")
@@ -254,7 +254,7 @@ def _protocol(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
     if any(row.published is not None for row in rows):
         lines.append("- published: means over seeds from the literature, not from this run.")
         lines += [f"- {line}" for line in _sources(rows)]
-    lines += _warnings(rows, sweep)
+    lines += warnings(rows, sweep)
     return lines + provenance(sweep)
 
 
@@ -264,7 +264,7 @@ def _sources(rows: Sequence[Row]) -> list[str]:
     return explain(score for row in beside if (score := published_score(row.dataset, row.algorithm)))
 
 
-def _warnings(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
+def warnings(rows: Sequence[Row], sweep: dict[str, Any]) -> list[str]:
     """Lines about members that did not end as they should."""
     lines = [f"- (o): {note}." for note in origin_notes(rows)]
     if any(row.unfinished for row in rows):

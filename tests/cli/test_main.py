@@ -134,6 +134,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "evaluate nothing often": (["evaluate", "nowhere", "--episodes=0"], r"episodes"),
     "report no run": (["report", "nowhere"], r"nowhere.*run directory|run directory.*nowhere"),
     "report a damaged run": (["report", "DAMAGED"], r"sweep.json"),
+    "report several runs nowhere": (["report", "one", "two"], r"--out: is required"),
+    "report one run elsewhere": (["report", "one", "--out=two"], r"--out: is for several runs"),
     "evaluate a damaged run": (["evaluate", "DAMAGED"], r"sweep.json is not valid JSON"),
     "data": (["data"], r"data: choose one of info, plot, make, download$"),
     "data unknown": (

@@ -158,6 +158,8 @@ def test_what_a_stage_says_of_itself_is_enough_for_a_report() -> None:
         "follows": "",
         "cloning": "bc",
         "curve": True,
+        "acts": True,
+        "metrics": dict(srpo.STAGE.metrics),
     }
     assert awac.ONLINE.describe()["follows"] == "awac"
     assert not behavior.STAGE.describe()["curve"]

@@ -20,7 +20,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: pathlib.Path) -> None:
     run_dir = written_run.write(tmp_path, metrics=METRICS)
     paths = write_report(run_dir)
     first = [path.read_bytes() for path in paths]
-    assert [path.name for path in paths] == ["table.csv", "table.md", "learning_curves.png", "losses.png"]
+    assert [path.name for path in paths] == ["table.csv", "table.md", "learning_curves.png", "losses.png", "index.html"]
     assert write_report(run_dir) == paths
     assert [path.read_bytes() for path in paths] == first
     assert {path.name for path in (run_dir / "report").iterdir()} == {"manifest.json", *(path.name for path in paths)}
@@ -37,7 +37,7 @@ def test_training_without_an_environment_lists_what_was_trained(tmp_path: pathli
         assert "44.5" in text
         assert text.count("not evaluated") == 5
         assert "`jaxrl-srpo evaluate RUN_DIR` scores what is trained" in text
-    assert [path.name for path in write_report(run_dir)] == ["table.csv", "table.md", "losses.png"]
+    assert [path.name for path in write_report(run_dir)] == ["table.csv", "table.md", "losses.png", "index.html"]
     assert draw_learning_curves(run_dir) is None
 
 
@@ -49,7 +49,7 @@ def test_a_stage_without_a_policy_has_no_row(tmp_path: pathlib.Path) -> None:
 
 def test_a_run_that_has_just_begun(tmp_path: pathlib.Path) -> None:
     run_dir = written_run.write(tmp_path, evaluations="", metrics=METRICS.splitlines(keepends=True)[0])
-    assert [path.name for path in write_report(run_dir)] == ["table.csv", "table.md"]
+    assert [path.name for path in write_report(run_dir)] == ["table.csv", "table.md", "index.html"]
     unscored: dict[str, Any] = {key: None for key in ("data_mean", "data_std")}
     assert collect(written_run.write(tmp_path, evaluations="", datasets=[written_run.dataset(**unscored)])) == []
     write_report(run_dir)
