@@ -9,14 +9,14 @@ Example:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxrl_srpo.api import evaluate, load_results, prepare, train
+    from jaxrl_srpo.api import evaluate, export_policy, load_policy, load_results, prepare, train
     from jaxrl_srpo.data.dataset import Dataset
     from jaxrl_srpo.envs.datasets import load_dataset
     from jaxrl_srpo.errors import DatasetError, UserError
     from jaxrl_srpo.methods.contract import Method, Preset, Stage
     from jaxrl_srpo.methods.settings import setting
     from jaxrl_srpo.runs.options import Options
-    from jaxrl_srpo.runs.policies import Policy, load_policy
+    from jaxrl_srpo.runs.policies import Policy
     from jaxrl_srpo.runs.workers import work
 
 __version__ = "0.2.0.dev0"
@@ -31,6 +31,7 @@ __all__ = [
     "Stage",
     "UserError",
     "evaluate",
+    "export_policy",
     "load_dataset",
     "load_policy",
     "load_results",
@@ -50,8 +51,9 @@ _MODULES = {
     "Stage": "jaxrl_srpo.methods.contract",
     "UserError": "jaxrl_srpo.errors",
     "evaluate": "jaxrl_srpo.api",
+    "export_policy": "jaxrl_srpo.api",
     "load_dataset": "jaxrl_srpo.envs.datasets",
-    "load_policy": "jaxrl_srpo.runs.policies",
+    "load_policy": "jaxrl_srpo.api",
     "load_results": "jaxrl_srpo.api",
     "prepare": "jaxrl_srpo.api",
     "setting": "jaxrl_srpo.methods.settings",

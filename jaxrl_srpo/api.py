@@ -19,6 +19,9 @@ from jaxrl_srpo.data.packing import pack_with_columns
 from jaxrl_srpo.envs.datasets import Given, as_dataset, name_of
 from jaxrl_srpo.envs.make import import_environment
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.export.loading import FilePolicy, load_file
+from jaxrl_srpo.export.metadata import Format
+from jaxrl_srpo.export.writing import Agreement, export
 from jaxrl_srpo.io.files import errors_told, print_message
 from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.monitor import trackers
@@ -27,6 +30,8 @@ from jaxrl_srpo.report.mazes import has_map
 from jaxrl_srpo.report.records import read_evaluations
 from jaxrl_srpo.runs.distributed import coordinator
 from jaxrl_srpo.runs.options import Options
+from jaxrl_srpo.runs.policies import Policy, find
+from jaxrl_srpo.runs.policies import load_policy as load_from_run
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.scorer import usable_environments
 from jaxrl_srpo.runs.setup import columns_of
@@ -115,6 +120,45 @@ def prepare(
         log(
             f"{', '.join(held)}: arrays of this program, which workers do not have; `train` with equal ones trains them"
         )
+
+
+def load_policy(path: str | os.PathLike[str], **which: Any) -> Policy | FilePolicy:
+    """Loads one policy: of a run directory, or of a file that `export_policy` wrote.
+
+    Args:
+      path: run directory or file.
+      **which: of a run directory which policy, the arguments of `runs.policies.load_policy`: `dataset`, `seed`, `beta`,
+        `algorithm`, other swept settings, `artefacts` and `log`. A file holds one.
+
+    Raises:
+      UserError: the run has no such finished member, or the file is damaged, was changed or is no exported policy.
+    """
+    if not os.path.isfile(path):
+        return load_from_run(path, **which)
+    if given := sorted(which.keys() - {"log"}):
+        raise UserError(f"{path}: a file holds one policy; leave out {given[0]}, or give the run directory")
+    return load_file(path)
+
+
+def export_policy(
+    run_dir: str | os.PathLike[str], out: str | os.PathLike[str], format: Format = "onnx", **which: Any
+) -> Agreement:
+    """Writes one policy of a run as a file, see docs/exporting.md.
+
+    Args:
+      run_dir: run directory.
+      out: the file; one that is there is replaced.
+      format: `onnx`, `stablehlo`, or `npz` for deterministic networks of affine layers.
+      **which: of the policies, as `load_policy` takes it.
+
+    Returns:
+      How closely the file acts as JAX does on random observations.
+
+    Raises:
+      UserError: the run has no such finished member, the format cannot hold its policy, the file would not act as JAX
+        does, or cannot be written.
+    """
+    return export(find(run_dir, **which), format, pathlib.Path(out))
 
 
 @errors_told()

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 import jaxrl_srpo
-from jaxrl_srpo.cli import data_command
+from jaxrl_srpo.cli import data_command, export_command
 from jaxrl_srpo.cli.command_line import (
     asks_for_help,
     define_drop_reset_rows,
@@ -36,6 +36,7 @@ Score Regularized Policy Optimization, and AWAC, for whole populations at once.
   jaxrl-srpo report RUN_DIR          write its tables and pictures again
   jaxrl-srpo watch RUN_DIR           show all members while they train, here or elsewhere
   jaxrl-srpo export RUN_DIR          give its curves to TensorBoard or Weights & Biases
+  jaxrl-srpo export-policy RUN_DIR   write one of its policies as a file: ONNX, StableHLO or arrays
   jaxrl-srpo verify RUN_DIR          say which of its files are damaged
   jaxrl-srpo methods                 list the methods, their presets, settings and metrics
   jaxrl-srpo data info NAME_OR_PATH  say what is in a dataset
@@ -53,7 +54,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if argv is None else argv)
     kept = "the same command continues from the last checkpoint"
     # These only read, so whatever trains is not interrupted with them.
-    if arguments[:1] in (["watch"], ["export"]):
+    if arguments[:1] in (["watch"], ["export"], ["export-policy"]):
         kept = "the run itself goes on"
     exit_with("jaxrl-srpo", main, arguments, f"interrupted; {kept}")
 
@@ -89,6 +90,7 @@ def main(arguments: Sequence[str]) -> None:
         "report": _report,
         "watch": _watch,
         "export": _export,
+        "export-policy": export_command.run,
         "verify": _verify,
         "methods": _methods,
         "data": data_command.run,

@@ -391,6 +391,7 @@ def test_of_several_members_the_one_with_the_best_last_score_is_loaded(trained: 
     best = max(rows, key=lambda row: float(row["mean"]))
     messages: list[str] = []
     policy = jaxrl_srpo.load_policy(trained[0], log=messages.append)
+    assert isinstance(policy, jaxrl_srpo.Policy)
     member = policy.member
     assert policy.chosen_by.startswith("the best of 4 by the last evaluation: return -")
     assert messages == [f"{trained[0]}: loaded {member.name(srpo.STAGE)}, {policy.chosen_by}"]

@@ -21,6 +21,7 @@ FLOORS = (
     "__init__",
     "api",
     "monitor",
+    "export",
     "runs",
     "report",
     "exploration",

@@ -10,7 +10,7 @@ import pytest
 
 from jaxrl_srpo.nn import networks
 from jaxrl_srpo.nn.policies import DeterministicPolicy, GaussianPolicy
-from jaxrl_srpo.runs.policies import act_on_host
+from jaxrl_srpo.runs.acting import act_on_host
 from jaxrl_srpo.types import Array
 
 
