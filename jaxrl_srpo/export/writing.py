@@ -24,11 +24,12 @@ CHECKED = 256
 """Observations on which a file is compared with JAX before it is written."""
 TOLERANCE = 1e-6
 """Largest difference, as a share of the range of actions."""
-_WRITERS: dict[str, Callable[[Program, Metadata], bytes]] = {
+WRITERS: dict[str, Callable[[Program, Metadata], bytes]] = {
     "stablehlo": stablehlo.write,
     "onnx": onnx.write,
     "npz": npz.write,
 }
+"""What writes each format."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ def export(found: Found, format: Format, out: pathlib.Path) -> Agreement:
     """
     facts = found.run.facts()[found.member.dataset]
     program = program_of(found.stage, found.policy(), facts.units, facts.observation_size, facts.action_size)
-    content = _WRITERS[format](program, describe(found, facts, program, format))
+    content = WRITERS[format](program, describe(found, facts, program, format))
     agreement = compare(program, FilePolicy(content, str(out)), CHECKED)
     if not agreement.holds:
         raise UserError(

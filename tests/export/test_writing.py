@@ -113,7 +113,7 @@ def test_a_file_that_disagrees_is_not_written(
         low = np.asarray(program.units.action_low) + 0.1
         return real(dataclasses.replace(program, units=dataclasses.replace(program.units, action_low=low)), metadata)
 
-    monkeypatch.setitem(writing._WRITERS, "npz", wrong)
+    monkeypatch.setitem(writing.WRITERS, "npz", wrong)
     with pytest.raises(UserError, match=r"not written, its actions differ from JAX's by .*1.0e-06 allowed"):
         jaxrl_srpo.export_policy(old_run, tmp_path / "policy.npz", "npz", algorithm="srpo", beta=0.1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old_run"]
