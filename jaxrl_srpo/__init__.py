@@ -9,7 +9,7 @@ Example:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxrl_srpo.api import evaluate, prepare, train
+    from jaxrl_srpo.api import evaluate, export_policy, load_policy, prepare, train
     from jaxrl_srpo.data.dataset import Dataset
     from jaxrl_srpo.envs.datasets import load_dataset
     from jaxrl_srpo.errors import DatasetError, UserError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxrl_srpo.methods.settings import setting
     from jaxrl_srpo.report.frames import load_results
     from jaxrl_srpo.runs.options import Options
-    from jaxrl_srpo.runs.policies import Policy, load_policy
+    from jaxrl_srpo.runs.policies import Policy
     from jaxrl_srpo.runs.workers import work
     from jaxrl_srpo.selection.choosing import select
 
@@ -33,6 +33,7 @@ __all__ = [
     "Stage",
     "UserError",
     "evaluate",
+    "export_policy",
     "load_dataset",
     "load_policy",
     "load_results",
@@ -53,8 +54,9 @@ _MODULES = {
     "Stage": "jaxrl_srpo.methods.contract",
     "UserError": "jaxrl_srpo.errors",
     "evaluate": "jaxrl_srpo.api",
+    "export_policy": "jaxrl_srpo.api",
     "load_dataset": "jaxrl_srpo.envs.datasets",
-    "load_policy": "jaxrl_srpo.runs.policies",
+    "load_policy": "jaxrl_srpo.api",
     "load_results": "jaxrl_srpo.report.frames",
     "prepare": "jaxrl_srpo.api",
     "select": "jaxrl_srpo.selection.choosing",

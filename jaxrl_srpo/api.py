@@ -19,6 +19,9 @@ from jaxrl_srpo.data.packing import pack_with_columns
 from jaxrl_srpo.envs.datasets import Given, as_dataset, name_of
 from jaxrl_srpo.envs.make import import_environment
 from jaxrl_srpo.errors import UserError
+from jaxrl_srpo.export.loading import FilePolicy, load_file
+from jaxrl_srpo.export.metadata import Format
+from jaxrl_srpo.export.writing import Agreement, export
 from jaxrl_srpo.io.files import errors_told, print_message
 from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.monitor import trackers
@@ -28,6 +31,8 @@ from jaxrl_srpo.report.table import Table
 from jaxrl_srpo.runs import config as config_lib
 from jaxrl_srpo.runs.distributed import coordinator
 from jaxrl_srpo.runs.options import Options
+from jaxrl_srpo.runs.policies import Policy, find
+from jaxrl_srpo.runs.policies import load_policy as load_from_run
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.scorer import usable_environments
 from jaxrl_srpo.runs.setup import columns_of
@@ -122,6 +127,60 @@ def prepare(
         log(
             f"{', '.join(held)}: arrays of this program, which workers do not have; `train` with equal ones trains them"
         )
+
+
+def load_policy(
+    path: str | os.PathLike[str],
+    dataset: str | None = None,
+    seed: int | None = None,
+    beta: float | None = None,
+    algorithm: Algorithm | None = None,
+    artefacts: pathlib.Path | None = None,
+    log: Callable[[str], None] | None = None,
+    **values: float,
+) -> Policy | FilePolicy:
+    """Loads one policy: of a run directory, or of a file that `export_policy` wrote.
+
+    Args:
+      path: run directory or file; a file holds one policy, so that the other arguments are for run directories.
+      dataset: see `runs.policies.load_policy`, as for all others.
+      seed: of the member.
+      beta: temperature of the member.
+      algorithm: word of the policy in `evaluations.csv`, or a method of a user's own.
+      artefacts: directory of finished stages, if the run used a shared one.
+      log: receives a message on which policy was taken.
+      **values: other swept settings of the member, for instance `expectile=0.9`.
+
+    Raises:
+      UserError: the run has no such finished member, or the file is damaged, was changed or is no exported policy.
+    """
+    which = {"dataset": dataset, "seed": seed, "beta": beta, "algorithm": algorithm, "artefacts": artefacts, **values}
+    if not os.path.isfile(path):
+        return load_from_run(path, log=log, **which)  # type: ignore[arg-type]
+    if given := [name for name, value in which.items() if value is not None]:
+        raise UserError(f"{path}: a file holds one policy; leave out {given[0]}, or give the run directory")
+    return load_file(path)
+
+
+def export_policy(
+    run_dir: str | os.PathLike[str], out: str | os.PathLike[str], format: Format = "onnx", **which: Any
+) -> Agreement:
+    """Writes one policy of a run as a file, see docs/exporting.md.
+
+    Args:
+      run_dir: run directory.
+      out: the file; one that is there is replaced.
+      format: `onnx`, `stablehlo`, or `npz` for deterministic networks of affine layers.
+      **which: of the policies, as `load_policy` takes it.
+
+    Returns:
+      How closely the file acts as JAX does on random observations.
+
+    Raises:
+      UserError: the run has no such finished member, the format cannot hold its policy, the file would not act as JAX
+        does, or cannot be written.
+    """
+    return export(find(run_dir, **which), format, pathlib.Path(out))
 
 
 @errors_told()

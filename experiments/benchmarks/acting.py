@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods.contract import Function, Method, preset_values
-from jaxrl_srpo.runs.policies import act_on_host
+from jaxrl_srpo.runs.acting import act_on_host
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.setup import load_result
 from jaxrl_srpo.runs.sweep import stages_of

@@ -26,7 +26,7 @@ from jaxrl_srpo.report.drawing import PALETTE, STYLE, save
 from jaxrl_srpo.report.records import DATA, Result, read_metrics
 from jaxrl_srpo.report.rows import Row, collect
 from jaxrl_srpo.report.table import METRIC_LABELS
-from jaxrl_srpo.runs.policies import HostAct, act_on_host
+from jaxrl_srpo.runs.acting import HostAct, act_on_host
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.runs.setup import load_result
 from jaxrl_srpo.runs.sweep import Member, stages_of, unique

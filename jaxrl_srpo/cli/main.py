@@ -8,7 +8,15 @@ from typing import NoReturn
 from absl import flags
 
 import jaxrl_srpo
-from jaxrl_srpo.cli import completion, data_command, program_commands, run_commands, select_command, train_commands
+from jaxrl_srpo.cli import (
+    completion,
+    data_command,
+    export_command,
+    program_commands,
+    run_commands,
+    select_command,
+    train_commands,
+)
 from jaxrl_srpo.cli.command import Command, define_own_methods, no_flags, words
 from jaxrl_srpo.cli.command_line import exit_with, expand_home, one_argument, refuse_rest
 from jaxrl_srpo.errors import UserError
@@ -49,7 +57,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         run_commands.EXPORT,
         run_commands.VERIFY,
     ),
-    "Use a policy": (select_command.SELECT,),
+    "Use a policy": (select_command.SELECT, export_command.EXPORT_POLICY),
     "Data": (data_command.INFO, data_command.PLOT, data_command.MAKE, data_command.DOWNLOAD),
     "Help": (METHODS, COMPLETION),
 }
@@ -70,7 +78,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if argv is None else argv)
     kept = "the same command continues from the last checkpoint"
     # These only read, so whatever trains is not interrupted with them.
-    if arguments[:1] in (["watch"], ["export"]):
+    if arguments[:1] in (["watch"], ["export"], ["export-policy"]):
         kept = "the run itself goes on"
     exit_with("jaxrl-srpo", main, arguments, f"interrupted; {kept}")
 

@@ -113,7 +113,7 @@ def facts_from_json(value: Any, where: str) -> DatasetFacts:
     """
     facts = build(DatasetFacts, value, where)
     if facts.environment is not None:
-        _require_environment(facts.environment, f"{where}: 'environment'")
+        require_environment(facts.environment, f"{where}: 'environment'")
     if facts.reference is not None:
         build(ReferenceReturns, facts.reference, f"{where}: 'reference'")
     sizes = {"observation": facts.observation_size, "action": facts.action_size}
@@ -123,7 +123,7 @@ def facts_from_json(value: Any, where: str) -> DatasetFacts:
     return facts
 
 
-def _require_environment(value: Mapping[str, Any], where: str) -> None:
+def require_environment(value: Mapping[str, Any], where: str) -> None:
     """Looks whether a JSON object is one of `EnvironmentSpec.to_json`."""
     require(value.get("observation_keys", []), list[str], f"{where}: 'observation_keys'")
     require(value.get("wrappers", []), list[Any], f"{where}: 'wrappers'")

@@ -20,6 +20,7 @@ from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import ValueSettings, setting
 from jaxrl_srpo.nn import networks, optimizers, policies
 from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.noise import Drawing, Noise
 from jaxrl_srpo.nn.policies import BestOf, Drawn, QFunction
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
@@ -51,7 +52,7 @@ class Settings(ValueSettings):
 
 
 @struct.dataclass
-class Perturbed:
+class Perturbed(Drawing):
     """The behavior, each action moved by an actor, at most by `phi` in each dimension.
 
     Attributes:
@@ -71,9 +72,9 @@ class Perturbed:
         moved = self.phi * jnp.tanh(networks.forward(self.network, self.actor, observations, actions))
         return jnp.clip(actions + moved, -1.0, 1.0)
 
-    def act(self, observations: Array, key: Array) -> Array:
+    def act_with(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> actions [B, action_size] in [-1, 1], one each."""
-        return self.perturb(observations, self.behavior.act(observations, key))
+        return self.perturb(observations, self.behavior.act_with(observations, noise))
 
 
 @struct.dataclass

@@ -25,6 +25,7 @@ from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import ValueSettings, setting
 from jaxrl_srpo.nn import networks, optimizers, policies
 from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.noise import Drawing, Keyed, Noise
 from jaxrl_srpo.nn.policies import QFunction
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
@@ -77,7 +78,7 @@ class State:
 
 
 @struct.dataclass
-class SquashedGaussian:
+class SquashedGaussian(Drawing):
     """BEAR's actor: a = tanh(u), u ~ N(mean(s), std(s)^2)."""
 
     params: Params
@@ -89,10 +90,10 @@ class SquashedGaussian:
         bounded = jnp.clip(log_std, MIN_LOG_STD, MAX_LOG_STD)
         return jnp.clip(mean, -MAX_MEAN, MAX_MEAN) + jnp.exp(bounded) * noise
 
-    def act(self, observations: Array, key: Array) -> Array:
+    def act_with(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> actions [B, action_size] in [-1, 1], one each."""
-        noise = jax.random.normal(key, (observations.shape[0], self.network.output_size // 2))
-        return jnp.tanh(self.raw_actions(observations, noise))
+        drawn = noise.normal((observations.shape[0], self.network.output_size // 2))
+        return jnp.tanh(self.raw_actions(observations, drawn))
 
 
 def init(key: Array, spec: Spec, settings: Settings) -> State:
@@ -169,7 +170,7 @@ def update(state: State, batch: Batch, key: Array, settings: Settings, frozen: v
 
     observations = policies.repeated(batch.observations, settings.samples)
     noise = jax.random.normal(key_noise, (observations.shape[0], batch.actions.shape[1]))
-    drawn = Samples(observations, noise, frozen.raw_actions(observations, key_behavior))
+    drawn = Samples(observations, noise, frozen.raw_actions(observations, Keyed(key_behavior)))
     gradient = jax.value_and_grad(actor_loss, has_aux=True)
     (loss_actor, distance), grads = gradient(state.actor.params, state, drawn, settings)
     actor = state.actor.apply_gradients(grads, settings.actor_learning_rate)

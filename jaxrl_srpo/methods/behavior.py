@@ -13,6 +13,7 @@ from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.methods.settings import setting
 from jaxrl_srpo.nn import diffusion, networks, optimizers
 from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.noise import Drawing, Noise
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
 Sampler = Literal["dpm_solver", "ddpm"]
@@ -84,7 +85,7 @@ class Model:
 
 
 @struct.dataclass
-class DiffusionPolicy:
+class DiffusionPolicy(Drawing):
     """Behavior cloning: actions sampled from the diffusion model, the baseline of SRPO.
 
     Attributes:
@@ -99,10 +100,10 @@ class DiffusionPolicy:
     steps: int = struct.field(pytree_node=False)
     sampler: Sampler = struct.field(pytree_node=False, default="dpm_solver")
 
-    def act(self, observations: Array, key: Array) -> Array:
+    def act_with(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> [B, action_size] in [-1, 1]."""
         sample = diffusion.sample if self.sampler == "dpm_solver" else diffusion.sample_ddpm
-        return sample(self.model, key, observations, self.action_size, self.steps)
+        return sample(self.model, noise, observations, self.action_size, self.steps)
 
 
 @struct.dataclass

@@ -24,6 +24,7 @@ from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import ValueSettings, setting
 from jaxrl_srpo.nn import networks, optimizers, policies, samplers
 from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.noise import Drawing, Keyed, Noise
 from jaxrl_srpo.nn.policies import QFunction
 from jaxrl_srpo.nn.schedules import Discrete, DiscreteKind
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
@@ -133,22 +134,22 @@ class Trained:
     critic: QFunction
 
 
-def draw(model: Model, observations: Array, key: Array, action_size: int, chain: Chain, scale: float = 1.0) -> Array:
+def draw(model: Model, observations: Array, noise: Noise, action_size: int, chain: Chain, scale: float = 1.0) -> Array:
     """Actions [B, action_size] in [-1, 1], one for each observation, from noise times `scale`; gradients flow."""
-    key_start, key_steps = jax.random.split(key)
-    start = scale * jax.random.normal(key_start, (observations.shape[0], action_size))
-    schedule, noise = chain.schedule, samplers.noise_of(model, observations)
+    noise_start, noise_steps = noise.split()
+    start = scale * noise_start.normal((observations.shape[0], action_size))
+    schedule, predicted = chain.schedule, samplers.noise_of(model, observations)
     if chain.solver_steps:
-        inside = samplers.clipped(noise, schedule)
+        inside = samplers.clipped(predicted, schedule)
         actions = samplers.dpm_solver(schedule, inside, start, chain.solver_steps, order=3, prediction="noise")
     else:
-        data = samplers.data_of(noise, schedule, clip=True)
-        actions = samplers.ddpm(schedule, data, start, key_steps, schedule.times())
+        data = samplers.data_of(predicted, schedule, clip=True)
+        actions = samplers.ddpm(schedule, data, start, noise_steps, schedule.times())
     return jnp.clip(actions, -1.0, 1.0)
 
 
 @struct.dataclass
-class SoftmaxPolicy:
+class SoftmaxPolicy(Drawing):
     """Of several actions of the actor one, the likelier the better the critic finds it.
 
     Attributes:
@@ -169,13 +170,15 @@ class SoftmaxPolicy:
     weight: float = struct.field(pytree_node=False, default=1.0)
     scale: float = struct.field(pytree_node=False, default=1.0)
 
-    def act(self, observations: Array, key: Array) -> Array:
+    def act_with(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> [B, action_size] in [-1, 1]."""
-        key_draw, key_choice = jax.random.split(key)
+        noise_draw, noise_choice = noise.split()
         repeated = policies.repeated(observations, self.candidates)
-        actions = draw(self.actor, repeated, key_draw, self.action_size, self.chain, self.scale)
+        actions = draw(self.actor, repeated, noise_draw, self.action_size, self.chain, self.scale)
         values = jnp.min(self.critic.q_values(repeated, actions), axis=-1).reshape(-1, self.candidates)
-        return policies.take_candidates(actions, jax.random.categorical(key_choice, self.weight * values))
+        # The largest of logits with Gumbel noise is a draw by their softmax.
+        chosen = jnp.argmax(noise_choice.gumbel(values.shape) + self.weight * values, axis=-1)
+        return policies.take_candidates(actions, chosen)
 
 
 def init(key: Array, spec: Spec, settings: Settings) -> State:
@@ -195,7 +198,7 @@ def q_targets(state: State, batch: Batch, key: Array, settings: Settings) -> Arr
     count = BACKUP_CANDIDATES if settings.max_q_backup else 1
     observations = policies.repeated(batch.next_observations, count)
     average = Model(state.average, state.actor.network)
-    actions = draw(average, observations, key, batch.actions.shape[-1], settings.chain)
+    actions = draw(average, observations, Keyed(key), batch.actions.shape[-1], settings.chain)
     values = state.q.apply(state.target_q, observations, actions).reshape(-1, count, 2)
     next_q = jnp.min(jnp.max(values, axis=1), axis=-1)
     return batch.rewards + settings.discount * batch.discounts * next_q
@@ -206,7 +209,7 @@ def policy_actions(
 ) -> Array:
     """a^0 [B, action_size] that Q judges: drawn in all steps, or what EDP's actor sees behind its noise."""
     if not settings.one_step:
-        return draw(model, batch.observations, key, batch.actions.shape[-1], settings.chain)
+        return draw(model, batch.observations, Keyed(key), batch.actions.shape[-1], settings.chain)
     alpha, sigma = (x[:, None] for x in settings.chain.schedule.marginal(times))
     return jnp.clip((noisy_actions - sigma * predicted) / alpha, -1.0, 1.0)
 

@@ -27,6 +27,7 @@ from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import ValueSettings, borrowed, setting
 from jaxrl_srpo.nn import flow, networks, optimizers
 from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.noise import Drawing, Noise
 from jaxrl_srpo.nn.policies import BestOf
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
@@ -66,16 +67,16 @@ class State:
 
 
 @struct.dataclass
-class OneStepPolicy:
+class OneStepPolicy(Drawing):
     """FQL's actor: an action of one forward pass of noise."""
 
     params: Params
     network: networks.MLP = struct.field(pytree_node=False)
 
-    def act(self, observations: Array, key: Array) -> Array:
+    def act_with(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> [B, action_size] in [-1, 1]."""
-        noise = jax.random.normal(key, (observations.shape[0], self.network.output_size))
-        return jnp.clip(networks.forward(self.network, self.params, observations, noise), -1.0, 1.0)
+        drawn = noise.normal((observations.shape[0], self.network.output_size))
+        return jnp.clip(networks.forward(self.network, self.params, observations, drawn), -1.0, 1.0)
 
 
 def vector_field(spec: Spec, width: int, layers: int) -> networks.MLP:
@@ -213,16 +214,16 @@ class Flow:
 
 
 @struct.dataclass
-class FlowPolicy:
+class FlowPolicy(Drawing):
     """Behavior cloning by a flow in `steps` Euler steps."""
 
     flow: Flow
     steps: int = struct.field(pytree_node=False)
 
-    def act(self, observations: Array, key: Array) -> Array:
+    def act_with(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> [B, action_size] in [-1, 1]."""
-        noise = jax.random.normal(key, (observations.shape[0], self.flow.network.output_size))
-        return flow.euler(self.flow.velocity, observations, noise, self.steps)
+        drawn = noise.normal((observations.shape[0], self.flow.network.output_size))
+        return flow.euler(self.flow.velocity, observations, drawn, self.steps)
 
 
 def init_flow(key: Array, spec: Spec, settings: FlowSettings) -> Learner:

@@ -20,6 +20,7 @@ from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import setting
 from jaxrl_srpo.nn import networks, optimizers, samplers
 from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.noise import Drawing, Noise
 from jaxrl_srpo.nn.policies import BestOf, QFunction
 from jaxrl_srpo.nn.schedules import Discrete
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
@@ -132,19 +133,19 @@ class DdpmModel:
 
 
 @struct.dataclass
-class DdpmPolicy:
+class DdpmPolicy(Drawing):
     """Cloning in few steps: ancestral sampling with variance beta, kept in [-1, 1] after every step."""
 
     model: DdpmModel
     action_size: int = struct.field(pytree_node=False)
 
-    def act(self, observations: Array, key: Array) -> Array:
+    def act_with(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> [B, action_size] in [-1, 1]."""
-        key_start, key_steps = jax.random.split(key)
+        noise_start, noise_steps = noise.split()
         schedule = self.model.schedule
-        start = jax.random.normal(key_start, (observations.shape[0], self.action_size))
+        start = noise_start.normal((observations.shape[0], self.action_size))
         data = samplers.data_of(samplers.noise_of(self.model, observations), schedule)
-        return samplers.ddpm(schedule, data, start, key_steps, schedule.times(), variance="beta", clip=True)
+        return samplers.ddpm(schedule, data, start, noise_steps, schedule.times(), variance="beta", clip=True)
 
 
 def init_ddpm(key: Array, spec: Spec, settings: DdpmSettings) -> DdpmState:

@@ -24,6 +24,7 @@ from jaxrl_srpo.methods.settings import ValueSettings, borrowed, setting
 from jaxrl_srpo.methods.support import Frozen, Sampler, Solver
 from jaxrl_srpo.nn import diffusion, networks, optimizers
 from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.noise import Drawing, Noise
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, ScoreModel, Spec
 
 
@@ -203,15 +204,15 @@ class Acting:
 
 
 @struct.dataclass
-class Policy:
+class Policy(Drawing):
     """Actions sampled by the guided score."""
 
     model: Guided
     sampler: Sampler = struct.field(pytree_node=False)
 
-    def act(self, observations: Array, key: Array) -> Array:
+    def act_with(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> [B, action_size] in [-1, 1]."""
-        return self.sampler.sample(self.model, key, observations)
+        return self.sampler.sample(self.model, noise, observations)
 
 
 def policy_of(result: Guided, settings: Settings | Acting, spec: Spec) -> Policy:

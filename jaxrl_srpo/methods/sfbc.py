@@ -27,6 +27,7 @@ from jaxrl_srpo.methods.settings import ValueSettings, borrowed, setting
 from jaxrl_srpo.methods.support import Frozen, Sampler, Solver
 from jaxrl_srpo.nn import networks
 from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.noise import Drawing, Noise
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, ScoreModel, Spec
 
 # States whose values are computed at a time.
@@ -205,7 +206,7 @@ class Trained:
 
 
 @struct.dataclass
-class Policy:
+class Policy(Drawing):
     """The mean of a few candidates of the behavior model, drawn by their values.
 
     Attributes:
@@ -218,17 +219,17 @@ class Policy:
     sampler: Sampler = struct.field(pytree_node=False)
     choice: Choice = struct.field(pytree_node=False)
 
-    def act(self, observations: Array, key: Array) -> Array:
+    def act_with(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> [B, action_size] in [-1, 1]."""
-        key_candidates, key_choice = jax.random.split(key)
+        noise_candidates, noise_choice = noise.split()
         choice, trained = self.choice, self.trained
-        actions = self.sampler.draw(trained.behavior, key_candidates, observations, choice.candidates)
+        actions = self.sampler.draw(trained.behavior, noise_candidates, observations, choice.candidates)
         q_values = q_of(trained.network, trained.params, support.beside(observations, actions), actions)
-        chosen = choose(key_choice, choice.selection * q_values, choice.averaged)
+        chosen = choose(noise_choice, choice.selection * q_values, choice.averaged)
         return jnp.mean(jnp.take_along_axis(actions, chosen[..., None], axis=1), axis=1)
 
 
-def choose(key: Array, logits: Array, count: int) -> Array:
+def choose(noise: Noise, logits: Array, count: int) -> Array:
     """Numbers [B, count] of candidates drawn by exp of `logits` [B, M], none twice.
 
     Logits are capped at 40 above the `count`-th largest, as in the released code.
@@ -236,7 +237,7 @@ def choose(key: Array, logits: Array, count: int) -> Array:
     last = jax.lax.top_k(logits, count)[0][:, -1:]
     capped = jnp.minimum(logits, last + _LARGEST_LEAD)
     # The largest of logits with Gumbel noise are draws without replacement.
-    return jax.lax.top_k(capped + jax.random.gumbel(key, logits.shape), count)[1]
+    return jax.lax.top_k(capped + noise.gumbel(logits.shape), count)[1]
 
 
 def trained(state: State) -> Trained:

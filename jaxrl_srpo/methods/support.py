@@ -20,6 +20,7 @@ from jaxrl_srpo.methods import behavior
 from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.methods.settings import setting
 from jaxrl_srpo.nn import diffusion, samplers
+from jaxrl_srpo.nn.noise import Keyed, Noise
 from jaxrl_srpo.nn.schedules import VP
 from jaxrl_srpo.types import Array, Metrics, ScoreModel, Spec
 
@@ -97,22 +98,22 @@ class Sampler(NamedTuple):
     steps: int
     solver: Solver
 
-    def sample(self, model: ScoreModel, key: Array, observations: Array) -> Array:
+    def sample(self, model: ScoreModel, noise: Noise, observations: Array) -> Array:
         """Actions [B, action_size] in [-1, 1], one for each of `observations` [B, observation_size]."""
         if self.solver == "multistep":
-            return diffusion.sample(model, key, observations, self.action_size, self.steps)
-        noise = samplers.noise_of(model, observations)
-        start = jax.random.normal(key, (observations.shape[0], self.action_size))
+            return diffusion.sample(model, noise, observations, self.action_size, self.steps)
+        predicted = samplers.noise_of(model, observations)
+        start = noise.normal((observations.shape[0], self.action_size))
         if self.solver == "singlestep2":
-            actions = samplers.dpm_solver(VP, samplers.data_of(noise, VP), start, self.steps, 2, "data")
+            actions = samplers.dpm_solver(VP, samplers.data_of(predicted, VP), start, self.steps, 2, "data")
         else:
-            actions = samplers.dpm_solver(VP, noise, start, self.steps, 3, "noise")
+            actions = samplers.dpm_solver(VP, predicted, start, self.steps, 3, "noise")
         return jnp.clip(actions, -1.0, 1.0)
 
-    def draw(self, model: ScoreModel, key: Array, observations: Array, count: int) -> Array:
+    def draw(self, model: ScoreModel, noise: Noise, observations: Array, count: int) -> Array:
         """Likewise `count` actions for each, [B, count, action_size]."""
         repeated = jnp.repeat(observations, count, axis=0)
-        return self.sample(model, key, repeated).reshape(-1, count, self.action_size)
+        return self.sample(model, noise, repeated).reshape(-1, count, self.action_size)
 
 
 def beside(observations: Array, actions: Array) -> Array:
@@ -139,7 +140,7 @@ def update(
     observations = jnp.where(begins[:, None], transitions.observations, transitions.next_observations)
 
     sampler = Sampler(action_size, settings.sampler_steps, settings.solver)
-    drawn = sampler.draw(frozen, key, observations, count)
+    drawn = sampler.draw(frozen, Keyed(key), observations, count)
     actions = state.actions.at[place].set(jnp.round(drawn * _UNIT).astype(jnp.int16), mode="drop")
     distances = jnp.min(jnp.sum((drawn - transitions.actions[:, None]) ** 2, axis=-1), axis=-1)
     taken = (begins & (place < len(state.actions))).astype(jnp.float32)

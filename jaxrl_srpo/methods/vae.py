@@ -18,6 +18,7 @@ from jaxrl_srpo.methods.contract import Stage
 from jaxrl_srpo.methods.settings import setting
 from jaxrl_srpo.nn import networks
 from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.noise import Drawing, Noise
 from jaxrl_srpo.types import Array, Batch, Metrics, Params, Spec
 
 LATENT_CLIP = 0.5
@@ -45,7 +46,7 @@ OGBENCH = {"vae_batch_size": 256, "vae_learning_rate": 3e-4}
 
 
 @struct.dataclass
-class Decoder:
+class Decoder(Drawing):
     """The behavior that the autoencoder learned.
 
     Attributes:
@@ -56,15 +57,15 @@ class Decoder:
     params: Params
     network: networks.MLP = struct.field(pytree_node=False)
 
-    def raw_actions(self, observations: Array, key: Array) -> Array:
+    def raw_actions(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> actions [B, action_size] before tanh, of clipped codes."""
-        codes = jax.random.normal(key, (observations.shape[0], code_size(self.network.output_size)))
+        codes = noise.normal((observations.shape[0], code_size(self.network.output_size)))
         clipped = jnp.clip(codes, -LATENT_CLIP, LATENT_CLIP)
         return networks.forward(self.network, self.params, observations, clipped)
 
-    def act(self, observations: Array, key: Array) -> Array:
+    def act_with(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> [B, action_size] in [-1, 1]: cloning by sampling."""
-        return jnp.tanh(self.raw_actions(observations, key))
+        return jnp.tanh(self.raw_actions(observations, noise))
 
 
 @struct.dataclass

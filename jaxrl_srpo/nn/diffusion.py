@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_srpo.nn import samplers
+from jaxrl_srpo.nn.noise import Noise
 from jaxrl_srpo.nn.schedules import VP
 from jaxrl_srpo.types import Array, ScoreModel
 
@@ -22,7 +23,7 @@ def score(model: ScoreModel, noisy_actions: Array, times: Array, observations: A
     return -model.noise_prediction(noisy_actions, times, observations) / marginal(times).sigma[:, None]
 
 
-def sample(model: ScoreModel, key: Array, observations: Array, action_size: int, steps: int = 15) -> Array:
+def sample(model: ScoreModel, noise: Noise, observations: Array, action_size: int, steps: int = 15) -> Array:
     """Actions [B, action_size] in [-1, 1] drawn from the diffusion model, one per observation.
 
     DPM-Solver++(2M) (Lu et al., arXiv 2211.01095): second order, deterministic after the first draw, `steps`
@@ -45,21 +46,21 @@ def sample(model: ScoreModel, key: Array, observations: Array, action_size: int,
         x = (after.sigma / now.sigma) * x - after.alpha * jnp.expm1(-h) * direction
         return (x, data), None
 
-    noise = jax.random.normal(key, (observations.shape[0], action_size))
-    (x, _), _ = jax.lax.scan(step, (noise, jnp.zeros_like(noise)), jnp.arange(steps))
+    start = noise.normal((observations.shape[0], action_size))
+    (x, _), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), jnp.arange(steps))
     return jnp.clip(x, -1.0, 1.0)
 
 
-def sample_ddpm(model: ScoreModel, key: Array, observations: Array, action_size: int, steps: int = 5) -> Array:
+def sample_ddpm(model: ScoreModel, noise: Noise, observations: Array, action_size: int, steps: int = 5) -> Array:
     """Actions [B, action_size] in [-1, 1] drawn from the diffusion model, one per observation.
 
     Ancestral sampling (Ho et al., arXiv 2006.11239, eq. 6 and 7): `steps` evaluations of the network at equally spaced
     times, each followed by a draw from the posterior given the predicted action, which is clipped to [-1, 1].
     """
-    key_start, key_steps = jax.random.split(key)
-    start = jax.random.normal(key_start, (observations.shape[0], action_size))
+    noise_start, noise_steps = noise.split()
+    start = noise_start.normal((observations.shape[0], action_size))
     data = samplers.data_of(samplers.noise_of(model, observations), VP, clip=True)
-    x = samplers.ddpm(VP, data, start, key_steps, jnp.linspace(1.0, 0.0, steps + 1))
+    x = samplers.ddpm(VP, data, start, noise_steps, jnp.linspace(1.0, 0.0, steps + 1))
     return jnp.clip(x, -1.0, 1.0)
 
 

@@ -31,7 +31,7 @@ def euler(velocity: Velocity, observations: Array, noise: Array, steps: int) -> 
     """Actions [B, action_size] in [-1, 1] that a flow makes of `noise` [B, action_size] in equal Euler steps."""
 
     def step(x: Array, i: Array) -> tuple[Array, None]:
-        times = jnp.full((x.shape[0], 1), i / steps)
+        times = jnp.broadcast_to(i / steps, (x.shape[0], 1))
         return x + velocity(observations, x, times) / steps, None
 
     actions, _ = jax.lax.scan(step, noise, jnp.arange(steps))

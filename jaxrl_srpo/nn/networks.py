@@ -20,13 +20,18 @@ LogStd = Literal["sigmoid", "clip"]
 Initialization = Literal["pytorch", "rlkit", "glorot"]
 
 
-@jax.custom_jvp
 def mish(x: Array) -> Array:
     """Mish, x tanh(log(1 + e^x)), by one exponential and one division, its derivative too."""
+    # A function of its own, for networks that hold it are pickled.
+    return _mish(x)
+
+
+@jax.custom_jvp
+def _mish(x: Array) -> Array:
     return _mish_and_slope(x).value.astype(x.dtype)
 
 
-@mish.defjvp
+@_mish.defjvp
 def _mish_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (tangent,) = primals, tangents
     return mish(x), (_mish_and_slope(x).slope * tangent.astype(jnp.float32)).astype(x.dtype)

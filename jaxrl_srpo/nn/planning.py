@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl_srpo.nn import networks, policies, samplers
+from jaxrl_srpo.nn.noise import Keyed
 from jaxrl_srpo.nn.schedules import Discrete
 from jaxrl_srpo.types import Array, Params
 
@@ -62,7 +63,7 @@ class Cloning:
             self.schedule,
             self.model,
             self.noise(observations, key_start),
-            key_steps,
+            Keyed(key_steps),
             self.schedule.times(),
             before=lambda windows, time: impose(windows, observations),
         )
@@ -100,7 +101,9 @@ class Planner:
             return jax.lax.cond(time > self.stop_guide, self.climb, lambda x, *_: x, known, time, states)
 
         noise = self.prior.noise(states, key_start)
-        windows = samplers.ddpm(schedule, self.prior.model, noise, key_steps, schedule.times()[:-1], before=guide)
+        windows = samplers.ddpm(
+            schedule, self.prior.model, noise, Keyed(key_steps), schedule.times()[:-1], before=guide
+        )
         # Plans are ranked as they go into the last diffusion step, which adds no noise.
         windows = impose(windows, states)
         actions = self.prior.model(windows, 1.0)[:, 0, : self.prior.action_size]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl_srpo.nn import networks
+from jaxrl_srpo.nn.noise import Drawing, Noise
 from jaxrl_srpo.types import Array, Params
 
 MIN_LOG_STD, MAX_LOG_STD = -20.0, 2.0
@@ -158,9 +159,12 @@ class Drawn(Protocol):
     def act(self, observations: Array, key: Array) -> Array:
         """[B, observation_size] -> actions [B, action_size] in [-1, 1], one each."""
 
+    def act_with(self, observations: Array, noise: Noise) -> Array:
+        """The same by given noise."""
+
 
 @struct.dataclass
-class BestOf:
+class BestOf(Drawing):
     """Takes of several actions that a policy draws the one that a critic values most.
 
     Attributes:
@@ -175,9 +179,9 @@ class BestOf:
     candidates: int = struct.field(pytree_node=False)
     smaller: bool = struct.field(pytree_node=False, default=False)
 
-    def act(self, observations: Array, key: Array) -> Array:
+    def act_with(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> [B, action_size] in [-1, 1]."""
         states = repeated(observations, self.candidates)
-        actions = self.drawn.act(states, key)
+        actions = self.drawn.act_with(states, noise)
         values = self.critic.q_values(states, actions)
         return best(actions, jnp.min(values, axis=-1) if self.smaller else values[:, 0], self.candidates)

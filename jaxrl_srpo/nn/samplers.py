@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_srpo.nn.noise import Noise
 from jaxrl_srpo.nn.schedules import Schedule
 from jaxrl_srpo.types import Array, ScoreModel
 
@@ -25,7 +26,7 @@ Prediction = Literal["noise", "data"]
 
 def noise_of(model: ScoreModel, observations: Array) -> Predict:
     """The noise that a model sees at `observations` [B, observation_size]."""
-    return lambda x, time: model.noise_prediction(x, jnp.full(x.shape[:1], time), observations)
+    return lambda x, time: model.noise_prediction(x, jnp.broadcast_to(time, x.shape[:1]), observations)
 
 
 def data_of(noise: Predict, schedule: Schedule, clip: bool = False) -> Predict:
@@ -64,7 +65,7 @@ def ddpm(
     schedule: Schedule,
     data: Predict,
     start: Array,
-    key: Array,
+    noise: Noise,
     times: Array,
     variance: Variance = "posterior",
     clip: bool = False,
@@ -76,13 +77,14 @@ def ddpm(
       schedule: of the noise.
       data: predicts the data.
       start: noise [B, ...] at the first time.
-      key: for the noise of the steps.
+      noise: of the steps.
       times: [steps + 1], falling to 0; the last step adds no noise.
       variance: of a step: that of the posterior given the data (beta-tilde), or beta.
       clip: keeps x in [-1, 1] after every step; where the data should be, `data_of` does it.
       before: changes x before each step.
     """
     steps = len(times) - 1
+    added_noise = noise.normals(steps, start.shape)
 
     def step(x: Array, i: Array) -> tuple[Array, None]:
         x = x if before is None else before(x, times[i])
@@ -95,7 +97,7 @@ def ddpm(
             deviation = after.sigma * jnp.sqrt(added) / now.sigma
         else:
             deviation = jnp.where(i < steps - 1, jnp.sqrt(added), 0.0)
-        x = mean + deviation * jax.random.normal(jax.random.fold_in(key, i), x.shape)
+        x = mean + deviation * added_noise(i)
         return jnp.clip(x, -1.0, 1.0) if clip else x, None
 
     return jax.lax.scan(step, start, jnp.arange(steps))[0]
@@ -105,7 +107,7 @@ def ddim(
     schedule: Schedule,
     data: Predict,
     start: Array,
-    key: Array,
+    noise: Noise,
     times: Array,
     eta: float = 0.0,
     before: Hook | None = None,
@@ -116,25 +118,25 @@ def ddim(
       schedule: of the noise.
       data: predicts the data.
       start: noise [B, ...] at the first time.
-      key: for the noise of the steps.
+      noise: of the steps.
       times: [steps + 1], falling.
       eta: share of the deviation of DDPM's steps.
       before: changes x before each step.
     """
+    steps = len(times) - 1
+    added_noise = noise.normals(steps, start.shape) if eta else None
 
     def step(x: Array, i: Array) -> tuple[Array, None]:
         x = x if before is None else before(x, times[i])
         now, after = schedule.marginal(times[i]), schedule.marginal(times[i + 1])
         found = data(x, times[i])
-        noise = (x - now.alpha * found) / now.sigma
+        seen = (x - now.alpha * found) / now.sigma
         added = -jnp.expm1(2.0 * (schedule.log_alpha(times[i]) - schedule.log_alpha(times[i + 1])))
         deviation = eta * after.sigma * jnp.sqrt(added) / now.sigma
-        x = after.alpha * found + jnp.sqrt(after.sigma**2 - deviation**2) * noise
-        if eta:
-            x = x + deviation * jax.random.normal(jax.random.fold_in(key, i), x.shape)
-        return x, None
+        x = after.alpha * found + jnp.sqrt(after.sigma**2 - deviation**2) * seen
+        return x if added_noise is None else x + deviation * added_noise(i), None
 
-    return jax.lax.scan(step, start, jnp.arange(len(times) - 1))[0]
+    return jax.lax.scan(step, start, jnp.arange(steps))[0]
 
 
 def dpm_solver(

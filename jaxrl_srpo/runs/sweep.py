@@ -60,6 +60,15 @@ class Member:
     recorded: Values = dataclasses.field(default=Values({}), compare=False)
     inputs_fingerprint: str = ""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles; a method of this package by its name, for functions of methods are no values."""
+        method = self.method.name if self.method in methods_lib.METHODS else self.method
+        return self.__dict__ | {"method": method}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Undoes `__getstate__`."""
+        self.__dict__.update(state | {"method": methods_lib.find_method(state["method"])})
+
     @property
     def algorithm(self) -> str:
         """Name of its method."""

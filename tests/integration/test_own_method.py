@@ -235,6 +235,7 @@ def test_its_policies_are_loaded_by_the_method_itself(folder: pathlib.Path, meth
     with pytest.raises(UserError, match="holds members of gentle"):
         jaxrl_srpo.load_policy(folder / "run")
     policy = jaxrl_srpo.load_policy(folder / "run", algorithm=method, seed=1, gentle_gentleness=8.0)
+    assert isinstance(policy, jaxrl_srpo.Policy)
     assert policy.member.settings["gentle_gentleness"] == 8.0
     actions = policy(np.zeros((4, 3)))
     assert actions.shape == (4, 1)

@@ -22,6 +22,7 @@ FLOORS = (
     "api",
     "monitor",
     "selection",
+    "export",
     "runs",
     "report",
     "exploration",

@@ -14,6 +14,7 @@ from jaxrl_srpo.methods import diffusion_ql
 from jaxrl_srpo.methods.contract import Method
 from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.nn import networks
+from jaxrl_srpo.nn.noise import Keyed
 from jaxrl_srpo.nn.schedules import Discrete, betas
 from jaxrl_srpo.types import Array, Batch, Spec
 from tests import reference
@@ -204,7 +205,7 @@ def test_it_acts_by_a_softmax_over_raw_q() -> None:
     key_draw, _ = jax.random.split(key)
     flat, steep = policy_with(8, 0.0), policy_with(8, 1.0)
     repeated = jnp.repeat(observations, 8, axis=0)
-    drawn = np.asarray(diffusion_ql.draw(flat.actor, repeated, key_draw, 1, flat.chain)).reshape(4000, 8)
+    drawn = np.asarray(diffusion_ql.draw(flat.actor, repeated, Keyed(key_draw), 1, flat.chain)).reshape(4000, 8)
     uniform, greedy = (np.asarray(jax.jit(one.act)(observations, key))[:, 0] for one in (flat, steep))
     assert uniform.mean() == pytest.approx(drawn.mean(), abs=0.05)
     # Two candidates at the bound are equally good.
@@ -254,7 +255,7 @@ def learned(settings: Any, updates: int = 1200) -> Learned:
     state = train(diffusion_ql.init(jax.random.key(2), Spec(1, 2), settings))
     result = diffusion_ql.result_of(state)
     policy = diffusion_ql.policy_of(result, settings, Spec(1, 2))
-    clones = diffusion_ql.draw(result.actor, jnp.zeros((400, 1)), jax.random.key(3), 2, settings.chain)
+    clones = diffusion_ql.draw(result.actor, jnp.zeros((400, 1)), Keyed(jax.random.key(3)), 2, settings.chain)
     return Learned(np.asarray(clones), np.asarray(jax.jit(policy.act)(jnp.zeros((100, 1)), jax.random.key(4))))
 
 

@@ -13,6 +13,7 @@ from jaxrl_srpo.envs.bandits import eight_gaussians
 from jaxrl_srpo.methods import behavior, idql, iql
 from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.nn import diffusion, networks
+from jaxrl_srpo.nn.noise import Drawing, Keyed, Noise
 from jaxrl_srpo.nn.policies import BestOf, QFunction
 from jaxrl_srpo.nn.schedules import betas
 from jaxrl_srpo.types import Array, Batch, Spec
@@ -34,13 +35,13 @@ def batch_of(seed: int, size: int = 32) -> Batch:
 
 
 @struct.dataclass
-class Uniform:
+class Uniform(Drawing):
     """Clones everything: uniform actions in [0, 1]."""
 
     size: int = struct.field(pytree_node=False)
 
-    def act(self, observations: Array, key: Array) -> Array:
-        return jax.random.uniform(key, (observations.shape[0], self.size))
+    def act_with(self, observations: Array, noise: Noise) -> Array:
+        return jax.scipy.stats.norm.cdf(noise.normal((observations.shape[0], self.size)))
 
 
 @struct.dataclass
@@ -80,7 +81,7 @@ def test_it_draws_from_srpos_behavior_model_as_it_is_told_to() -> None:
     for sampler, draw in draws.items():
         settings = idql.Settings(candidates=1, sampler=sampler, sampler_steps=3)
         actions = idql.policy_of(result, settings, SPEC).act(observations, key)
-        np.testing.assert_allclose(actions, draw(model, key, observations, 2, 3), atol=1e-6)
+        np.testing.assert_allclose(actions, draw(model, Keyed(key), observations, 2, 3), atol=1e-6)
 
 
 @struct.dataclass

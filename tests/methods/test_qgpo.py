@@ -16,6 +16,7 @@ from jaxrl_srpo.methods import qgpo, support
 from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.methods.support import Support
 from jaxrl_srpo.nn import policies
+from jaxrl_srpo.nn.noise import Keyed
 from jaxrl_srpo.types import Array, Batch, Spec
 from tests import reference, synthetic
 from tests.methods.episodes import GaussianModel
@@ -109,7 +110,7 @@ def bandit() -> qgpo.Guided:
     settings = with_arrays(dataclasses.replace(rates, steps=1000, width=32, layers=2, guidance_layers=2))
     zeros = jnp.zeros((size, 1))
     sampler = support.Sampler(2, 15, "multistep")
-    actions = jax.jit(sampler.draw, static_argnums=3)(MODEL, jax.random.key(0), jnp.zeros((2 * size, 1)), 64)
+    actions = jax.jit(sampler.draw, static_argnums=3)(MODEL, Keyed(jax.random.key(0)), jnp.zeros((2 * size, 1)), 64)
     table = Support(jnp.round(actions * 32767.0).astype(jnp.int16), 2 * jnp.arange(size))
     frozen = support.Frozen(MODEL, table)
 

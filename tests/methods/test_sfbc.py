@@ -14,6 +14,7 @@ from jaxrl_srpo.methods import sfbc, support
 from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.methods.support import Support
 from jaxrl_srpo.nn import networks, policies
+from jaxrl_srpo.nn.noise import Keyed
 from jaxrl_srpo.types import Batch
 from tests import reference
 from tests.methods.episodes import GaussianModel, PointModel, random_episodes
@@ -145,7 +146,7 @@ def test_planning_joins_the_better_halves_of_two_episodes() -> None:
 
 def test_candidates_are_drawn_by_their_weights_and_none_twice() -> None:
     logits = jnp.log(jnp.broadcast_to(jnp.array([[0.6, 0.3, 0.1]]), (20_000, 3)))
-    chosen = np.asarray(sfbc.choose(jax.random.key(0), logits, 2))
+    chosen = np.asarray(sfbc.choose(Keyed(jax.random.key(0)), logits, 2))
     assert np.all(chosen[:, 0] != chosen[:, 1])
     shares = np.bincount(chosen[:, 0], minlength=3) / len(chosen)
     np.testing.assert_allclose(shares, [0.6, 0.3, 0.1], atol=0.02)
@@ -156,7 +157,7 @@ def test_candidates_are_drawn_by_their_weights_and_none_twice() -> None:
 def test_a_lead_of_more_than_forty_counts_as_forty() -> None:
     """Two far ahead of all others are equals, however far one is ahead of the other."""
     logits = jnp.broadcast_to(jnp.array([[1000.0, 500.0, 0.0, 0.0]]), (4_000, 4))
-    first = np.asarray(sfbc.choose(jax.random.key(0), logits, 3))[:, 0]
+    first = np.asarray(sfbc.choose(Keyed(jax.random.key(0)), logits, 3))[:, 0]
     np.testing.assert_allclose(np.mean(first == 0), 0.5, atol=0.03)
 
 

@@ -11,6 +11,7 @@ from jaxrl_srpo.data.packing import pack_with_columns
 from jaxrl_srpo.errors import UserError
 from jaxrl_srpo.methods import support
 from jaxrl_srpo.methods.support import Solver, Support
+from jaxrl_srpo.nn.noise import Keyed
 from tests.data.arrays import random_dataset
 from tests.methods.episodes import GaussianModel, PointModel, random_episodes
 
@@ -72,7 +73,7 @@ def test_the_soft_value_is_between_the_mean_and_the_best() -> None:
 def test_the_released_solvers_narrow_the_behavior(solver: Solver, expected: float) -> None:
     """With 15 steps on N(0.5, 0.1^2); that of SRPO does not."""
     sampler, model = support.Sampler(2, 15, solver), GaussianModel(jnp.full(2, 0.5), 0.1)
-    actions = jax.jit(sampler.draw, static_argnums=3)(model, jax.random.key(0), jnp.zeros((500, 1)), 4)
+    actions = jax.jit(sampler.draw, static_argnums=3)(model, Keyed(jax.random.key(0)), jnp.zeros((500, 1)), 4)
     assert actions.shape == (500, 4, 2)
     np.testing.assert_allclose(actions.mean((0, 1)), 0.5, atol=0.01)
     np.testing.assert_allclose(actions.std((0, 1)), expected, atol=0.01)

@@ -13,6 +13,7 @@ from jaxrl_srpo.methods import vae
 from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.nn import networks
 from jaxrl_srpo.nn.learner import Learner
+from jaxrl_srpo.nn.noise import Keyed
 from jaxrl_srpo.types import Array, Batch, Spec
 from tests import reference
 from tests.methods.updates import batch_of, reference_learner, to_numpy, warm
@@ -78,7 +79,7 @@ def test_codes_are_clipped_where_actions_are_drawn() -> None:
     """Of one observation and two codes this decoder hands on the first code."""
     network = linear([[0.0], [1.0], [0.0]], [0.0])
     decoder = vae.Decoder(network.params, network.network)
-    raw = np.asarray(decoder.raw_actions(jnp.zeros((4000, 1)), jax.random.key(0)))
+    raw = np.asarray(decoder.raw_actions(jnp.zeros((4000, 1)), Keyed(jax.random.key(0))))
     assert np.abs(raw).max() == 0.5
     # Of N(0, 1) this share is beyond one half.
     assert np.mean(np.abs(raw) == 0.5) == pytest.approx(0.617, abs=0.03)

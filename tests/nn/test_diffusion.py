@@ -13,6 +13,7 @@ from flax import struct
 from jaxrl_srpo.methods import behavior
 from jaxrl_srpo.methods.settings import with_arrays
 from jaxrl_srpo.nn import diffusion
+from jaxrl_srpo.nn.noise import Keyed
 from jaxrl_srpo.types import Array, Batch, ScoreModel, Spec
 
 SPEC = Spec(observation_size=1, action_size=2)
@@ -93,12 +94,12 @@ def test_diffused_actions_have_the_marginal_moments() -> None:
 
 @functools.partial(jax.jit, static_argnames="count")
 def draw_samples(model: ScoreModel, key: Array, count: int) -> Array:
-    return diffusion.sample(model, key, jnp.zeros((count, 1)), 2)
+    return diffusion.sample(model, Keyed(key), jnp.zeros((count, 1)), 2)
 
 
 @functools.partial(jax.jit, static_argnames=("count", "steps"))
 def draw_ancestral_samples(model: ScoreModel, key: Array, count: int, steps: int) -> Array:
-    return diffusion.sample_ddpm(model, key, jnp.zeros((count, 1)), 2, steps)
+    return diffusion.sample_ddpm(model, Keyed(key), jnp.zeros((count, 1)), 2, steps)
 
 
 @jax.jit

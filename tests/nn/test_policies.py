@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from jaxrl_srpo.nn import networks, policies
+from jaxrl_srpo.nn.noise import Drawing, Noise
 from jaxrl_srpo.nn.policies import (
     BestOf,
     DeterministicPolicy,
@@ -88,9 +89,9 @@ def test_of_every_few_candidates_the_best_is_taken() -> None:
     np.testing.assert_array_equal(policies.best(actions, values, 3), [[2.0, 3.0], [10.0, 11.0]])
 
 
-class Uniform:
-    def act(self, observations: Array, key: Array) -> Array:
-        return jax.random.uniform(key, (observations.shape[0], 2), minval=-1.0, maxval=1.0)
+class Uniform(Drawing):
+    def act_with(self, observations: Array, noise: Noise) -> Array:
+        return 2.0 * jax.scipy.stats.norm.cdf(noise.normal((observations.shape[0], 2))) - 1.0
 
 
 @pytest.mark.parametrize("smaller", [False, True])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxrl_srpo.nn import samplers
+from jaxrl_srpo.nn.noise import Keyed
 from jaxrl_srpo.nn.samplers import Prediction, Variance
 from jaxrl_srpo.nn.schedules import Continuous, Discrete, DiscreteKind, Schedule
 from jaxrl_srpo.types import Array
@@ -92,15 +93,15 @@ def test_data_that_are_one_point_take_one_data_prediction(order: int) -> None:
 @pytest.mark.parametrize("prediction", ["noise", "data"])
 def test_ddim_without_noise_is_the_solver_of_first_order(prediction: Prediction) -> None:
     times = jnp.linspace(SMOOTH.start, SMOOTH.end, 8)
-    steps = samplers.ddim(SMOOTH, exact_data(SMOOTH), start_of(), jax.random.key(1), times)
+    steps = samplers.ddim(SMOOTH, exact_data(SMOOTH), start_of(), Keyed(jax.random.key(1)), times)
     predict = exact_noise(SMOOTH) if prediction == "noise" else exact_data(SMOOTH)
     np.testing.assert_allclose(steps, samplers.dpm_solver(SMOOTH, predict, start_of(), 7, 1, prediction), atol=1e-10)
 
 
 def test_ddim_with_all_its_noise_is_ddpm() -> None:
     schedule, key = Discrete("vp", 5), jax.random.key(1)
-    one = samplers.ddim(schedule, exact_data(schedule), start_of(), key, schedule.times(), eta=1.0)
-    other = samplers.ddpm(schedule, exact_data(schedule), start_of(), key, schedule.times())
+    one = samplers.ddim(schedule, exact_data(schedule), start_of(), Keyed(key), schedule.times(), eta=1.0)
+    other = samplers.ddpm(schedule, exact_data(schedule), start_of(), Keyed(key), schedule.times())
     np.testing.assert_allclose(one, other, atol=1e-10)
 
 
@@ -124,7 +125,9 @@ def gaussian_chain(schedule: Discrete, variance: Variance) -> tuple[np.ndarray, 
 @pytest.mark.parametrize(("kind", "steps"), [("vp", 5), ("cosine", 20), ("linear", 40)])
 def test_few_ancestral_steps_err_as_the_formula_says(kind: DiscreteKind, steps: int, variance: Variance) -> None:
     schedule = Discrete(kind, steps)
-    end = samplers.ddpm(schedule, exact_data(schedule), start_of(40_000), jax.random.key(2), schedule.times(), variance)
+    end = samplers.ddpm(
+        schedule, exact_data(schedule), start_of(40_000), Keyed(jax.random.key(2)), schedule.times(), variance
+    )
     mean, deviation = gaussian_chain(schedule, variance)
     np.testing.assert_allclose(end.mean(0), mean, atol=5.0 * deviation / 200.0)
     np.testing.assert_allclose(end.std(0), np.full(2, deviation), rtol=0.02)
@@ -134,9 +137,9 @@ def test_samplers_agree_on_the_distribution_as_the_steps_grow() -> None:
     schedule, key = Discrete("vp", 400), jax.random.key(3)
     data, start = exact_data(schedule), start_of(5_000)
     ends = {
-        "posterior": samplers.ddpm(schedule, data, start, key, schedule.times()),
-        "beta": samplers.ddpm(schedule, data, start, key, schedule.times(), "beta"),
-        "ddim": samplers.ddim(schedule, data, start, key, schedule.times()),
+        "posterior": samplers.ddpm(schedule, data, start, Keyed(key), schedule.times()),
+        "beta": samplers.ddpm(schedule, data, start, Keyed(key), schedule.times(), "beta"),
+        "ddim": samplers.ddim(schedule, data, start, Keyed(key), schedule.times()),
         "solver": samplers.dpm_solver(schedule, data, start, 60),
     }
     for name, end in ends.items():
@@ -164,7 +167,14 @@ def test_every_step_stays_inside_where_that_is_asked_for() -> None:
         return x
 
     end = samplers.ddpm(
-        schedule, exact_data(schedule), 3.0 * start_of(), jax.random.key(2), schedule.times(), "beta", True, before
+        schedule,
+        exact_data(schedule),
+        3.0 * start_of(),
+        Keyed(jax.random.key(2)),
+        schedule.times(),
+        "beta",
+        True,
+        before,
     )
     jax.block_until_ready(end)
     jax.effects_barrier()
@@ -186,7 +196,7 @@ def test_what_a_hook_imposes_before_each_step_conditions_the_rest(sampler: Any) 
         return x.at[:, 0].set(given)
 
     start = jax.random.normal(jax.random.key(0), (16, 2, 3), jnp.float64)
-    end = sampler(schedule, data, start, jax.random.key(1), schedule.times(), before=impose)
+    end = sampler(schedule, data, start, Keyed(jax.random.key(1)), schedule.times(), before=impose)
     np.testing.assert_allclose(end[:, 1], np.full((16, 3), 0.5 * given), atol=1e-3)
 
 

@@ -5,7 +5,7 @@ import pathlib
 import gymnasium
 import numpy as np
 
-import jaxrl_srpo
+from jaxrl_srpo.runs.policies import load_policy
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.selection.candidates import find_candidates
 from jaxrl_srpo.selection.pulls import FIRST_START, Player
@@ -32,7 +32,7 @@ def test_returns_are_those_of_the_policies_one_by_one(finished_run: pathlib.Path
     played |= {(3, 1): second.values[0], (2, 0): second.values[1]}
     for (arm, number), value in played.items():
         stage, member = candidates[arm]
-        policy = jaxrl_srpo.load_policy(finished_run, seed=member.seed, algorithm=stage.algorithm)
+        policy = load_policy(finished_run, seed=member.seed, algorithm=stage.algorithm)
         expected = episode_return(policy, FIRST_START + number)
         np.testing.assert_allclose(value, expected, rtol=1e-3, err_msg=f"{arm} {number}")
 

@@ -1,0 +1,1 @@
+"""Policies as files that act without the run directory, and most of them without JAX."""
