@@ -1,0 +1,73 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # Train, look, choose
+#
+# You train a small population in a maze, look at what came out, and choose a policy. Open this script in Jupyter with jupytext, or run it with
+# Python. At the size below it takes a few minutes on two cores.
+
+# %%
+import jaxrl_srpo
+
+out = "runs/tutorial"
+size = {"budget": 0.5}
+
+# %% [markdown]
+# ## Train
+#
+# Two seeds and two temperatures make four members. All of them share one behavior model and one critic for each seed. If you stop the program,
+# the same call goes on where it stopped.
+
+# %%
+table = jaxrl_srpo.train("pointmaze/umaze", out=out, seeds=[0, 1], beta=[0.01, 0.03], **size)
+table
+
+# %% [markdown]
+# ## Look
+#
+# `load_results` reads the run's files as data frames. `evaluations` has one row for each time that one member was evaluated.
+
+# %%
+results = jaxrl_srpo.load_results(out)
+evaluations = results.evaluations
+evaluations[["algorithm", "seed", "beta", "step", "success_rate"]].tail()
+
+# %% [markdown]
+# The losses are in `metrics`, one row for each member and chunk of updates.
+
+# %%
+results.metrics[["stage", "seed", "step", "loss"]].tail()
+
+# %% [markdown]
+# ## Choose
+#
+# Take the temperature whose worst seed is best, by the last evaluation of each member. The choice and the score then rest on the same episodes, so
+# evaluate again before you report a number: `jaxrl_srpo.evaluate(out, episodes=100)`.
+
+# %%
+own = evaluations[evaluations.algorithm == "srpo"]
+last = own[own.step == own.step.max()]
+worst = last.groupby("beta").success_rate.min()
+beta = float(worst.idxmax())
+beta
+
+# %% [markdown]
+# ## Act
+#
+# `load_policy` takes the member. The policy takes one observation or a batch of them.
+
+# %%
+policy = jaxrl_srpo.load_policy(out, seed=0, beta=beta)
+environment = policy.make_environment()
+observation, _ = environment.reset(seed=0)
+done, steps = False, 0
+while not done:
+    observation, reward, terminated, truncated, _ = environment.step(policy(observation))
+    done, steps = terminated or truncated, steps + 1
+steps
