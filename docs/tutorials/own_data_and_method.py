@@ -35,7 +35,8 @@ size: dict[str, Any] = {"budget": 0.1}
 # %% [markdown]
 # ## Data
 #
-# One row is one step, in the order of time, one episode after another. Mark a time limit in `timeouts`, not in `terminals`: Pendulum never terminates.
+# One row is one step, in the order of time, one episode after another. Mark a time limit in `timeouts`, not in
+# `terminals`: Pendulum never terminates.
 
 # %%
 environment = gymnasium.make("Pendulum-v1")
@@ -57,7 +58,8 @@ data = jaxrl_srpo.Dataset.from_arrays(**arrays, action_low=-2.0, action_high=2.0
 # %% [markdown]
 # ## A method
 #
-# This one clones the actions by least squares. Each setting is a keyword of `train` and a flag; `swept=True` lets several values train in one program.
+# This one clones the actions by least squares. Each setting is a keyword of `train` and a flag; `swept=True` lets
+# several values train in one program.
 
 
 # %%
