@@ -21,6 +21,7 @@ import numpy as np
 from flax import struct
 
 import jaxrl_srpo
+from jaxrl_srpo.methods import presets
 from jaxrl_srpo.methods.contract import Method, Preset, Stage
 from jaxrl_srpo.methods.settings import setting
 from jaxrl_srpo.nn import networks
@@ -112,13 +113,14 @@ METHOD = Method(
     name="plain",
     source="least squares",
     stages=(STAGE,),
-    presets={"quick": Preset("small budgets", lambda dataset, family: {"log_interval": 50})},
+    presets={"quick": Preset("small budgets for CPUs", lambda dataset, family: presets.quick(family))},
 )
 
 # %% [markdown]
 # ## Train both
 #
 # The table, resume, evaluation and pictures come with the contract. TD3+BC trains beside it on the same data.
+# Methods of one run need equal presets for what they share, so `METHOD` takes the values of the package.
 
 # %%
 table = jaxrl_srpo.train(data, out=out, seeds=[0, 1], algorithm=[METHOD, "td3_bc"], **size)

@@ -10,7 +10,7 @@ import pytest
 from tests import synthetic
 
 TUTORIALS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "tutorials"
-OWN = {"plain_steps": 8, "td3_bc_steps": 8, "td3_bc_width": 8, "td3_bc_batch_size": 16, "log_interval": 4}
+OWN = {"plain_steps": 8, "td3_bc_steps": 8, "td3_bc_width": 8, "td3_bc_batch_size": 16}
 
 
 def run(name: str, size: dict[str, Any], *changes: tuple[str, str]) -> dict[str, Any]:
