@@ -72,7 +72,7 @@ def test_the_workflow_runs_the_test_line_of_the_readme() -> None:
 
 def test_every_file_that_a_page_names_is_there() -> None:
     pattern = re.compile(r"\b(?:tests|jaxrl_srpo|experiments|launch|examples)/[a-z0-9_/]+\.(?:py|sh|zip)\b")
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     named = {(page.name, path) for page in pages for path in pattern.findall(page.read_text())}
     assert len(named) > 20
     assert not [f"{page}: {path}" for page, path in sorted(named) if not (ROOT / path).exists()]

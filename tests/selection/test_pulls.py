@@ -5,13 +5,13 @@ import pathlib
 import gymnasium
 import numpy as np
 
-from jaxrl_srpo.runs.policies import load_policy
+from jaxrl_srpo.runs.policies import Policy, load_policy
 from jaxrl_srpo.runs.run_directory import RunDirectory
 from jaxrl_srpo.selection.candidates import find_candidates
 from jaxrl_srpo.selection.pulls import FIRST_START, Player
 
 
-def episode_return(policy: jaxrl_srpo.Policy, seed: int) -> float:
+def episode_return(policy: Policy, seed: int) -> float:
     environment = gymnasium.make("Pendulum-v1")
     observation, _ = environment.reset(seed=seed)
     total, done = 0.0, False
