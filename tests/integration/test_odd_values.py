@@ -68,11 +68,14 @@ def assert_one_line(capsys: pytest.CaptureFixture[str], program: str, code: obje
 def here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """An empty folder to be in, where nothing can be downloaded; JAX, which has begun, keeps its settings."""
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
-    monkeypatch.chdir(tmp_path)
+    # What is written to `..` must not be found by other tests.
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     for name in ("JAXRL_SRPO_CACHE", "MINARI_DATASETS_PATH"):
-        monkeypatch.setenv(name, str(tmp_path / name))
+        monkeypatch.setenv(name, str(folder / name))
     monkeypatch.setenv("JAXRL_SRPO_MIRROR", "not-an-address")
-    return tmp_path
+    return folder
 
 
 def test_flags_of_a_sweep(here: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
