@@ -143,7 +143,7 @@ def load_policy(
 
     Args:
       path: run directory or file; a file holds one policy, so that the other arguments are for run directories.
-      dataset: see `runs.policies.load_policy`, as for all others.
+      dataset: name in the table; of several members that are left the one with the best last evaluation is taken.
       seed: of the member.
       beta: temperature of the member.
       algorithm: word of the policy in `evaluations.csv`, or a method of a user's own.
@@ -156,7 +156,7 @@ def load_policy(
     """
     which = {"dataset": dataset, "seed": seed, "beta": beta, "algorithm": algorithm, "artefacts": artefacts, **values}
     if not os.path.isfile(path):
-        return load_from_run(path, log=log, **which)  # type: ignore[arg-type]
+        return load_from_run(path, log=log, **which)
     if given := [name for name, value in which.items() if value is not None]:
         raise UserError(f"{path}: a file holds one policy; leave out {given[0]}, or give the run directory")
     return load_file(path)

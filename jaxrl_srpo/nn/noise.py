@@ -5,6 +5,7 @@ number of observations; every shape that it asks for begins with B or with a mul
 in a row.
 """
 
+import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -101,12 +102,12 @@ class Given:
         return self.noise[:, first : first + size].reshape(shape)
 
 
-class Drawing:
+class Drawing(abc.ABC):
     """A policy that draws: what acts by `noise` acts by a key."""
 
+    @abc.abstractmethod
     def act_with(self, observations: Array, noise: Noise) -> Array:
         """[B, observation_size] -> actions [B, action_size] in [-1, 1]."""
-        raise NotImplementedError
 
     def act(self, observations: Array, key: Array) -> Array:
         """[B, observation_size] -> actions [B, action_size] in [-1, 1], drawn by a key."""

@@ -1,5 +1,6 @@
 """Acting on this machine: from observations in the environment's units to its actions, in NumPy arrays."""
 
+import abc
 import dataclasses
 import functools
 import os
@@ -23,7 +24,7 @@ HostAct = Callable[[np.ndarray], np.ndarray]
 """Observations [B, observation_size] float32 to actions [B, action_size], all on the host."""
 
 
-class CallablePolicy:
+class CallablePolicy(abc.ABC):
     """What every policy that acts in an environment can be asked, wherever it was loaded from.
 
     It is copied and pickled with all that it needs, so that other processes can act by it.
@@ -34,9 +35,9 @@ class CallablePolicy:
     _act: HostAct
 
     @property
+    @abc.abstractmethod
     def observation_size(self) -> int:
         """Width of one observation."""
-        raise NotImplementedError
 
     def __call__(self, observation: Any) -> np.ndarray:
         """Actions in the environment's units.

@@ -64,37 +64,13 @@ class Found:
         return self.stage.make_policy(self.member.settings, self.member.spec, result)
 
 
-def load_policy(
-    run_dir: str | os.PathLike[str],
-    dataset: str | None = None,
-    seed: int | None = None,
-    beta: float | None = None,
-    algorithm: str | Method | None = None,
-    artefacts: pathlib.Path | None = None,
-    log: Callable[[str], None] | None = None,
-    **values: float,
-) -> Policy:
-    """Loads one policy of a run.
-
-    Where the arguments leave several members, the one with the best last evaluation is taken (the first, if there
-    are no evaluations), and a message says which: give `seed` and `beta` to be sure.
-
-    Args:
-      run_dir: run directory.
-      dataset: name in the table.
-      seed: of the member.
-      beta: temperature of the member.
-      algorithm: word of the policy in `evaluations.csv`: `srpo`, the baseline `iql` trained beside the critic, `awac`,
-        its baseline `cloning`, and so on; or a method of a user's own. By default the last offline stage of the run's
-        first member.
-      artefacts: directory of finished stages, if the run used a shared one.
-      log: receives the message; it goes to standard error by default.
-      **values: other swept settings of the member, for instance `expectile=0.9`.
+def load_policy(run_dir: str | os.PathLike[str], **which: Any) -> Policy:
+    """Loads one policy of a run, chosen by the arguments of `find`.
 
     Raises:
       UserError: if the run has no such finished member.
     """
-    found = find(run_dir, dataset, seed, beta, algorithm, artefacts, log, **values)
+    found = find(run_dir, **which)
     facts = found.run.facts()[found.member.dataset]
     act = InUnits(act_on_host(found.policy(), found.stage.act), facts.units)
     return Policy(found.member, facts.environment_spec, found.chosen_by, tuple(facts.observation_keys), act)
@@ -110,7 +86,22 @@ def find(
     log: Callable[[str], None] | None = None,
     **values: float,
 ) -> Found:
-    """The member whose policy `load_policy` loads by the same arguments.
+    """One member of a run, whose policy is to act.
+
+    Where the arguments leave several members, the one with the best last evaluation is taken (the first, if there
+    are no evaluations), and a message says which: give `seed` and `beta` to be sure.
+
+    Args:
+      run_dir: run directory.
+      dataset: name in the table.
+      seed: of the member.
+      beta: temperature of the member.
+      algorithm: word of the policy in `evaluations.csv`: `srpo`, the baseline `iql` trained beside the critic, `awac`,
+        its baseline `cloning`, and so on; or a method of a user's own. By default the last offline stage of the run's
+        first member.
+      artefacts: directory of finished stages, if the run used a shared one.
+      log: receives the message; it goes to standard error by default.
+      **values: other swept settings of the member, for instance `expectile=0.9`.
 
     Raises:
       UserError: if the run has no such finished member.

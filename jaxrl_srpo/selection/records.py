@@ -126,7 +126,7 @@ class Selection:
         parts = (part.split("=") for part in row.setting.split(";") if part)
         settings: dict[str, Any] = {name: float(value) for name, value in parts}
         named: dict[str, Any] = {"algorithm": row.algorithm} | options
-        return load_policy(self.run_dir, dataset, row.seed, row.beta, **named, **settings)
+        return load_policy(self.run_dir, dataset=dataset, seed=row.seed, beta=row.beta, **named, **settings)
 
 
 def ranked(rows: Sequence[Row], by: str) -> list[Row]:
