@@ -29,7 +29,9 @@ def test_train_and_choose(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatc
     pytest.importorskip("pandas", reason="pandas is missing: pip install -e '.[pandas]'")
     monkeypatch.chdir(tmp_path)
     path = synthetic.write_pendulum(tmp_path / "pendulum.hdf5")
-    found = run("train_and_choose", synthetic.TINY, ("pointmaze/umaze", str(path)))
+    found = run(
+        "train_and_choose", synthetic.TINY, ("pointmaze/umaze", str(path)), ("episodes=12", "episodes=12, fqe_steps=8")
+    )
     assert set(found["worst"].index) == {0.01, 0.03}
     assert found["worst"][found["beta"]] == found["worst"].max()
     assert found["steps"] == 200
