@@ -29,7 +29,8 @@ def test_a_run_gets_tables_and_a_picture_and_is_played_once(
     assert "3 policies, 2 episodes each; return" in text
     with (tmp_path / "out" / "selection.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 5 + 5 * 2
+    assert [row["way"] for row in rows[:6]] == ["supported", "fqe", "one_step", "critic", "cloning", "ess"]
+    assert len(rows) == 6 + 5 * 2
     assert (tmp_path / "out" / "selection.png").stat().st_size > 1000
     monkeypatch.setattr(truth, "_play", None)
     selection.main(arguments)
